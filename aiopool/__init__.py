@@ -1,0 +1,21 @@
+"""Go's `sync.Pool` for Python's event loops."""
+
+from ._collector import cleanup, pools
+from ._pool import Borrow, Pool
+from ._processor import Processor, current_processor
+from .stats import PoolStats, ProcessorStats
+
+__all__ = [
+    "Borrow",
+    "Pool",
+    "PoolStats",
+    "Processor",
+    "ProcessorStats",
+    "cleanup",
+    "current_processor",
+    "implementation",
+    "pools",
+]
+
+implementation = "python"
+"""Which implementation is in use: "native" or "python"."""

@@ -1,0 +1,130 @@
+"""The event loop that runs on this thread, and how to hand it work.
+
+Two things are asked of a loop: to call something soon, from any thread, and to call something after a while, from its
+own thread. asyncio and uvloop answer both with methods of the loop; trio answers with a token and a system task. The
+classes here make one face of that.
+
+They hold the loop weakly: a closed loop that stays in memory would keep its own `ResourceWarning` from being seen. And
+they answer `False` instead of raising when the loop has ended, because a loop may end between any question and the
+next, and every caller then does the same: it turns to another loop.
+"""
+
+import asyncio
+import contextvars
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+
+Callback = Callable[[], object]
+
+
+class LiveLoop(Protocol):
+    """A loop that was running when it was looked at."""
+
+    def is_loop(self, running: object) -> bool:
+        """Whether this stands for `running`, as `running_loop` gave it."""
+        ...
+
+    def call_soon(self, callback: Callback) -> bool:
+        """Call `callback` on the loop's thread; from any thread. `False`: the loop has ended."""
+        ...
+
+    def call_later(self, seconds: float, callback: Callback) -> bool:
+        """Call `callback` after `seconds`; on the loop's own thread only. `False`: the loop has ended."""
+        ...
+
+
+class AsyncioLoop:
+    """A loop with asyncio's interface: asyncio's own, uvloop's, winloop's."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+
+    def is_loop(self, running: object) -> bool:
+        return self._loop() is running
+
+    def call_soon(self, callback: Callback) -> bool:
+        loop = self._loop()
+        if loop is None or not loop.is_running():
+            return False
+        try:
+            loop.call_soon_threadsafe(callback, context=_no_context())
+        except RuntimeError:  # closed since the line above
+            return False
+        return True
+
+    def call_later(self, seconds: float, callback: Callback) -> bool:
+        loop = self._loop()
+        if loop is None or loop.is_closed():
+            return False
+        loop.call_later(seconds, callback, context=_no_context())
+        return True
+
+
+class TrioLoop:
+    """One run of trio, held by its token."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self, token: Any) -> None:
+        self._token = weakref.ref(token)
+
+    def is_loop(self, running: object) -> bool:
+        return self._token() is running
+
+    def call_soon(self, callback: Callback) -> bool:
+        token = self._token()
+        if token is None:
+            return False
+        import trio
+
+        try:
+            token.run_sync_soon(callback)
+        except trio.RunFinishedError:
+            return False
+        return True
+
+    def call_later(self, seconds: float, callback: Callback) -> bool:
+        import trio
+
+        async def sleep_then_call() -> None:
+            await trio.sleep(seconds)
+            callback()
+
+        try:
+            trio.lowlevel.spawn_system_task(sleep_then_call, name="aiopool timer")
+        except RuntimeError:  # the run is ending: its system nursery takes no more tasks
+            return False
+        return True
+
+
+def running_loop() -> object | None:
+    """The asyncio loop or trio token of the loop that runs on this thread; `None` off-loop.
+
+    trio is looked up in `sys.modules`: where nobody imported it, no run of it can be under way.
+    """
+    loop = asyncio._get_running_loop()
+    if loop is not None:
+        return loop
+    lowlevel = sys.modules.get("trio.lowlevel")
+    # An import under way in another thread shows a module that has no names yet.
+    in_trio_run = getattr(lowlevel, "in_trio_run", None)
+    if lowlevel is None or in_trio_run is None or not in_trio_run():
+        return None
+    token: object = lowlevel.current_trio_token()
+    return token
+
+
+def live_loop(running: object) -> LiveLoop:
+    """What hands work to `running`, as `running_loop` gave it."""
+    if isinstance(running, asyncio.AbstractEventLoop):
+        return AsyncioLoop(running)
+    return TrioLoop(running)
+
+
+def _no_context() -> contextvars.Context:
+    """An empty context: a timer that waits a minute must not keep a request's variables alive."""
+    return contextvars.Context()

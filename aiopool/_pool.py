@@ -1,0 +1,431 @@
+"""`Pool`: objects that are expensive to make and cheap to use again, for all event-loop threads of a process.
+
+The algorithm is Go's `sync.Pool`, to be read beside `src/sync/pool.go`:
+
+    get:  private → own shared, newest first → steal, oldest first, from the next processor on → victim → new() → None
+    put:  private if it is free → own shared
+
+What a get takes is private to the running thread in the common case, and so costs no lock and no look at any other
+thread. The price is that an object can lie idle with one processor while another makes a new one: private slots cannot
+be stolen. Bounded as they are by one object a processor, that is the trade Go makes too.
+
+The fast paths are written out in `get` and `put`; each stands for the first lines of its slow path and leaves
+everything unusual to it. Python runs a finalizer or a signal handler between any two bytecodes, and it may use
+this very pool. So every line is written to be interrupted: an object is in one list or in one frame's hands, never in
+two, because each step that hands it on is a single C call.
+"""
+
+import operator
+from _thread import get_ident
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from math import inf, isnan
+from reprlib import repr as short_repr
+from time import monotonic
+from types import TracebackType
+from typing import Any, Generic, NoReturn, TypeVar, overload
+
+from . import _collector
+from ._processor import OFF_LOOP, pin, pinned
+from ._shard import OffLoopShard, Shard, Tally
+from .stats import PoolStats, ProcessorStats
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+Shards = dict[int, Shard]
+
+# Looked up once: these are the two calls that every get and every put makes.
+_pinned = pinned.get
+
+
+class Pool(Generic[T]):
+    """Objects to use again, shared by every event-loop thread of the process.
+
+    `new()` makes an object when a get finds none; without `new`, such a get returns `None`.
+
+    `reset(obj)` runs in `put`, before anyone can see the object. If it returns `False` or raises, the object is not
+    kept, and what it raised reaches the caller of `put`.
+
+    `max_idle` bounds the idle objects that one processor keeps (off-loop code counts as one); what is put beyond it is
+    dropped. `None`: no bound.
+
+    `idle_timeout` is in seconds: so long may objects lie idle without a cleanup cycle. What is not used is gone after
+    twice that. `None`: only the garbage collector and `cleanup()` start cycles.
+
+    `name` shows in `repr` and `stats`.
+
+    Safe from any thread, from finalizers and from signal handlers; nothing here ever waits for a lock.
+
+    >>> pool = Pool(lambda: bytearray(65536))
+    >>> with pool.borrow() as buffer: buffer[:5] = b"hello"
+
+    :raises TypeError: `new` or `reset` is not callable, `max_idle` is no integer, or `idle_timeout` no number.
+    :raises ValueError: `max_idle` is negative, or `idle_timeout` is not positive.
+    """
+
+    @overload
+    def __init__(
+        self: "Pool[U | None]",
+        new: None = None,
+        *,
+        reset: Callable[[U], object] | None = None,
+        max_idle: int | None = None,
+        idle_timeout: float | None = 60.0,
+        name: str | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        new: Callable[[], T],
+        *,
+        reset: Callable[[T], object] | None = None,
+        max_idle: int | None = None,
+        idle_timeout: float | None = 60.0,
+        name: str | None = None,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        new: Callable[[], Any] | None = None,
+        *,
+        reset: Callable[[Any], object] | None = None,
+        max_idle: int | None = None,
+        idle_timeout: float | None = 60.0,
+        name: str | None = None,
+    ) -> None:
+        self._new = _callable_or_none("new", new)
+        self._reset = _callable_or_none("reset", reset)
+        self._max_idle = None if max_idle is None else _count("max_idle", max_idle)
+        self._idle_timeout = inf if idle_timeout is None else _seconds("idle_timeout", idle_timeout)
+        self._name = name
+        # Whether put keeps whatever comes.
+        self._keeps_all = reset is None and max_idle is None
+        self._primary: Shards = {}
+        self._victim: Shards = {}
+        self._tallies: dict[int, Tally] = {}
+        self._cycles = 0
+        # When primary was last replaced, or began to fill; in seconds of time.monotonic().
+        self._since = monotonic()
+        _collector.register(self)
+
+    # --- get ---
+
+    def get(self) -> T:
+        """An idle object, else a new one, else `None`.
+
+        :raises Exception: what `new` raises; the pool is as before.
+        """
+        processor = _pinned()
+        if processor.thread_id == get_ident():
+            try:
+                shard = self._primary[processor.id]
+                obj: T = shard.private.pop()
+            except LookupError:
+                pass
+            else:
+                shard.tally.private += 1
+                return obj
+        slow: T = self._get_slow()
+        return slow
+
+    def _get_slow(self) -> Any:
+        id, shard = self._pin()
+        tally = shard.tally
+        # From here on a cleanup cycle may make our shard the victim's. It stays ours, and what is in it is found now
+        # or looked at twice; it cannot be found by two, for each take is atomic.
+        obj = shard.take_private()
+        if obj is not None:
+            tally.private += 1
+            return obj
+        obj = shard.take_newest()
+        if obj is not None:
+            tally.shared += 1
+            return obj
+        obj = _steal(self._primary, id)
+        if obj is not None:
+            tally.stolen += 1
+            return obj
+        obj = self._take_victim(id)
+        if obj is not None:
+            tally.victim += 1
+            return obj
+        tally.missed += 1
+        if self._new is None:
+            return None
+        obj = self._new()
+        tally.made += 1
+        return obj
+
+    def _take_victim(self, id: int) -> Any:
+        """What the last cleanup cycle set aside: own private first, then everyone's shared."""
+        victim = self._victim
+        own = victim.get(id)
+        if own is not None:
+            # Still touched by its owner only: whoever drops it later leaves the private slot alone.
+            obj = own.take_private()
+            if obj is not None:
+                return obj
+        return _steal(victim, id)
+
+    # --- put ---
+
+    def put(self, obj: T) -> None:
+        """Give `obj` to whoever gets next. `None` is ignored. The caller must not use `obj` any more.
+
+        :raises ValueError: `obj` lies in this processor's private slot already. (The debug mode of asyncio or an
+            own check must find a double put elsewhere.)
+        :raises Exception: what `reset` raises; `obj` is then not kept.
+        """
+        if obj is None:
+            return
+        processor = _pinned()
+        if self._keeps_all and processor.thread_id == get_ident():
+            shard = self._primary.get(processor.id)
+            if shard is not None and not shard.private:
+                shard.private.append(obj)
+                shard.tally.puts += 1
+                return
+        self._put_slow(obj)
+
+    def _put_slow(self, obj: T) -> None:
+        id, shard = self._pin()
+        if shard.holds_private(obj):
+            raise ValueError(
+                f"{short_repr(obj)} was put already and is idle in {self!r}: put each object once for each get"
+            )
+        tally = shard.tally
+        tally.puts += 1
+        # Refused until it is kept: so reset may raise whatever it likes, and the count is right.
+        tally.refused += 1
+        if self._reset is not None and self._reset(obj) is False:
+            return
+        if self._max_idle is not None and self._idle_at(id) >= self._max_idle:
+            return
+        # A cleanup cycle since _pin made this the victim's shard, or dropped it. In the victim the object is found as
+        # any other; from a dropped shard it goes when we let go of the shard, as if it had come before the cycle.
+        shard.put(obj)
+        tally.refused -= 1
+
+    # --- what stands behind both ---
+
+    def _pin(self) -> tuple[int, Shard]:
+        """The id to run as, and its primary shard, made if need be."""
+        processor = pin()
+        id = OFF_LOOP if processor is None else processor.id
+        primary = self._primary
+        shard = primary.get(id)
+        if shard is None:
+            if not primary and not self._victim:
+                self._since = monotonic()
+            tally = self._tallies.setdefault(id, Tally())
+            new = Shard(tally) if id != OFF_LOOP else OffLoopShard(tally)
+            # One atomic step, or a finalizer that got here too would lose its shard to ours with all it put there.
+            shard = primary.setdefault(id, new)
+            _collector.watch(self, processor)
+        elif processor is None:
+            if monotonic() >= self.idle_due():
+                _collector.run_due()
+        elif processor.wake is None:
+            _collector.watch(self, processor)
+        return id, shard
+
+    def _idle_at(self, id: int) -> int:
+        """How many idle objects the processor keeps, the victim's included."""
+        return sum(len(shard) for shards in (self._primary, self._victim) if (shard := shards.get(id)) is not None)
+
+    # --- borrow ---
+
+    def borrow(self) -> "Borrow[T]":
+        """Get for the time of a block: `with pool.borrow() as obj:`, or `async with`.
+
+        The object is put back when the block ends well, and dropped when it raises or is cancelled: something half-done
+        must not reach the next one. About as fast as a get and a put.
+
+        >>> with pool.borrow() as buffer: len(buffer)
+        0
+        """
+        return Borrow(self)
+
+    def _abandon(self) -> None:
+        """A borrowed object will not come back."""
+        _, shard = self._pin()
+        shard.tally.puts += 1
+        shard.tally.refused += 1
+
+    # --- filling and emptying ---
+
+    def fill(self, n: int) -> None:
+        """Make `n` objects ahead of time and put them, here; other loops steal them. `reset` does not run.
+
+        :raises TypeError: the pool has no `new`, or `n` is no integer.
+        :raises ValueError: `n` is negative, or more than `max_idle`, so that some would be dropped at once.
+        :raises Exception: what `new` raises; what it made before is kept.
+        """
+        count = _count("n", n)
+        if self._new is None:
+            raise TypeError(f"{self!r} has no new to make objects with: pass one to Pool, or put objects yourself")
+        if self._max_idle is not None and count > self._max_idle:
+            raise ValueError(f"fill({count}) is more than {self!r} may keep: max_idle is {self._max_idle}")
+        for _ in range(count):
+            obj = self._new()
+            id, shard = self._pin()
+            shard.tally.made += 1
+            shard.tally.puts += 1
+            if self._max_idle is not None and self._idle_at(id) >= self._max_idle:
+                shard.tally.refused += 1
+            else:
+                shard.put(obj)
+
+    def clear(self) -> int:
+        """Drop all idle objects, the victim's included; how many there were.
+
+        They are freed as a cleanup cycle's are: by live loops in slices, and at once where no loop is alive. What
+        other threads put during the call is kept or dropped.
+        """
+        primary, victim = self._primary, self._victim
+        self._victim = {}
+        self._primary = {}
+        # During a cycle both may be the same for a moment.
+        doomed = {id(shard): shard for shards in (primary, victim) for shard in list(shards.values())}.values()
+        count = sum(map(len, doomed))
+        _collector.discard(doomed)
+        return count
+
+    # --- for the collector ---
+
+    def rotate(self) -> list[Shard]:
+        """One cleanup cycle's part: primary becomes the victim; the old victim's shards, to be dropped.
+
+        In this order, so that every idle object can be found at every moment. Between the two stores the same shards
+        are primary and victim: a get looks at them twice, a put finds them and lands in the victim.
+        """
+        dropped = self._victim
+        self._victim = self._primary
+        self._primary = {}
+        self._since = monotonic()
+        self._cycles += 1
+        return list(dropped.values())
+
+    def idle_due(self) -> float:
+        """When idle objects call for a cycle, in seconds of time.monotonic(); infinity: nothing is idle."""
+        return self._since + self._idle_timeout if self._primary or self._victim else inf
+
+    def renew_locks(self) -> None:
+        """In the child of a fork: what lost threads locked is locked no more."""
+        for shards in (self._primary, self._victim):
+            for shard in shards.values():
+                shard.renew_lock()
+
+    # --- looking at it ---
+
+    def stats(self) -> PoolStats:
+        """What the pool did since it was made, and what lies in it. Safe from any thread; waits for nobody."""
+        processors = tuple(
+            ProcessorStats(
+                id=id,
+                private=tally.private,
+                shared=tally.shared,
+                stolen=tally.stolen,
+                victim=tally.victim,
+                misses=tally.missed,
+                made=tally.made,
+                puts=tally.puts,
+                refused=tally.refused,
+                idle=self._idle_at(id),
+            )
+            for id, tally in sorted(self._tallies.items())
+        )
+        # What was put and neither handed out again nor lies here was dropped: no drop needs to be counted, wherever it
+        # happens. A snapshot of a busy pool may be off, so that the difference is negative for a moment.
+        dropped = sum(each.puts - each.hits - each.idle for each in processors)
+        return PoolStats(self._name, processors, self._cycles, max(0, dropped))
+
+    def __repr__(self) -> str:
+        name = hex(id(self)) if self._name is None else repr(self._name)
+        return f"<aiopool.Pool {name}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Copying and pickling both end here."""
+        raise TypeError(
+            f"cannot copy or pickle {self!r}: its objects belong to this process; "
+            f"share the pool itself between threads, and make one in each process"
+        )
+
+
+class Borrow(Generic[T]):
+    """An object from a pool for the time of one block. Made by `Pool.borrow`."""
+
+    __slots__ = ("_held", "_pool")
+
+    def __init__(self, pool: Pool[T]) -> None:
+        self._pool = pool
+        self._held: Any = _NOTHING
+
+    def __enter__(self) -> T:
+        if self._held is not _NOTHING:
+            raise RuntimeError(f"this borrow holds {short_repr(self._held)} already: call borrow() for each block")
+        obj = self._held = self._pool.get()
+        return obj
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        obj, self._held = self._held, _NOTHING
+        if exc_type is None:
+            self._pool.put(obj)
+        elif obj is not None:
+            self._pool._abandon()
+
+    async def __aenter__(self) -> T:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, tb)
+
+
+_NOTHING = object()
+
+
+def _steal(shards: Shards, id: int) -> Any:
+    """The oldest object of the first shard, from the one after `id` on and round to it, that has one to spare."""
+    for other in _ring(shards, id):
+        obj = shards[other].take_oldest()
+        if obj is not None:
+            return obj
+    return None
+
+
+def _ring(shards: Shards, id: int) -> Iterator[int]:
+    # A copy, made in one C call: other threads add shards meanwhile. None is ever taken out.
+    ids = sorted(shards)
+    start = bisect_right(ids, id)
+    yield from ids[start:]
+    yield from ids[:start]
+
+
+def _callable_or_none(what: str, value: Any) -> Any:
+    if value is None or callable(value):
+        return value
+    raise TypeError(f"{what} must be callable or None, not {short_repr(value)}")
+
+
+def _count(what: str, value: Any) -> int:
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be an integer, not {short_repr(value)}") from None
+    if count < 0:
+        raise ValueError(f"{what} must not be negative, but is {count}")
+    return count
+
+
+def _seconds(what: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{what} must be a number of seconds or None, not {short_repr(value)}")
+    if isnan(value) or value <= 0:
+        raise ValueError(f"{what} must be more than 0 seconds, but is {value}; None switches it off")
+    return float(value)

@@ -1,0 +1,143 @@
+"""One pool's part that belongs to one processor: a private slot, and a shared list that others may steal from.
+
+The private slot is a list of at most one object, because `list.pop` takes it and empties the slot in one C call. A
+finalizer or a signal handler can run between any two bytecodes, so taking with two (read, then clear) would hand one
+object out twice.
+
+The shared list has a lock, and the lock is only ever tried. The holder may be a frame further down this very stack (a
+finalizer runs inside it), and then waiting would be a deadlock; or a thread that was descheduled in it, and then
+waiting would stop a loop for milliseconds. Who does not get the lock does the next best thing: a put goes into private
+space, past the one slot, and a take finds nothing here. The trade-off: under contention an object can be out of the
+others' reach until the next put that gets the lock moves it over, and a get can miss although something was there.
+Should a signal handler raise in the one moment between getting the lock and the `try` behind it, the shared list stays
+out of reach until the next cleanup cycle replaces the shard.
+
+The lock guards counting and moving. That no object is ever in two hands does not depend on it: each hand-out is one
+`list.pop`, `deque.pop` or `deque.popleft`, atomic with and without a GIL.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+
+
+class Tally:
+    """What one processor did with one pool. Only its processor's thread counts here, so `+=` needs no lock.
+
+    The off-loop tally has many writers: exact with a GIL, since no thread switch comes inside a `+=` on an attribute;
+    without one it may miss some.
+    """
+
+    __slots__ = ("abandoned", "made", "missed", "private", "puts", "refused", "shared", "stolen", "victim")
+
+    def __init__(self) -> None:
+        self.private = 0
+        self.shared = 0
+        self.stolen = 0
+        self.victim = 0
+        self.missed = 0
+        self.made = 0
+        self.puts = 0
+        self.refused = 0
+        self.abandoned = 0
+
+
+class Shard:
+    """Objects that one processor put. `private` is for its owner alone; everything else for any thread.
+
+    A shard lives for two cleanup cycles. Its tally lives as long as the pool, and is handed to each shard in turn.
+    """
+
+    __slots__ = ("lock", "private", "shared", "tally")
+
+    slots = 1
+    """How many objects stay private while the lock can be had."""
+
+    def __init__(self, tally: Tally) -> None:
+        self.private: list[Any] = []
+        self.shared: deque[Any] = deque()
+        self.lock = Lock()
+        self.tally = tally
+
+    def __len__(self) -> int:
+        return len(self.private) + len(self.shared)
+
+    def holds_private(self, obj: object) -> bool:
+        """Whether `obj` lies in private space already; by identity."""
+        return any(held is obj for held in self.private)
+
+    def put(self, obj: object) -> None:
+        """Keep `obj`, in the private slot if that is free. Owner only."""
+        private = self.private
+        # Between the check and the append a finalizer may fill the slot. Then two objects are private; the owner's
+        # gets find both, and the next put moves one over.
+        if len(private) < self.slots:
+            private.append(obj)
+            return
+        lock = self.lock
+        if not lock.acquire(blocking=False):
+            private.append(obj)
+            return
+        try:
+            self.shared.append(obj)
+            while len(private) > self.slots:
+                self.shared.append(private.pop())
+        except IndexError:
+            pass  # a finalizer took the private objects between the check and the pop: nothing is left to move
+        finally:
+            lock.release()
+
+    def take_private(self) -> Any:
+        """The object in private space, or `None`. Owner only."""
+        try:
+            return self.private.pop()
+        except IndexError:
+            return None
+
+    def take_newest(self) -> Any:
+        """The object put last to the shared list: for the owner, in whose cache it is. `None`: nothing, or busy."""
+        return self._take(self.shared.pop)
+
+    def take_oldest(self) -> Any:
+        """The object put first to the shared list: for stealers, who so stay out of the owner's way."""
+        return self._take(self.shared.popleft)
+
+    def _take(self, take: Callable[[], Any]) -> Any:
+        lock = self.lock
+        if not self.shared or not lock.acquire(blocking=False):
+            return None
+        try:
+            return take()
+        except IndexError:
+            return None  # somebody else was here since we looked
+        finally:
+            lock.release()
+
+    def drop_oldest(self) -> bool:
+        """Let go of one shared object; `False`: there was none. For shards that no pool knows any more.
+
+        It asks for no lock, for the object dies here, and no object may die while a lock is held. One `popleft` is
+        atomic, and a last stealer who is still at work finds one object fewer.
+        """
+        try:
+            self.shared.popleft()
+        except IndexError:
+            return False
+        return True
+
+    def renew_lock(self) -> None:
+        """In the child of a fork: a thread that held the lock is not there to release it."""
+        self.lock = Lock()
+
+
+class OffLoopShard(Shard):
+    """The shard of all code without a processor: no private slot, so nothing gets stuck in a worker thread.
+
+    Many threads are its owner. What they do to private space (where objects go while the lock is busy) is one C call
+    each, so that is safe too.
+    """
+
+    __slots__ = ()
+
+    slots = 0

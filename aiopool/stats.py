@@ -1,0 +1,120 @@
+"""What a pool did, counted by each processor and added up.
+
+The counts are always on. Each processor counts for itself, without a lock, so a snapshot taken while other threads
+work is off by what moves at that moment; on a pool at rest it is exact.
+"""
+
+from typing import NamedTuple
+
+
+class ProcessorStats(NamedTuple):
+    """What one processor did with one pool since the pool was made."""
+
+    #: the processor's id; 0 stands for all off-loop code
+    id: int
+    #: gets answered from the private slot
+    private: int
+    #: gets answered from the processor's own shared list
+    shared: int
+    #: gets answered from another processor's shared list
+    stolen: int
+    #: gets answered from what the last cleanup cycle set aside
+    victim: int
+    #: gets that found nothing
+    misses: int
+    #: objects made by `new`, in gets that found nothing and in `fill`
+    made: int
+    #: objects given to the pool, by `put`, by `fill` and by a `borrow` that ended well
+    puts: int
+    #: objects not kept: over `max_idle`, turned down by `reset`, or held by a `borrow` that ended with an exception
+    refused: int
+    #: objects that lie in this processor's shards now, victim included
+    idle: int
+
+    @property
+    def hits(self) -> int:
+        """Gets that found an object."""
+        return self.private + self.shared + self.stolen + self.victim
+
+    @property
+    def gets(self) -> int:
+        """All gets."""
+        return self.hits + self.misses
+
+
+class PoolStats(NamedTuple):
+    """A snapshot of one pool.
+
+    >>> pool.put(bytearray(10)); _ = pool.get(); stats = pool.stats()
+    >>> stats.puts, stats.hits, stats.idle
+    (1, 1, 0)
+    """
+
+    #: the pool's name, or `None`
+    name: str | None
+    #: one entry for each processor that ever used the pool, by id
+    processors: tuple[ProcessorStats, ...]
+    #: cleanup cycles that the pool went through
+    cycles: int
+    #: objects that the pool let go of: dropped by cleanup cycles and `clear`, or refused
+    dropped: int
+
+    @property
+    def private(self) -> int:
+        """Gets answered from a private slot."""
+        return sum(each.private for each in self.processors)
+
+    @property
+    def shared(self) -> int:
+        """Gets answered from the getter's own shared list."""
+        return sum(each.shared for each in self.processors)
+
+    @property
+    def stolen(self) -> int:
+        """Gets answered from another processor's shared list."""
+        return sum(each.stolen for each in self.processors)
+
+    @property
+    def victim(self) -> int:
+        """Gets answered from what the last cleanup cycle set aside."""
+        return sum(each.victim for each in self.processors)
+
+    @property
+    def misses(self) -> int:
+        """Gets that found nothing."""
+        return sum(each.misses for each in self.processors)
+
+    @property
+    def made(self) -> int:
+        """Objects made by `new`."""
+        return sum(each.made for each in self.processors)
+
+    @property
+    def puts(self) -> int:
+        """Objects given to the pool."""
+        return sum(each.puts for each in self.processors)
+
+    @property
+    def refused(self) -> int:
+        """Objects that came back and were not kept."""
+        return sum(each.refused for each in self.processors)
+
+    @property
+    def idle(self) -> int:
+        """Objects that lie in the pool now."""
+        return sum(each.idle for each in self.processors)
+
+    @property
+    def hits(self) -> int:
+        """Gets that found an object."""
+        return sum(each.hits for each in self.processors)
+
+    @property
+    def gets(self) -> int:
+        """All gets."""
+        return sum(each.gets for each in self.processors)
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits for each get, from 0 to 1; 0 before the first get."""
+        return self.hits / self.gets if self.gets else 0.0

@@ -19,13 +19,13 @@ No lock is waited for here either: who finds a cycle or a drop under way leaves 
 
 import atexit
 import gc
-import math
 import os
 import sysconfig
 import weakref
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
+from math import inf
 from threading import Lock
 from time import monotonic, perf_counter
 from typing import Any, Protocol
@@ -140,13 +140,15 @@ def watch(pool: Collectable, processor: Processor | None) -> None:
     Called on a pool's slow path by the code that runs as `processor`, whenever it made a shard or came to a new loop.
     """
     _listen_to_gc()
-    if processor is not None:
-        _set_timer(processor)
-        return
-    # Off-loop there is nobody to set a timer on: ask the first loop that is alive.
-    for other in processors():
-        if other.loop is not None and other.loop.call_soon(partial(_set_timer, other)):
-            return
+    if processor is None:
+        # Off-loop there is nobody to set a timer on: ask the first loop that is alive.
+        for other in processors():
+            if other.loop is not None and other.loop.call_soon(partial(_wake_for_all, other)):
+                return
+    elif processor.wake is None:
+        _wake_for_all(processor)
+    else:
+        _wake_by(pool.idle_due(), processor)
 
 
 def run_due() -> None:
@@ -155,21 +157,24 @@ def run_due() -> None:
     cycle([pool for pool in pools() if pool.idle_due() <= now])
 
 
-def _set_timer(processor: Processor) -> None:
-    """On `processor`'s own thread: wake its loop when the next pool falls due, unless it wakes earlier anyway."""
+def _wake_by(due: float, processor: Processor) -> None:
+    """On `processor`'s own thread: wake its loop at `due`, unless it wakes earlier anyway."""
+    awake = inf if processor.wake is None else processor.wake
     loop = processor.loop
-    due = min((pool.idle_due() for pool in pools()), default=math.inf)
-    awake = math.inf if processor.wake is None else processor.wake
-    if loop is not None and due < awake and loop.call_later(max(0.0, due - monotonic()), partial(_on_timer, processor)):
+    if due < awake and loop is not None and loop.call_later(max(0.0, due - monotonic()), partial(_on_timer, processor)):
         awake = due
     processor.wake = awake
 
 
+def _wake_for_all(processor: Processor) -> None:
+    _wake_by(min((pool.idle_due() for pool in pools()), default=inf), processor)
+
+
 def _on_timer(processor: Processor) -> None:
-    processor.wake = None
-    run_due()
     _listen_to_gc()
-    _set_timer(processor)
+    run_due()
+    processor.wake = None
+    _wake_for_all(processor)
 
 
 # --- rotation ---
@@ -214,7 +219,7 @@ def drop() -> None:
     if not _doomed or not lock.acquire(blocking=False):
         return
     if not any(_Slice(loop, lock).post() for loop in _loops_to_ask()):
-        _drop_until(math.inf)
+        _drop_until(inf)
         lock.release()
         # What came after the queue was found empty and before the release was left to us.
         drop()

@@ -15,17 +15,16 @@ this very pool. So every line is written to be interrupted: an object is in one 
 two, because each step that hands it on is a single C call.
 """
 
-import operator
 from _thread import get_ident
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from math import inf, isnan
-from reprlib import repr as short_repr
+from math import inf
 from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar, overload
 
 from . import _collector
+from ._checks import callable_or_none, natural, seconds, shown
 from ._processor import OFF_LOOP, pin, pinned
 from ._shard import OffLoopShard, Shard, Tally
 from .stats import PoolStats, ProcessorStats
@@ -95,10 +94,10 @@ class Pool(Generic[T]):
         idle_timeout: float | None = 60.0,
         name: str | None = None,
     ) -> None:
-        self._new = _callable_or_none("new", new)
-        self._reset = _callable_or_none("reset", reset)
-        self._max_idle = None if max_idle is None else _count("max_idle", max_idle)
-        self._idle_timeout = inf if idle_timeout is None else _seconds("idle_timeout", idle_timeout)
+        self._new = callable_or_none("new", new)
+        self._reset = callable_or_none("reset", reset)
+        self._max_idle = None if max_idle is None else natural("max_idle", max_idle)
+        self._idle_timeout = inf if idle_timeout is None else seconds("idle_timeout", idle_timeout)
         self._name = name
         # Whether put keeps whatever comes.
         self._keeps_all = reset is None and max_idle is None
@@ -193,7 +192,7 @@ class Pool(Generic[T]):
         id, shard = self._pin()
         if shard.holds_private(obj):
             raise ValueError(
-                f"{short_repr(obj)} was put already and is idle in {self!r}: put each object once for each get"
+                f"{shown(obj)} was put already and is idle in {self!r}: put each object once for each get"
             )
         tally = shard.tally
         tally.puts += 1
@@ -263,7 +262,7 @@ class Pool(Generic[T]):
         :raises ValueError: `n` is negative, or more than `max_idle`, so that some would be dropped at once.
         :raises Exception: what `new` raises; what it made before is kept.
         """
-        count = _count("n", n)
+        count = natural("n", n)
         if self._new is None:
             raise TypeError(f"{self!r} has no new to make objects with: pass one to Pool, or put objects yourself")
         if self._max_idle is not None and count > self._max_idle:
@@ -365,7 +364,7 @@ class Borrow(Generic[T]):
 
     def __enter__(self) -> T:
         if self._held is not _NOTHING:
-            raise RuntimeError(f"this borrow holds {short_repr(self._held)} already: call borrow() for each block")
+            raise RuntimeError(f"this borrow holds {shown(self._held)} already: call borrow() for each block")
         obj = self._held = self._pool.get()
         return obj
 
@@ -405,27 +404,3 @@ def _ring(shards: Shards, id: int) -> Iterator[int]:
     start = bisect_right(ids, id)
     yield from ids[start:]
     yield from ids[:start]
-
-
-def _callable_or_none(what: str, value: Any) -> Any:
-    if value is None or callable(value):
-        return value
-    raise TypeError(f"{what} must be callable or None, not {short_repr(value)}")
-
-
-def _count(what: str, value: Any) -> int:
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{what} must be an integer, not {short_repr(value)}") from None
-    if count < 0:
-        raise ValueError(f"{what} must not be negative, but is {count}")
-    return count
-
-
-def _seconds(what: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{what} must be a number of seconds or None, not {short_repr(value)}")
-    if isnan(value) or value <= 0:
-        raise ValueError(f"{what} must be more than 0 seconds, but is {value}; None switches it off")
-    return float(value)

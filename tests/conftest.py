@@ -1,0 +1,62 @@
+"""What every test can ask for: the package in each implementation, every kind of loop, and a quiet collector."""
+
+import gc
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+IMPLEMENTATIONS = ["python"]
+
+BACKENDS = [
+    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+    pytest.param(("trio", {}), id="trio"),
+]
+if importlib.util.find_spec("uvloop") is not None:
+    BACKENDS.insert(1, pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
+
+
+def load(implementation: str) -> ModuleType:
+    """A copy of the package with `implementation`, beside any other copy: with its own registry and processors."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "aiopool"]:
+        del sys.modules[name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIOPOOL_NO_EXTENSIONS", "1" if implementation == "python" else "")
+        package = importlib.import_module("aiopool")
+    assert package.implementation == implementation
+    return package
+
+
+@pytest.fixture(scope="session", params=IMPLEMENTATIONS)
+def aiopool(request: pytest.FixtureRequest) -> ModuleType:
+    """The package; each test that asks for it runs once for each implementation."""
+    return load(request.param)
+
+
+@pytest.fixture(scope="session")
+def reference() -> ModuleType:
+    """The pure Python package, for tests that change its insides to see it break."""
+    return load("python")
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    """The loop that a test marked `anyio` runs on."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _no_automatic_collection() -> Iterator[None]:
+    """A cleanup cycle in the middle of a test would be right, but the test could not say what it expects."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def child_env() -> dict[str, str]:
+    """The environment for a child interpreter that is to use the same implementation."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

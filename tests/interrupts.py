@@ -1,0 +1,136 @@
+"""Run an operation and interrupt it at each of its bytecodes, one run for each.
+
+A finalizer, a signal handler or another thread can come between any two bytecodes, and an error that needs one certain
+gap may take years to show. `at_every_bytecode` opens each gap once: it watches the operation's bytecodes and runs the
+intruder in the gap, to its end. What is checked after each run then holds for every single interruption there is.
+"""
+
+import asyncio
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import get_ident
+from types import CodeType, FrameType
+from typing import Any
+
+Check = Callable[[Any, Any], None]
+Scenario = Callable[[], tuple[Callable[[], Any], Callable[[], Any], Check]]
+
+
+class Thing:
+    """Something to pool."""
+
+
+def at_every_bytecode(scenario: Scenario, *, files: tuple[str, ...]) -> int:
+    """Interrupt at each bytecode in files whose path contains one of `files`; how many interruptions there were.
+
+    `scenario()` sets up afresh and returns the operation, the intruder, and the check, which is called with the
+    results of both.
+    """
+    gap = _Gap(files)
+    with gap.watching():
+        # CPython 3.12 and later report the bytecodes of a function only from its second call on.
+        gap.run(scenario()[0], -1, lambda: None)
+        for at in itertools.count():
+            operation, intruder, check = scenario()
+            result = gap.run(operation, at, intruder)
+            check(result, gap.intrusion)
+            if not gap.reached:
+                return at
+    raise AssertionError("unreachable")
+
+
+class _Gap:
+    """The gap before one bytecode of the running operation."""
+
+    def __init__(self, files: tuple[str, ...]) -> None:
+        self._files = files
+        self._thread = get_ident()
+        self._left: int | None = None
+        self._intruder: Callable[[], Any] = lambda: None
+        self._error: BaseException | None = None
+        self.reached = False
+        self.intrusion: Any = None
+
+    def run(self, operation: Callable[[], Any], at: int, intruder: Callable[[], Any]) -> Any:
+        """The result of `operation`, during which `intruder` was called before the bytecode number `at`."""
+        self._intruder, self.reached, self.intrusion = intruder, False, None
+        self._left = at
+        try:
+            result = operation()
+        finally:
+            self._left = None
+        if self._error is not None:
+            raise self._error
+        return result
+
+    def _before_bytecode(self) -> None:
+        if self._left == 0 and get_ident() == self._thread:
+            self._left = None
+            self.reached = True
+            try:
+                self.intrusion = self._intruder()
+            except BaseException as error:  # raised here, it would look as if the operation had raised it
+                self._error = error
+        elif self._left is not None and get_ident() == self._thread:
+            self._left -= 1
+
+    def _is_ours(self, code: CodeType) -> bool:
+        return any(part in code.co_filename for part in self._files)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """See bytecodes for the time of a block."""
+        watch = self._monitoring if sys.version_info >= (3, 12) else self._tracing
+        with watch():
+            yield
+
+    @contextmanager
+    def _monitoring(self) -> Iterator[None]:
+        def on_instruction(code: CodeType, offset: int) -> Any:
+            if not self._is_ours(code):
+                return monitoring.DISABLE
+            self._before_bytecode()
+            return None
+
+        monitoring = sys.monitoring
+        tool = monitoring.DEBUGGER_ID
+        monitoring.use_tool_id(tool, "interrupts")
+        monitoring.register_callback(tool, monitoring.events.INSTRUCTION, on_instruction)
+        monitoring.restart_events()
+        monitoring.set_events(tool, monitoring.events.INSTRUCTION)
+        try:
+            yield
+        finally:
+            monitoring.set_events(tool, 0)
+            monitoring.free_tool_id(tool)
+
+    @contextmanager
+    def _tracing(self) -> Iterator[None]:
+        def on_call(frame: FrameType, event: str, arg: object) -> Any:
+            if not self._is_ours(frame.f_code):
+                return None
+            frame.f_trace_opcodes = True
+            return on_opcode
+
+        def on_opcode(frame: FrameType, event: str, arg: object) -> Any:
+            if event == "opcode":
+                self._before_bytecode()
+            return on_opcode
+
+        before = sys.gettrace()
+        sys.settrace(on_call)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+
+
+def on_a_loop(function: Callable[[], Any]) -> Any:
+    """Call `function` on an asyncio loop, so that it runs as a processor."""
+
+    async def main() -> Any:
+        return function()
+
+    return asyncio.run(main())

@@ -1,0 +1,85 @@
+"""Loops in threads, for tests that need more than the one they run on."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+PATIENCE = 30.0
+"""Seconds after which a test that waits for another thread gives up. Only a failing test ever waits so long."""
+
+
+class LoopThread:
+    """A thread with a running asyncio loop."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._run)
+        started = threading.Event()
+        self.loop.call_soon(started.set)
+        self.thread.start()
+        started.wait(PATIENCE)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+            self._stop = self.loop.create_future()
+            runner.run(self._wait())
+
+    async def _wait(self) -> None:
+        await self._stop
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """The result of `coroutine`, run on this loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """The result of `function(*args)`, called on this loop."""
+
+        async def call() -> Any:
+            return function(*args)
+
+        return self.run(call())
+
+    def stop(self) -> None:
+        """End the loop and its thread."""
+        self.loop.call_soon_threadsafe(self._stop.set_result, None)
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive()
+
+
+@contextmanager
+def loop_thread() -> Iterator[LoopThread]:
+    """A `LoopThread` for the time of a block."""
+    thread = LoopThread()
+    try:
+        yield thread
+    finally:
+        thread.stop()
+
+
+def in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    """The result of `function(*args)`, called in a new thread with an empty context."""
+    return in_threads([lambda: function(*args)])[0]
+
+
+def in_threads(functions: list[Callable[[], Any]]) -> list[Any]:
+    """The results of all `functions`, each called in a thread of its own, all at the same time."""
+    results: list[Any] = [None] * len(functions)
+    errors: list[BaseException] = []
+
+    def run(index: int) -> None:
+        try:
+            results[index] = functions[index]()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(functions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), "a thread hangs"
+    if errors:
+        raise errors[0]
+    return results

@@ -1,0 +1,73 @@
+"""What the documentation shows is run: each docstring's example, and each Python program on the pages."""
+
+import asyncio
+import doctest
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROGRAMS = [
+    pytest.param(program, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, program in enumerate(
+        re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    )
+]
+
+
+def test_the_examples_in_docstrings_do_what_they_show(aiopool):
+    found = 0
+    for info in pkgutil.iter_modules(aiopool.__path__):
+        module = getattr(aiopool, info.name, None)
+        if not inspect.ismodule(module):
+            continue
+        for test in doctest.DocTestFinder().find(module):
+            test.globs.update(
+                asyncio=asyncio, threading=threading, aiopool=aiopool, Pool=aiopool.Pool, pool=aiopool.Pool(bytearray)
+            )
+            result = doctest.DocTestRunner().run(test)
+            assert result.failed == 0
+            found += result.attempted
+    assert found >= 8
+
+
+def test_every_public_name_says_what_it_is(aiopool):
+    for name in aiopool.__all__:
+        public = getattr(aiopool, name)
+        if inspect.isclass(public):
+            undocumented = [
+                f"{name}.{member}"
+                for member, value in vars(public).items()
+                if not member.startswith("_") and inspect.isfunction(value) and not value.__doc__
+            ]
+            assert undocumented == []
+        assert public.__doc__
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_programs_on_the_pages_run(aiopool, child_env, program):
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
+        env=child_env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = re.findall(r"# prints: (.*)", program)
+    assert done.stdout.splitlines() == expected
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_files_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target

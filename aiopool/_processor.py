@@ -66,17 +66,17 @@ pinned: ContextVar[Processor] = ContextVar("aiopool.processor", default=NOBODY)
 
 def pin() -> Processor | None:
     """The processor of the running code; `None` off-loop. Binds it in the current context. Never waits."""
-    processor = pinned.get()
-    if processor.thread_id == get_ident():
-        return processor
     running = running_loop()
     if running is None:
         return None
-    processor = _own_processor()
+    processor = pinned.get()
+    if processor.thread_id != get_ident():
+        processor = _own_processor()
+        pinned.set(processor)
+    # A context can outlive its loop and come to the next one on the same thread, with a binding that still holds.
     if processor.loop is None or not processor.loop.is_loop(running):
         processor.loop = live_loop(running)
         processor.wake = None
-    pinned.set(processor)
     return processor
 
 
@@ -89,7 +89,7 @@ def current_processor() -> Processor | None:
     >>> asyncio.run(main()), aiopool.current_processor()
     (True, None)
     """
-    return None if running_loop() is None else pin()
+    return pin()
 
 
 def processors() -> list[Processor]:

@@ -1,6 +1,7 @@
 """When cleanup cycles come, and how what they drop is freed."""
 
 import asyncio
+import contextvars
 import gc
 import itertools
 import math
@@ -146,6 +147,26 @@ def test_a_later_loop_takes_over_the_timer_of_one_that_ended(aiopool):
     del thing
     assert gone() is not None
     asyncio.run(come_by_and_wait())
+
+
+def test_a_context_that_outlives_its_loop_does_not_keep_the_timer_there(aiopool):
+    """pytest-asyncio carries the context of a fixture's loop into tests on other loops."""
+    context = contextvars.copy_context()
+    pool = aiopool.Pool(idle_timeout=0.02)
+
+    async def use(things):
+        for thing in things:
+            pool.put(thing)
+
+    async def use_and_wait():
+        await use([Thing()])
+        async with asyncio.timeout(PATIENCE):
+            while pool.stats().idle:
+                await asyncio.sleep(0.005)
+
+    for coroutine in use([Thing(), Thing()]), use_and_wait():
+        with asyncio.Runner() as runner:
+            runner.run(coroutine, context=context)
 
 
 def test_what_off_loop_code_leaves_idle_is_watched_by_a_live_loop(aiopool):

@@ -1,0 +1,327 @@
+"""The examples do what they say: run as a user runs them, and tried at their edges."""
+
+import asyncio
+import hashlib
+import importlib.util
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NAMES = ["multi_loop_service", "request_buffers", "test_fixtures"]
+
+
+def test_every_example_is_tested():
+    assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == NAMES
+
+
+@pytest.fixture
+def run(child_env: dict[str, str]) -> Callable[..., str]:
+    """What Python run with some arguments prints: in development mode, and any warning being an error."""
+
+    def run(*args: object) -> str:
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-W", "error", *map(str, args)],
+            env=child_env | {"PYTEST_ADDOPTS": "-p no:cacheprovider -p no:hypothesispytest"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        # On a busy machine asyncio's debug mode tells of callbacks that took long: that is not the example's doing.
+        errors = [line for line in done.stderr.splitlines() if not re.match(r"Executing .* took [\d.]+ seconds$", line)]
+        assert (done.returncode, errors) == (0, []), done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+def load(name: str) -> ModuleType:
+    """A fresh copy of the example, with a pool of its own."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def only_match(pattern: str, text: str) -> re.Match[str]:
+    match = re.fullmatch(pattern, text)
+    assert match, text
+    return match
+
+
+# --- request_buffers ---
+
+REQUEST_BUFFERS = (
+    r"requests: 400 on (?P<loop>\S+), each answered with the right digest\n"
+    r"buffers made: (?P<made>\d+), for (?P<gets>\d+) gets by server and clients\n"
+    r"hits: (?P<hits>\d+) \((?P<rate>[\d.]+)%\), (?P<private>\d+) of them private\n"
+)
+
+
+def check_request_buffers(output: str) -> str:
+    """Check what the example printed; the name of the loop it ran on."""
+    found = only_match(REQUEST_BUFFERS, output).groupdict()
+    loop, rate = found.pop("loop"), float(found.pop("rate"))
+    made, gets, hits, private = map(int, found.values())
+    assert gets >= 800  # one for each request by its client, and one by the server
+    assert made + hits == gets
+    assert hits // 2 < private <= hits
+    assert rate == pytest.approx(100 * hits / gets, abs=0.051)
+    assert rate > 90
+    return loop
+
+
+def test_request_buffers_as_a_program(run):
+    loop = check_request_buffers(run(EXAMPLES / "request_buffers.py"))
+    assert loop.partition(".")[0] == ("uvloop" if importlib.util.find_spec("uvloop") else "asyncio")
+
+
+def test_request_buffers_without_uvloop(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    example = load("request_buffers")
+    with asyncio.Runner(loop_factory=example.new_loop) as runner:
+        runner.run(example.main())
+    assert check_request_buffers(capsys.readouterr().out).startswith("asyncio.")
+
+
+class UploadServer:
+    """The example's server, and what a test needs to talk to it."""
+
+    def __init__(self, example: ModuleType, address: tuple[str, int], transports: list[asyncio.Transport]) -> None:
+        self.example = example
+        self.address = address
+        #: the server's side of each connection
+        self.transports = transports
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        reader, writer = await asyncio.open_connection(*self.address)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            try:
+                await writer.wait_closed()
+            except ConnectionError:
+                pass  # the server was first to leave
+
+    async def all_buffers_are_back(self) -> None:
+        """Wait until the server has held a buffer and holds none; the timeout of `serve` ends the waiting."""
+        while not (stats := self.example.buffers.stats()).gets or stats.gets != stats.puts:
+            await asyncio.sleep(0.001)
+
+
+ServerTest = Callable[[UploadServer], Awaitable[None]]
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def serve(request) -> Callable[[ServerTest], None]:
+    """Runs a test beside the example's server, on each loop."""
+    new_loop = pytest.importorskip(request.param).new_event_loop
+    example = load("request_buffers")
+
+    async def run_beside_server(test: ServerTest) -> None:
+        transports: list[asyncio.Transport] = []
+
+        class Noted(example.UploadProtocol):
+            def connection_made(self, transport: asyncio.Transport) -> None:
+                transports.append(transport)
+                super().connection_made(transport)
+
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(30), await loop.create_server(Noted, "127.0.0.1", 0) as server:
+            await test(UploadServer(example, server.sockets[0].getsockname(), transports))
+
+    def serve(test: ServerTest) -> None:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(run_beside_server(test))
+
+    return serve
+
+
+def request_of(body: bytes) -> bytes:
+    return struct.pack("!I", len(body)) + body
+
+
+def answer_to(body: bytes) -> bytes:
+    return struct.pack("!I", len(body)) + hashlib.sha256(body).digest()
+
+
+def test_small_requests_that_come_together(serve):
+    bodies = [bytes([n]) * (n % 7) for n in range(200)]
+
+    async def test(server: UploadServer) -> None:
+        async with server.connect() as (reader, writer):
+            writer.write(b"".join(map(request_of, bodies)))
+            assert await reader.readexactly(36 * len(bodies)) == b"".join(map(answer_to, bodies))
+
+    serve(test)
+
+
+def test_requests_of_all_sizes_in_any_pieces(serve):
+    async def test(server: UploadServer) -> None:
+        most = server.example.MAX_BODY
+        bodies = [os.urandom(size) for size in (0, most, 1, most - 1, 0, most)]
+        sent = b"".join(map(request_of, bodies))
+        async with server.connect() as (reader, writer):
+            for start in range(0, len(sent), 99_991):
+                writer.write(sent[start : start + 99_991])
+                await writer.drain()
+            assert await reader.readexactly(36 * len(bodies)) == b"".join(map(answer_to, bodies))
+
+    serve(test)
+
+
+def test_an_idle_connection_holds_no_buffer(serve):
+    async def test(server: UploadServer) -> None:
+        async with server.connect() as (reader, writer):
+            writer.write(request_of(b"hello"))
+            assert await reader.readexactly(36) == answer_to(b"hello")
+            await server.all_buffers_are_back()
+
+    serve(test)
+
+
+def test_a_client_that_leaves_in_the_middle(serve):
+    async def test(server: UploadServer) -> None:
+        async with server.connect() as (_, writer):
+            writer.write(request_of(b"hello")[:-1])
+            await writer.drain()
+        await server.all_buffers_are_back()
+
+    serve(test)
+
+
+def test_a_request_that_is_too_long(serve):
+    async def test(server: UploadServer) -> None:
+        async with server.connect() as (reader, writer):
+            writer.write(struct.pack("!I", server.example.MAX_BODY + 1))
+            try:
+                assert await reader.read() == b""
+            except ConnectionResetError:
+                pass  # an aborted connection may end either way
+        await server.all_buffers_are_back()
+
+    serve(test)
+
+
+def test_a_client_that_does_not_read_is_read_from_no_more(serve):
+    async def test(server: UploadServer) -> None:
+        loop = asyncio.get_running_loop()
+        # A socket and not a stream, because a stream would read the answers on its own.
+        with socket.socket() as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, server.address)
+            requests = 0
+            while not server.transports or server.transports[0].is_reading():
+                assert requests < 1_000_000
+                await loop.sock_sendall(client, request_of(b"") * 1000)
+                requests += 1000
+                await asyncio.sleep(0)
+            received = bytearray()
+            while len(received) < 36 * requests:
+                part = await loop.sock_recv(client, 1 << 20)
+                assert part
+                received += part
+            assert received == answer_to(b"") * requests
+        await server.all_buffers_are_back()
+
+    serve(test)
+
+
+# --- multi_loop_service ---
+
+PROCESSOR = (
+    r"processor (?P<id>\d+), a (?P<role>reader|worker): (?P<puts>\d+) puts, (?P<gets>\d+) gets; hits: "
+    r"(?P<private>\d+) private, (?P<shared>\d+) shared, (?P<stolen>\d+) stolen, (?P<victim>\d+) victim; "
+    r"(?P<made>\d+) made"
+)
+
+
+def check_multi_loop_service(output: str) -> int:
+    """Check what the example printed; how many loops read."""
+    first, *rest = output.splitlines()
+    assert first == "80 uploads on one port, each answered with the right digest"
+    processors = [only_match(PROCESSOR, line).groupdict() for line in rest]
+    roles = [each.pop("role") for each in processors]
+    counts = [{key: int(value) for key, value in each.items()} for each in processors]
+    assert [each["id"] for each in counts] == sorted({each["id"] for each in counts})
+    (worker,) = (each for each, role in zip(counts, roles, strict=True) if role == "worker")
+    readers = [each for each, role in zip(counts, roles, strict=True) if role == "reader"]
+    assert (worker["puts"], worker["gets"]) == (80, 0)
+    assert sum(each["gets"] for each in readers) == 80
+    for each in readers:
+        # What readers find was put by the worker: stolen, from its shard or from its victim.
+        assert each["puts"] == each["private"] == each["shared"] == 0
+        assert each["gets"] == each["stolen"] + each["victim"] + each["made"]
+    assert sum(each["stolen"] for each in readers) > 40
+    return len(readers)
+
+
+def test_multi_loop_service_as_a_program(run):
+    readers = check_multi_loop_service(run(EXAMPLES / "multi_loop_service.py"))
+    # Of 80 connections Linux deals some to each listening socket; other systems may prefer one.
+    assert readers == 2 or sys.platform != "linux"
+
+
+def test_multi_loop_service_without_reuse_port(monkeypatch, capsys):
+    monkeypatch.delattr(socket, "SO_REUSEPORT", raising=False)
+    asyncio.run(load("multi_loop_service").main())
+    assert check_multi_loop_service(capsys.readouterr().out) in (1, 2)
+
+
+def test_multi_loop_service_survives_bad_clients(capsys):
+    example = load("multi_loop_service")
+    run_clients = example.run_clients
+
+    async def run_bad_clients_first(address: tuple[str, int]) -> None:
+        for sent in (b"", b"\0", struct.pack("!I", example.MAX_BODY + 1), request_of(b"hello")[:-1]):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(sent)
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
+        await run_clients(address)
+
+    example.run_clients = run_bad_clients_first
+    asyncio.run(example.main())
+    assert capsys.readouterr().out.startswith("80 uploads on one port")
+    stats = example.buffers.stats()
+    assert (stats.gets, stats.puts) == (81, 80)  # the buffer of the one that was cut short was dropped
+
+
+def test_multi_loop_service_ends_when_its_clients_fail():
+    example = load("multi_loop_service")
+
+    async def fail(address: tuple[str, int]) -> None:
+        raise RuntimeError("wrong answer")
+
+    example.run_clients = fail
+    with pytest.raises(RuntimeError, match="wrong answer"):
+        asyncio.run(example.main())
+
+
+# --- test_fixtures ---
+
+
+def test_fixtures_as_a_program(run):
+    output = run(EXAMPLES / "test_fixtures.py")
+    assert "12 tests on 12 loops and 1 processor\nshops made: 2, hits: 10, refused by reset: 1\n" in output
+    assert re.search(r"^12 passed", output, re.MULTILINE)
+
+
+def test_fixtures_one_test_alone_by_pytest(run):
+    output = run("-m", "pytest", EXAMPLES / "test_fixtures.py", "-k", "sells_out")
+    assert re.search(r"= 1 passed, 11 deselected", output)

@@ -1,0 +1,174 @@
+"""The load: a process of its own that sends messages to the server and checks every answer.
+
+It is its own process so that what it costs is not in the server's CPU time, nor its work under the server's GIL. On
+each connection it sends one message at a time, and the next when the answer has come: so there are never more messages
+under way than connections, and no round begins with the leftovers of the one before.
+
+Its parent asks for rounds on stdin, one line with a number of seconds each, and gets a line of JSON on stdout for each.
+Closing stdin ends it; if the parent dies, the connections end, and that ends it too.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import random
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+from .loops import loop_factory
+from .wire import DIGEST, HEADER, HOST, digest
+
+READY = "ready"
+"""The line that tells the parent that all connections are made."""
+
+VARIETY = 256
+"""How many different messages there are."""
+
+PIECE = 64 * 1024
+"""The most bytes that one connection sends before it is another's turn.
+
+Loopback would carry a message in one go, and a server of such messages never holds more than one buffer. A network does
+not: there, messages of many connections arrive at the same time, piece by piece.
+"""
+
+
+class Message(NamedTuple):
+    """A message, and the answer that it must get."""
+
+    header: bytes
+    payload: memoryview
+    answer: bytes
+
+
+def messages(largest: int) -> list[Message]:
+    """Random bytes of mixed sizes: the largest first, then any from 1 byte on, each as likely as any other."""
+    # All are slices of one block, or big messages would make this a process of gigabytes.
+    block = memoryview(os.urandom(2 * largest))
+    mixed = []
+    for size in [largest, *(random.randint(1, largest) for _ in range(VARIETY - 1))]:
+        start = random.randrange(largest)
+        payload = block[start : start + size]
+        mixed.append(Message(HEADER.pack(size), payload, digest(payload)))
+    return mixed
+
+
+class Tally:
+    """What was answered in one round, and how."""
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.mismatches = 0
+
+    def check(self, message: Message, answer: bytes) -> None:
+        """Count `message`, and whether `answer` is the right one."""
+        self.messages += 1
+        self.mismatches += answer != message.answer
+
+
+class Sender(asyncio.Protocol):
+    """One connection: sends a message, awaits its answer, checks it, sends the next."""
+
+    def __init__(self, traffic: Iterator[Message]) -> None:
+        self._traffic = traffic
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast, for uvloop's transports are not asyncio's by inheritance.
+        self._transport = cast(asyncio.Transport, transport)
+
+    async def send_until(self, deadline: float, tally: Tally) -> None:
+        """Send one message, and more until `deadline`, in the loop's time; return when the last is answered.
+
+        :raises ConnectionError: the server has closed the connection.
+        """
+        if self._transport.is_closing():
+            raise ConnectionError("the server has closed the connection")
+        self._deadline = deadline
+        self._tally = tally
+        self._done = self._loop.create_future()
+        self._send_next()
+        await self._done
+
+    def _send_next(self) -> None:
+        self._message = next(self._traffic)
+        self._answer = b""
+        self._transport.write(self._message.header)
+        self._send_from(0)
+
+    def _send_from(self, start: int) -> None:
+        end = start + PIECE
+        self._transport.write(self._message.payload[start:end])
+        if end < len(self._message.payload):
+            self._loop.call_soon(self._send_from, end)
+
+    def data_received(self, data: bytes) -> None:
+        self._answer += data
+        if len(self._answer) < DIGEST.size:
+            return
+        self._tally.check(self._message, self._answer)
+        if self._loop.time() < self._deadline:
+            self._send_next()
+        elif self._done is not None:
+            self._done.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(ConnectionError("the server has closed the connection"))
+
+    def close(self) -> None:
+        """Close the connection, with nothing more to send."""
+        self._transport.close()
+
+
+async def connect(ports: list[int], mixed: list[Message], connections: int) -> list[Sender]:
+    """Connections to the ports in turn, made one after another: so the server's backlog need not hold them all."""
+    senders = []
+    for number in range(connections):
+        # Each begins elsewhere in the same messages.
+        begin = number * VARIETY // connections
+        traffic = itertools.cycle(mixed[begin:] + mixed[:begin])
+        senders.append(await _connect(ports[number % len(ports)], traffic))
+    return senders
+
+
+async def _connect(port: int, traffic: Iterator[Message]) -> Sender:
+    _, sender = await asyncio.get_running_loop().create_connection(lambda: Sender(traffic), HOST, port)
+    return sender
+
+
+async def send_round(senders: list[Sender], seconds: float) -> dict[str, float]:
+    """All connections send for `seconds`; what came of it, and how long it took until the last answer."""
+    loop = asyncio.get_running_loop()
+    tally = Tally()
+    began = loop.time()
+    await asyncio.gather(*(sender.send_until(began + seconds, tally) for sender in senders))
+    return {**vars(tally), "seconds": loop.time() - began}
+
+
+async def close(senders: list[Sender]) -> None:
+    """Close the connections, and give the loop a turn to do it."""
+    for sender in senders:
+        sender.close()
+    await asyncio.sleep(0)
+
+
+def main(largest: str, connections: str, *ports: str) -> None:
+    """Send rounds as the parent asks for them, until it closes stdin."""
+    mixed = messages(int(largest))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        senders = runner.run(connect([int(port) for port in ports], mixed, int(connections)))
+        print(READY, flush=True)
+        # Between rounds nothing comes from the server, so the loop may stand still while this waits for a line.
+        for line in sys.stdin:
+            print(json.dumps(runner.run(send_round(senders, float(line)))), flush=True)
+        runner.run(close(senders))
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except ConnectionError as error:
+        sys.exit(f"the load of the aiopool demo: {error}")

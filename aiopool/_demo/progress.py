@@ -1,0 +1,56 @@
+"""What is shown while it works: a bar on a terminal; in a pipe or a log a few lines, and no control codes."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .results import Round
+
+LOG_LINES = 5
+"""About how many lines a log gets."""
+
+
+class RoundsShown:
+    """Shows rounds as they are done, from `with` to its end. Call it with each pair of rounds."""
+
+    def __init__(self, console: Console, rounds: int) -> None:
+        self._console = console
+        self._rounds = rounds
+        self._done = 0
+        # Without a refresh thread of its own: drawing must cost the server next to nothing, and in both kinds alike.
+        self._bar = Progress(
+            TextColumn("round {task.completed} of {task.total}"),
+            BarColumn(bar_width=20),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=rounds)
+
+    def __enter__(self) -> "RoundsShown":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, fresh: Round, pooled: Round) -> None:
+        self._done += 1
+        rates = f"fresh {_rate(fresh)}, pooled {_rate(pooled)} messages/s"
+        self._bar.update(self._task, advance=1, description=rates, refresh=True)
+        if not self._console.is_terminal and self._is_a_fifth():
+            self._console.print(f"round {self._done} of {self._rounds}: {rates}")
+
+    def _is_a_fifth(self) -> bool:
+        """Whether with this round another fifth of all is done."""
+        return self._done * LOG_LINES // self._rounds > (self._done - 1) * LOG_LINES // self._rounds
+
+
+def _rate(round: Round) -> str:
+    return f"{round.messages / round.seconds:,.0f}"

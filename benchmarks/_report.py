@@ -1,0 +1,84 @@
+"""What the benchmarks share in talking to their reader: the command line, the head above a table, the JSON file.
+
+The head says what was measured where, because the figures of another interpreter, of the other implementation or of a
+build without a GIL are other figures. It is made after all imports: on a free-threaded build, importing an extension
+module that does not know of free threading switches the GIL back on (`PYTHON_GIL=0` keeps it off).
+"""
+
+import json
+import platform
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+import aiopool
+
+WIDTH = 110
+"""Tables are this wide where the output is no terminal that could say."""
+
+
+def arguments(doc: str | None, *, rounds: int, quick: int) -> Namespace:
+    """Parse the command line of a benchmark whose module docstring is `doc`."""
+    parser = ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument(
+        "--rounds", type=positive_integer, default=rounds, help="how often to measure (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--quick", dest="rounds", action="store_const", const=quick, help=f"for a first look: --rounds {quick}"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE too")
+    return parser.parse_args()
+
+
+def positive_integer(text: str) -> int:
+    """An argument's value; its name is what argparse shows for one that is none."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def environment() -> dict[str, str]:
+    """What the figures were measured with."""
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "gil": "on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off",
+        "implementation": aiopool.implementation,
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def headline() -> str:
+    """The environment in one line."""
+    about = environment()
+    return f"{about['python']}, GIL {about['gil']}, aiopool {about['implementation']}, {about['platform']}"
+
+
+def plain_table(title: str, first: str, *others: str) -> Table:
+    """An empty table: words in the `first` column, figures in the `others`."""
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    table.add_column(first, no_wrap=True)
+    for heading in others:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def show(*parts: RenderableType) -> None:
+    """Print `parts`, one below the other."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    for part in parts:
+        console.print(part, highlight=False)
+        console.print()
+
+
+def write_json(file: Path | None, figures: dict[str, Any]) -> None:
+    """Write `figures` and the environment to `file`, if one was asked for."""
+    if file is not None:
+        file.write_text(json.dumps({"environment": environment(), **figures}, indent=2) + "\n", encoding="utf-8")

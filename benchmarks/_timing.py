@@ -1,0 +1,161 @@
+"""How the benchmarks time: many candidates side by side in one run, compared round by round.
+
+A machine is faster in one second than in the next. So each round times every candidate once, in shuffled order, and a
+ratio is taken within a round, between two samples that lie a fraction of a second apart. What is reported is the median
+of these ratios and their quartiles; a time is shown beside them only to give an idea of the size.
+
+Every candidate is an `async def` that repeats its operation `n` times in a `for` loop of its own, with `n` calibrated
+so that one sample takes about 15 ms. All of them pay for the same loop, and nothing is subtracted: a difference of two
+measured times is noisier than either. So a ratio comes out a little nearer to 1 than it is; the row "empty loop" in
+`get_put.py` tells by how much.
+
+The cyclic garbage collector is run once and then switched off until all is measured: a collection would land in
+whichever sample happened to run, and a full one is a cleanup cycle of aiopool besides.
+
+What would make the figures misleading: other work on the same cores (look at the quartiles), and the best case that
+every such loop is: the same few objects, always in the processor's nearest cache, the interpreter's specialised
+bytecode never disturbed.
+"""
+
+import gc
+import random
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from operator import sub, truediv
+from statistics import median, quantiles
+from time import perf_counter
+from typing import Any, NamedTuple
+
+IN_FLIGHT = 100
+"""How many objects are in flight where it is more than one."""
+
+SAMPLE = 0.015
+"""How long one sample should take, in seconds."""
+
+Repeat = Callable[[int], Awaitable[None]]
+
+
+class UnavailableError(Exception):
+    """What a candidate raises that cannot run here; its text says why."""
+
+
+def need(module: str) -> Any:
+    """Import something that only a benchmark wants.
+
+    Not an import statement, so that a type checker gives the same answer whether it is installed or not.
+
+    :raises UnavailableError: it is not installed, or not for this platform.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError:
+        raise UnavailableError("not installed") from None
+    except Exception as error:  # anopool asks for os.sched_getaffinity, which macOS and Windows do not have
+        raise UnavailableError(f"its import fails: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something to be timed: `repeat(n)` does it `n` times."""
+
+    name: str
+    repeat: Repeat
+    #: makes ready for `repeat(n)`; not timed
+    prepare: Repeat | None = None
+    #: how many operations each of the `n` times does
+    operations: int = 1
+
+
+class Spread(NamedTuple):
+    """What came out of the rounds: half of them lie between `low` and `high`."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread":
+        """The median and the quartiles of `values`."""
+        ordered = sorted(values)
+        if len(ordered) == 1:
+            return cls(ordered[0], ordered[0], ordered[0])
+        low, _, high = quantiles(ordered, n=4, method="inclusive")
+        return cls(low, median(ordered), high)
+
+
+@dataclass
+class Results:
+    """Seconds for one operation, by candidate, one entry a round."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    #: why a candidate was not timed
+    unavailable: dict[str, str] = field(default_factory=dict)
+
+    def time(self, name: str) -> Spread:
+        """Seconds for one operation."""
+        return Spread.of(self.seconds[name])
+
+    def ratio(self, name: str, base: str) -> Spread:
+        """How many times as long as `base` it took."""
+        return Spread.of(map(truediv, self.seconds[name], self.seconds[base]))
+
+    def over(self, name: str, base: str) -> Spread:
+        """How many seconds longer than `base` it took."""
+        return Spread.of(map(sub, self.seconds[name], self.seconds[base]))
+
+
+async def measure(candidates: Iterable[Candidate], rounds: int) -> Results:
+    """Time every candidate once a round, inside the running loop."""
+    results = Results()
+    with no_collections():
+        counts = await _calibrate_all(candidates, results)
+        order = list(counts)
+        for _ in range(rounds):
+            random.shuffle(order)
+            for candidate in order:
+                n = counts[candidate]
+                seconds = await _sample(candidate, n) / (n * candidate.operations)
+                results.seconds.setdefault(candidate.name, []).append(seconds)
+    return results
+
+
+@contextmanager
+def no_collections() -> Iterator[None]:
+    """Collect once, and then not again until the block ends."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+async def _calibrate_all(candidates: Iterable[Candidate], results: Results) -> dict[Candidate, int]:
+    counts = {}
+    for candidate in candidates:
+        try:
+            counts[candidate] = await _calibrate(candidate)
+        except UnavailableError as reason:
+            results.unavailable[candidate.name] = str(reason)
+    return counts
+
+
+async def _calibrate(candidate: Candidate) -> int:
+    """How often to repeat for a sample of the wanted length. It is the warm-up too."""
+    # Not timed: the first time, a candidate may import its module, and would pass for a slow one.
+    await _sample(candidate, 1)
+    n = 1
+    # The better of two: a hiccup would end the search early, with samples that are mostly the candidate's set-up.
+    while (seconds := min(await _sample(candidate, n), await _sample(candidate, n))) < SAMPLE / 4:
+        n *= 4
+    return max(1, round(n * SAMPLE / seconds))
+
+
+async def _sample(candidate: Candidate, n: int) -> float:
+    if candidate.prepare is not None:
+        await candidate.prepare(n)
+    start = perf_counter()
+    await candidate.repeat(n)
+    return perf_counter() - start

@@ -1,6 +1,7 @@
 """Go's `sync.Pool` for Python's event loops."""
 
 from ._collector import cleanup, pools
+from ._implementation import implementation
 from ._pool import Borrow, Pool
 from ._processor import Processor, current_processor
 from .stats import PoolStats, ProcessorStats
@@ -16,6 +17,3 @@ __all__ = [
     "implementation",
     "pools",
 ]
-
-implementation = "python"
-"""Which implementation is in use: "native" or "python"."""

@@ -30,6 +30,7 @@ from threading import Lock
 from time import monotonic, perf_counter
 from typing import Any, Protocol
 
+from ._implementation import native
 from ._loops import LiveLoop
 from ._processor import Processor, current_processor, processors
 from ._shard import Shard
@@ -161,7 +162,7 @@ def _wake_by(due: float, processor: Processor) -> None:
     """On `processor`'s own thread: wake its loop at `due`, unless it wakes earlier anyway."""
     awake = inf if processor.wake is None else processor.wake
     loop = processor.loop
-    if due < awake and loop is not None and loop.call_later(max(0.0, due - monotonic()), partial(_on_timer, processor)):
+    if due < awake and loop is not None and loop.call_later(max(0.0, due - monotonic()), _Timer(processor)):
         awake = due
     processor.wake = awake
 
@@ -170,11 +171,27 @@ def _wake_for_all(processor: Processor) -> None:
     _wake_by(min((pool.idle_due() for pool in pools()), default=inf), processor)
 
 
-def _on_timer(processor: Processor) -> None:
-    _listen_to_gc()
-    run_due()
-    processor.wake = None
-    _wake_for_all(processor)
+class _Timer:
+    """Looks at what is due when its time has come.
+
+    A loop that ends first throws its timers away, and this one hears of that by its finalizer. Then the processor is
+    parked: a context that outlives the loop would go on pinning it, and nobody would set a timer on the next loop.
+    """
+
+    def __init__(self, processor: Processor) -> None:
+        self._processor = processor
+        self._waiting = True
+
+    def __call__(self) -> None:
+        self._waiting = False
+        _listen_to_gc()
+        run_due()
+        self._processor.wake = None
+        _wake_for_all(self._processor)
+
+    def __del__(self) -> None:
+        if self._waiting:
+            self._processor.park()
 
 
 # --- rotation ---
@@ -219,8 +236,10 @@ def drop() -> None:
     if not _doomed or not lock.acquire(blocking=False):
         return
     if not any(_Slice(loop, lock).post() for loop in _loops_to_ask()):
-        _drop_until(inf)
-        lock.release()
+        try:
+            _drop_until(inf)
+        finally:
+            lock.release()
         # What came after the queue was found empty and before the release was left to us.
         drop()
 
@@ -242,7 +261,10 @@ def _drop_until(deadline: float) -> bool:
             shard = _doomed.popleft()
         except IndexError:
             return True
-        while shard.drop_oldest():
+        if native is not None:
+            # Nobody finds the shard any more; who found it before may still be using it, without holding it.
+            native.quiesce(processors())
+        while shard.drop_newest():
             if perf_counter() >= deadline:
                 _doomed.append(shard)
                 return False
@@ -271,7 +293,12 @@ class _Slice:
 
     def __call__(self) -> None:
         self._waiting = False
-        if _drop_until(perf_counter() + SLICE) or not self.post():
+        try:
+            finished = _drop_until(perf_counter() + SLICE)
+        except BaseException:
+            self._lock.release()  # the rest waits for the next cycle
+            raise
+        if finished or not self.post():
             self._pass_on()
 
     def __del__(self) -> None:

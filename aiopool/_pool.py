@@ -21,16 +21,16 @@ from collections.abc import Callable, Iterator
 from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import Any, Generic, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
 from . import _collector
 from ._checks import callable_or_none, natural, seconds, shown
+from ._implementation import native
 from ._processor import OFF_LOOP, pin, pinned
-from ._shard import OffLoopShard, Shard, Tally
+from ._shard import Shard, Tally
 from .stats import PoolStats, ProcessorStats
 
 T = TypeVar("T")
-U = TypeVar("U")
 
 Shards = dict[int, Shard]
 
@@ -38,7 +38,21 @@ Shards = dict[int, Shard]
 _pinned = pinned.get
 
 
-class Pool(Generic[T]):
+if TYPE_CHECKING or native is None:
+
+    class Base:
+        """What get and put look at. The compiled twin has one of its own, which it can look at without a call."""
+
+        __slots__ = ("_keeps_all", "_primary")
+
+        _keeps_all: bool
+        _primary: Shards
+
+else:
+    Base = native.Base
+
+
+class Pool(Base, Generic[T]):
     """Objects to use again, shared by every event-loop thread of the process.
 
     `new()` makes an object when a get finds none; without `new`, such a get returns `None`.
@@ -63,12 +77,26 @@ class Pool(Generic[T]):
     :raises ValueError: `max_idle` is negative, or `idle_timeout` is not positive.
     """
 
+    # No __dict__: CPython finds a method faster on an object that has none.
+    __slots__ = (
+        "__weakref__",
+        "_cycles",
+        "_idle_timeout",
+        "_max_idle",
+        "_name",
+        "_new",
+        "_reset",
+        "_since",
+        "_tallies",
+        "_victim",
+    )
+
     @overload
     def __init__(
-        self: "Pool[U | None]",
+        self: "Pool[T | None]",  # pyright: ignore[reportInvalidTypeVarUse]
         new: None = None,
         *,
-        reset: Callable[[U], object] | None = None,
+        reset: Callable[[T], object] | None = None,
         max_idle: int | None = None,
         idle_timeout: float | None = 60.0,
         name: str | None = None,
@@ -120,12 +148,18 @@ class Pool(Generic[T]):
         if processor.thread_id == get_ident():
             try:
                 shard = self._primary[processor.id]
-                obj: T = shard.private.pop()
+                private = shard.private
+                obj: T
+                if private:
+                    obj = private.pop()
+                    shard.tally.private += 1
+                    return obj
+                obj = shard.take_newest()
+                if obj is not None:
+                    shard.tally.shared += 1
+                    return obj
             except LookupError:
-                pass
-            else:
-                shard.tally.private += 1
-                return obj
+                pass  # no shard yet; or a finalizer took the private object between the look and the pop
         slow: T = self._get_slow()
         return slow
 
@@ -182,18 +216,22 @@ class Pool(Generic[T]):
         processor = _pinned()
         if self._keeps_all and processor.thread_id == get_ident():
             shard = self._primary.get(processor.id)
-            if shard is not None and not shard.private:
-                shard.private.append(obj)
-                shard.tally.puts += 1
-                return
+            if shard is not None:
+                private = shard.private
+                if not private:
+                    private.append(obj)
+                    shard.tally.puts += 1
+                    return
+                if not shard.holds_private(obj):
+                    shard.put(obj)
+                    shard.tally.puts += 1
+                    return
         self._put_slow(obj)
 
     def _put_slow(self, obj: T) -> None:
         id, shard = self._pin()
         if shard.holds_private(obj):
-            raise ValueError(
-                f"{shown(obj)} was put already and is idle in {self!r}: put each object once for each get"
-            )
+            raise ValueError(f"{shown(obj)} was put already and is idle in {self!r}: put each object once for each get")
         tally = shard.tally
         tally.puts += 1
         # Refused until it is kept: so reset may raise whatever it likes, and the count is right.
@@ -219,7 +257,7 @@ class Pool(Generic[T]):
             if not primary and not self._victim:
                 self._since = monotonic()
             tally = self._tallies.setdefault(id, Tally())
-            new = Shard(tally) if id != OFF_LOOP else OffLoopShard(tally)
+            new = Shard(tally, slots=0 if id == OFF_LOOP else 1)
             # One atomic step, or a finalizer that got here too would lose its shard to ours with all it put there.
             shard = primary.setdefault(id, new)
             _collector.watch(self, processor)
@@ -404,3 +442,8 @@ def _ring(shards: Shards, id: int) -> Iterator[int]:
     start = bisect_right(ids, id)
     yield from ids[start:]
     yield from ids[:start]
+
+
+if not TYPE_CHECKING and native is not None:
+    Borrow = native.Borrow
+    native.speed_up(Pool)

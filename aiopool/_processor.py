@@ -19,22 +19,37 @@ import os
 import threading
 from _thread import get_ident
 from contextvars import ContextVar
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from ._implementation import native
 from ._loops import LiveLoop, live_loop, running_loop
 
 OFF_LOOP = 0
 """The id that stands for all code without a processor."""
 
 
-class Processor:
+if TYPE_CHECKING or native is None:
+
+    class Identity:
+        """What a pin looks at. The compiled twin has one of its own, which it can look at without a call."""
+
+        __slots__ = ("id", "thread_id")
+
+        id: int
+        thread_id: int | None
+
+else:
+    Identity = native.Identity
+
+
+class Processor(Identity):
     """One event-loop thread's identity, from the thread's first pin to its end.
 
     `id` is the smallest positive integer that no live thread owned; `thread_id` is the owner's `threading.get_ident()`,
-    or `None` once the thread has ended.
+    or `None` while it is parked between two loops, and once the thread has ended.
     """
 
-    __slots__ = ("__weakref__", "id", "loop", "thread_id", "wake")
+    __slots__ = ("__weakref__", "loop", "wake")
 
     # On the class, because the last threads end after this module's globals were cleared.
     _owners: ClassVar[dict[int, "Processor"]] = {}
@@ -49,6 +64,13 @@ class Processor:
     def __repr__(self) -> str:
         return f"<aiopool.Processor {self.id} of thread {self.thread_id}>"
 
+    def park(self) -> None:
+        """Make every binding to this processor void, until its thread pins anew. The id stays the thread's.
+
+        A get or put under way goes on as this processor; that is still nobody else.
+        """
+        self.thread_id = None
+
     def release(self) -> None:
         """Give the id back. No one may be running as this processor. Safe to call twice."""
         # First of all no context can pin it any more; only then may another thread have the id, and the shards with it.
@@ -62,6 +84,8 @@ NOBODY = Processor(None)
 """What a context without a binding holds. No thread has the ident `None`, so it never passes the check."""
 
 pinned: ContextVar[Processor] = ContextVar("aiopool.processor", default=NOBODY)
+if native is not None:
+    native.bind_pins_to(pinned)
 
 
 def pin() -> Processor | None:
@@ -73,7 +97,7 @@ def pin() -> Processor | None:
     if processor.thread_id != get_ident():
         processor = _own_processor()
         pinned.set(processor)
-    # A context can outlive its loop and come to the next one on the same thread, with a binding that still holds.
+    # The thread runs another loop than when it last came here.
     if processor.loop is None or not processor.loop.is_loop(running):
         processor.loop = live_loop(running)
         processor.wake = None
@@ -116,6 +140,7 @@ def _own_processor() -> Processor:
     """The processor of this thread, born here if it has none yet."""
     known: _Ownership | None = getattr(_thread, "ownership", None)
     if known is not None:
+        known.processor.thread_id = get_ident()
         return known.processor
     # A finalizer that pins during the claim gets here too, and its processor is in place first: then that one is the
     # thread's, and the second claim releases itself as its ownership is dropped.

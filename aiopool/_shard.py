@@ -19,7 +19,9 @@ The lock guards counting and moving. That no object is ever in two hands does no
 from collections import deque
 from collections.abc import Callable
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ._implementation import native
 
 
 class Tally:
@@ -29,7 +31,7 @@ class Tally:
     without one it may miss some.
     """
 
-    __slots__ = ("abandoned", "made", "missed", "private", "puts", "refused", "shared", "stolen", "victim")
+    __slots__ = ("made", "missed", "private", "puts", "refused", "shared", "stolen", "victim")
 
     def __init__(self) -> None:
         self.private = 0
@@ -40,7 +42,6 @@ class Tally:
         self.made = 0
         self.puts = 0
         self.refused = 0
-        self.abandoned = 0
 
 
 class Shard:
@@ -49,15 +50,19 @@ class Shard:
     A shard lives for two cleanup cycles. Its tally lives as long as the pool, and is handed to each shard in turn.
     """
 
-    __slots__ = ("lock", "private", "shared", "tally")
+    __slots__ = ("lock", "private", "shared", "slots", "tally")
 
-    slots = 1
-    """How many objects stay private while the lock can be had."""
+    def __init__(self, tally: Tally, slots: int = 1) -> None:
+        """`slots` tells how many objects stay private while the lock can be had.
 
-    def __init__(self, tally: Tally) -> None:
+        One; but none in the shard of off-loop code, so that nothing gets stuck in a worker thread. Many threads are
+        that shard's owner. What they do to its private space (where objects go while the lock is busy) is one C call
+        each, so that is safe too.
+        """
         self.private: list[Any] = []
         self.shared: deque[Any] = deque()
         self.lock = Lock()
+        self.slots = slots
         self.tally = tally
 
     def __len__(self) -> int:
@@ -65,7 +70,10 @@ class Shard:
 
     def holds_private(self, obj: object) -> bool:
         """Whether `obj` lies in private space already; by identity."""
-        return any(held is obj for held in self.private)
+        for held in self.private:
+            if held is obj:
+                return True
+        return False
 
     def put(self, obj: object) -> None:
         """Keep `obj`, in the private slot if that is free. Owner only."""
@@ -114,14 +122,18 @@ class Shard:
         finally:
             lock.release()
 
-    def drop_oldest(self) -> bool:
+    def drop_newest(self) -> bool:
         """Let go of one shared object; `False`: there was none. For shards that no pool knows any more.
 
-        It asks for no lock, for the object dies here, and no object may die while a lock is held. One `popleft` is
-        atomic, and a last stealer who is still at work finds one object fewer.
+        It asks for no lock, for the object dies here, and no object may die while a lock is held. One `pop` is atomic,
+        and a last stealer who is still at work finds one object fewer.
+
+        The newest first, because of allocators that give memory back from the top of the heap only, as glibc's: freed
+        from the bottom up, a burst of buffers goes back in one single call at the very end, which takes as long as
+        dropping everything at once.
         """
         try:
-            self.shared.popleft()
+            self.shared.pop()
         except IndexError:
             return False
         return True
@@ -131,13 +143,5 @@ class Shard:
         self.lock = Lock()
 
 
-class OffLoopShard(Shard):
-    """The shard of all code without a processor: no private slot, so nothing gets stuck in a worker thread.
-
-    Many threads are its owner. What they do to private space (where objects go while the lock is busy) is one C call
-    each, so that is safe too.
-    """
-
-    __slots__ = ()
-
-    slots = 0
+if not TYPE_CHECKING and native is not None:
+    Shard, Tally = native.Shard, native.Tally

@@ -307,11 +307,18 @@ def verdict(results: Results) -> str:
     return "Where pooling loses:\n" + "\n".join(
         f"- {line}"
         for line in (
-            "A plain list is cheaper always. Where one thread does everything and nothing need ever be given back, use "
-            "a list.",
+            against_list(results),
             against_fresh(results),
             in_flight(results),
         )
+    )
+
+
+def against_list(results: Results) -> str:
+    ratio = results.ratio(OURS.name, LIST.name).median
+    return (
+        f"A get + put costs {ratio:.2f} list pairs. Where one thread does everything and nothing need ever be given back, "
+        "use a list."
     )
 
 
@@ -323,7 +330,7 @@ def against_fresh(results: Results) -> str:
     loses = [size for size, ratio in ratios.items() if ratio < 1]
     advice = f"Do not pool bytearrays of {' or '.join(loses)}. " if loses else ""
     return (
-        f"A fresh small bytearray is cheaper than a get + put: it costs, in get + puts, {sizes}. {advice}"
+        f"A fresh bytearray costs, in get + puts, {sizes}. {advice}"
         "Clearing a pooled one comes on top."
     )
 
@@ -335,7 +342,7 @@ def in_flight(results: Results) -> str:
     remark = f" There, these pools are cheaper: {', '.join(cheaper)}." if cheaper else ""
     return (
         f"The first row holds for one object in flight at a time. With {IN_FLIGHT}, a get + put costs {cost:.1f} times "
-        f"as much: all but one go the slow way, through the shared list.{remark}"
+        f"as much: all but one go through the shared list.{remark}"
     )
 
 

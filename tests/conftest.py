@@ -10,6 +10,8 @@ from types import ModuleType
 import pytest
 
 IMPLEMENTATIONS = ["python"]
+if importlib.util.find_spec("aiopool._native") is not None:
+    IMPLEMENTATIONS.append("native")
 
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
@@ -57,6 +59,10 @@ def _no_automatic_collection() -> Iterator[None]:
 
 
 @pytest.fixture
-def child_env() -> dict[str, str]:
+def child_env(aiopool: ModuleType) -> dict[str, str]:
     """The environment for a child interpreter that is to use the same implementation."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return {
+        **os.environ,
+        "AIOPOOL_NO_EXTENSIONS": "1" if aiopool.implementation == "python" else "",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }

@@ -326,6 +326,30 @@ def test_a_loop_that_ends_in_the_middle_passes_on_the_rest(ticking):
     assert not ticking._collector._dropping.locked()
 
 
+def test_dropping_that_fails_can_go_on_later(reference, monkeypatch):
+    """Whatever comes up, such as Ctrl-C: nobody is left holding the right to drop."""
+
+    def interrupted(deadline):
+        raise KeyboardInterrupt
+
+    pool = reference.Pool()
+    thing = Thing()
+    gone = weakref.ref(thing)
+    pool.put(thing)
+    del thing
+    right_to_drop = reference._collector._dropping
+    with monkeypatch.context() as patch:
+        patch.setattr(reference._collector, "_drop_until", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.clear()
+        right_to_drop.acquire(timeout=PATIENCE)
+        with pytest.raises(KeyboardInterrupt):
+            reference._collector._Slice(None, right_to_drop)()
+    assert gone() is not None
+    pool.clear()
+    assert gone() is None
+
+
 def test_what_is_doomed_off_loop_is_dropped_on_a_live_loop(aiopool):
     dying = []
 
@@ -418,7 +442,7 @@ class PutsBack:
         aiopool.cleanup()
 
 pool, other = aiopool.Pool(name="full"), aiopool.Pool(object)
-pool.ring = [pool, aiopool]
+PutsBack.ring = [pool, aiopool]
 
 async def main():
     for _ in range(100):

@@ -255,7 +255,7 @@ def test_an_object_that_dies_finds_no_lock_held(reference, held):
     shard.put(PutsBack())
     if held:
         with shard.lock:
-            shard.drop_oldest()
+            shard.drop_newest()
     else:
-        shard.drop_oldest()
+        shard.drop_newest()
     assert (len(shard.private), len(shard.shared)) == ((2, 0) if held else (1, 1))

@@ -6,8 +6,10 @@ import gc
 import pickle
 import weakref
 
+import anyio
+import anyio.lowlevel
 import pytest
-from loops import loop_thread
+from loops import PATIENCE, loop_thread
 
 pytestmark = pytest.mark.anyio
 
@@ -298,10 +300,9 @@ async def test_new_that_raises_leaves_the_pool_as_it_was(aiopool):
 
 
 async def _let_the_loop_drop(aiopool):
-    import anyio.lowlevel
-
-    while aiopool._collector._doomed or aiopool._collector._dropping.locked():
-        await anyio.lowlevel.checkpoint()
+    with anyio.fail_after(PATIENCE):
+        while aiopool._collector._doomed or aiopool._collector._dropping.locked():
+            await anyio.lowlevel.checkpoint()
 
 
 @pytest.mark.parametrize("drain", [False, True], ids=["undrained", "drained"])
@@ -456,8 +457,6 @@ def test_a_pool_cannot_be_copied_or_pickled(aiopool, how):
 
 
 async def test_a_cancelled_block_drops_its_object(aiopool):
-    import anyio
-
     pool = aiopool.Pool(Thing)
     with anyio.move_on_after(0):
         async with pool.borrow():

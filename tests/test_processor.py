@@ -113,10 +113,9 @@ def carried_to_a_worker_thread(package, pool):
 def carried_by_a_context_into_a_new_thread(package, pool):
     async def main():
         pool.put("private of loop A")
-        return contextvars.copy_context()
+        return in_thread(contextvars.copy_context().run, pool.get)
 
-    context = asyncio.run(main())
-    return in_thread(context.run, pool.get)
+    return asyncio.run(main())
 
 
 def carried_to_another_loop_by_a_coroutine(package, pool):
@@ -146,11 +145,10 @@ def carried_to_another_loop_by_a_callback(package, pool):
 def carried_to_another_loop_by_a_context(package, pool):
     async def main():
         pool.put("private of loop A")
-        return contextvars.copy_context()
+        return other.call(contextvars.copy_context().run, pool.get)
 
-    context = asyncio.run(main())
     with loop_thread() as other:
-        return other.call(context.run, pool.get)
+        return asyncio.run(main())
 
 
 CARRIED = [
@@ -187,6 +185,22 @@ def test_a_context_carries_its_binding_back_home(aiopool):
     with loop_thread() as one, loop_thread() as two:
         ids = [loop.call(context.run, lambda: aiopool.current_processor().id) for loop in (one, two, one)]
         assert ids[0] == ids[2] != ids[1]
+
+
+def test_a_context_that_outlives_its_loop_is_bound_anew_on_the_next(aiopool):
+    context = contextvars.copy_context()
+    pool = aiopool.Pool()
+
+    async def use():
+        pool.put(object())
+        pool.get()
+        return aiopool.current_processor(), asyncio.get_running_loop()
+
+    for _ in range(2):
+        with asyncio.Runner() as runner:
+            processor, loop = runner.run(use(), context=context)
+            assert processor.loop.is_loop(loop)
+        assert processor.thread_id is None
 
 
 # --- thread idents are used again ---

@@ -235,23 +235,26 @@ def drop() -> None:
     lock = _dropping
     if not _doomed or not lock.acquire(blocking=False):
         return
-    if not any(_Slice(loop, lock).post() for loop in _loops_to_ask()):
-        try:
+    posted = False
+    try:
+        posted = _post_slice(lock)
+        if not posted:
             _drop_until(inf)
-        finally:
+    finally:
+        if not posted:
             lock.release()
+    if not posted:
         # What came after the queue was found empty and before the release was left to us.
         drop()
 
 
-def _loops_to_ask() -> Iterable[LiveLoop]:
-    """The running loop first: objects die best where they are used."""
+def _post_slice(lock: Any) -> bool:
+    """Hand the queue to a live loop, the running one first: objects die best where they lived. `False`: no taker."""
     own = current_processor()
-    if own is not None and own.loop is not None:
-        yield own.loop
-    for processor in processors():
-        if processor is not own and processor.loop is not None:
-            yield processor.loop
+    for processor in [*([] if own is None else [own]), *processors()]:
+        if processor.loop is not None and _Slice(processor.loop, lock).post():
+            return True
+    return False
 
 
 def _drop_until(deadline: float) -> bool:
@@ -286,12 +289,17 @@ class _Slice:
     def post(self) -> bool:
         """Wait for a turn on the loop. `False`: the loop has ended."""
         self._waiting = True  # beforehand: the loop may have called us before call_soon returns
-        if not self._loop.call_soon(self):
-            self._waiting = False
-            return False
-        return True
+        accepted = False
+        try:
+            accepted = self._loop.call_soon(self)
+        finally:
+            if not accepted:
+                self._waiting = False
+        return accepted
 
     def __call__(self) -> None:
+        if not self._waiting:
+            return  # posting failed after all, and the right to drop was given back
         self._waiting = False
         try:
             finished = _drop_until(perf_counter() + SLICE)

@@ -17,7 +17,7 @@ two, because each step that hands it on is a single C call.
 
 from _thread import get_ident
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import inf
 from time import monotonic
 from types import TracebackType
@@ -398,18 +398,23 @@ class Borrow(Generic[T]):
 
     def __init__(self, pool: Pool[T]) -> None:
         self._pool = pool
-        self._held: Any = _NOTHING
+        # At most one object. A list, for pop takes it in one step: who shares a borrow gives back once all the same.
+        self._held: list[T] = []
 
     def __enter__(self) -> T:
-        if self._held is not _NOTHING:
-            raise RuntimeError(f"this borrow holds {shown(self._held)} already: call borrow() for each block")
-        obj = self._held = self._pool.get()
+        for obj in self._held:
+            raise RuntimeError(f"this borrow holds {shown(obj)} already: call borrow() for each block")
+        obj = self._pool.get()
+        self._held[:] = [obj]
         return obj
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        obj, self._held = self._held, _NOTHING
+        try:
+            obj = self._held.pop()
+        except IndexError:
+            return  # it was never entered, or left already
         if exc_type is None:
             self._pool.put(obj)
         elif obj is not None:
@@ -424,9 +429,6 @@ class Borrow(Generic[T]):
         self.__exit__(exc_type, exc, tb)
 
 
-_NOTHING = object()
-
-
 def _steal(shards: Shards, id: int) -> Any:
     """The oldest object of the first shard, from the one after `id` on and round to it, that has one to spare."""
     for other in _ring(shards, id):
@@ -436,12 +438,11 @@ def _steal(shards: Shards, id: int) -> Any:
     return None
 
 
-def _ring(shards: Shards, id: int) -> Iterator[int]:
+def _ring(shards: Shards, id: int) -> list[int]:
     # A copy, made in one C call: other threads add shards meanwhile. None is ever taken out.
     ids = sorted(shards)
     start = bisect_right(ids, id)
-    yield from ids[start:]
-    yield from ids[:start]
+    return ids[start:] + ids[:start]
 
 
 if not TYPE_CHECKING and native is not None:

@@ -70,7 +70,7 @@ class Shard:
 
     def holds_private(self, obj: object) -> bool:
         """Whether `obj` lies in private space already; by identity."""
-        for held in self.private:
+        for held in self.private:  # noqa: SIM110 - a generator would cost more than all the rest of a put
             if held is obj:
                 return True
         return False

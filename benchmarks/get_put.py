@@ -317,8 +317,8 @@ def verdict(results: Results) -> str:
 def against_list(results: Results) -> str:
     ratio = results.ratio(OURS.name, LIST.name).median
     return (
-        f"A get + put costs {ratio:.2f} list pairs. Where one thread does everything and nothing need ever be given back, "
-        "use a list."
+        f"A get + put costs {ratio:.2f} list pairs. Where one thread does everything and nothing need ever be given "
+        "back, use a list."
     )
 
 
@@ -329,10 +329,7 @@ def against_fresh(results: Results) -> str:
     sizes = ", ".join(f"{ratio:.2f} for {size}" for size, ratio in ratios.items())
     loses = [size for size, ratio in ratios.items() if ratio < 1]
     advice = f"Do not pool bytearrays of {' or '.join(loses)}. " if loses else ""
-    return (
-        f"A fresh bytearray costs, in get + puts, {sizes}. {advice}"
-        "Clearing a pooled one comes on top."
-    )
+    return f"A fresh bytearray costs, in get + puts, {sizes}. {advice}Clearing a pooled one comes on top."
 
 
 def in_flight(results: Results) -> str:

@@ -332,6 +332,9 @@ def test_dropping_that_fails_can_go_on_later(reference, monkeypatch):
     def interrupted(deadline):
         raise KeyboardInterrupt
 
+    def interrupted_by_no_memory(lock):
+        raise MemoryError
+
     pool = reference.Pool()
     thing = Thing()
     gone = weakref.ref(thing)
@@ -343,8 +346,13 @@ def test_dropping_that_fails_can_go_on_later(reference, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             pool.clear()
         right_to_drop.acquire(timeout=PATIENCE)
+        slice = reference._collector._Slice(None, right_to_drop)
+        slice._waiting = True
         with pytest.raises(KeyboardInterrupt):
-            reference._collector._Slice(None, right_to_drop)()
+            slice()
+        patch.setattr(reference._collector, "_post_slice", interrupted_by_no_memory)
+        with pytest.raises(MemoryError):
+            pool.clear()
     assert gone() is not None
     pool.clear()
     assert gone() is None

@@ -1,0 +1,353 @@
+/* The twin of Borrow in _pool.py: an object from a pool for the time of one block. */
+
+#pragma once
+
+#include "_native_pool.h"
+
+struct BorrowObject {
+    PyObject_HEAD
+    vectorcallfunc call;
+    State *state;
+    PyObject *pool; /* from birth to death, and with it the state: cycles through it are broken in the pool */
+    PyObject *held; /* NULL outside of the block */
+};
+
+static PyObject *borrow_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwnames);
+
+static PyObject *
+pool_borrow(PoolObject *self, PyObject *Py_UNUSED(ignored))
+{
+    State *state = self->state;
+    BorrowObject *borrow = state->spare_borrow;
+    if (borrow != NULL) {
+        state->spare_borrow = NULL;
+        Py_INCREF(state->borrow_type);
+        _Py_NewReference((PyObject *)borrow);
+    }
+    else {
+        borrow = PyObject_GC_New(BorrowObject, state->borrow_type);
+        if (borrow == NULL) {
+            return NULL;
+        }
+        borrow->state = state;
+        borrow->call = borrow_call;
+    }
+    borrow->pool = Py_NewRef(self);
+    borrow->held = NULL;
+    PyObject_GC_Track(borrow);
+    return (PyObject *)borrow;
+}
+
+static int
+borrow_traverse(BorrowObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->pool);
+    Py_VISIT(self->held);
+    return 0;
+}
+
+static int
+borrow_clear(BorrowObject *self)
+{
+    Py_CLEAR(self->held);
+    return 0;
+}
+
+/* Frees the memory, or keeps it for the next block: to allocate one costs as much as a get. */
+static void
+borrow_free(BorrowObject *self)
+{
+#ifndef Py_GIL_DISABLED
+    State *state = self->state;
+    if (state->spare_borrow == NULL && state->pinned != NULL) { /* NULL: the module was cleared */
+        state->spare_borrow = self;
+        return;
+    }
+#endif
+    PyObject_GC_Del(self);
+}
+
+static void
+borrow_dealloc(BorrowObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject *pool = self->pool;
+    PyObject_GC_UnTrack(self);
+    borrow_clear(self);
+    borrow_free(self);
+    Py_DECREF(pool); /* late: the state may go with it */
+    Py_DECREF(type);
+}
+
+/* A subclass may have a get and a put of its own. */
+static inline bool
+has_our_methods(BorrowObject *self)
+{
+    return Py_IS_TYPE(self->pool, self->state->public_type);
+}
+
+/* Let the borrow hold obj instead of what it held. In one step, so that two threads that leave a block by the same
+   borrow cannot both take the object out. */
+static inline PyObject *
+exchange_held(BorrowObject *self, PyObject *obj)
+{
+    PyObject *held;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    held = self->held;
+    self->held = obj;
+    Py_END_CRITICAL_SECTION();
+    return held;
+}
+
+/* An object whose repr raises must not hide the error that names it. */
+static PyObject *
+shown(PyObject *obj)
+{
+    PyObject *repr = PyObject_Repr(obj);
+    if (repr == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+        repr = PyUnicode_FromFormat("<%s instance at %p>", Py_TYPE(obj)->tp_name, (void *)obj);
+    }
+    return repr;
+}
+
+static PyObject *
+refuse_to_enter(BorrowObject *self)
+{
+    PyObject *held;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    held = Py_NewRef(self->held == NULL ? Py_None : self->held); /* NULL: another thread left the block just now */
+    Py_END_CRITICAL_SECTION();
+    PyObject *repr = shown(held);
+    if (repr != NULL) {
+        PyErr_Format(PyExc_RuntimeError, "this borrow holds %.80U already: call borrow() for each block", repr);
+        Py_DECREF(repr);
+    }
+    Py_DECREF(held);
+    return NULL;
+}
+
+static PyObject *
+borrow_enter(BorrowObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->held != NULL) {
+        return refuse_to_enter(self);
+    }
+    PyObject *obj = has_our_methods(self) ? pool_get((PoolObject *)self->pool, NULL)
+                                          : PyObject_CallMethodNoArgs(self->pool, self->state->get);
+    if (obj == NULL) {
+        return NULL;
+    }
+    Py_XDECREF(exchange_held(self, Py_NewRef(obj))); /* new() may have entered this very borrow */
+    return obj;
+}
+
+static PyObject *
+borrow_exit(BorrowObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 3) {
+        return PyErr_Format(PyExc_TypeError, "__exit__() takes exactly 3 arguments (%zd given)", nargs);
+    }
+    PyObject *obj = exchange_held(self, NULL);
+    if (obj == NULL) {
+        Py_RETURN_NONE;
+    }
+    PyObject *result;
+    if (args[0] == Py_None) {
+        result = has_our_methods(self) ? pool_put((PoolObject *)self->pool, obj)
+                                       : PyObject_CallMethodOneArg(self->pool, self->state->put, obj);
+    }
+    else if (obj != Py_None) {
+        result = PyObject_CallMethodNoArgs(self->pool, self->state->abandon);
+    }
+    else {
+        result = Py_NewRef(Py_None);
+    }
+    Py_DECREF(obj);
+    return result;
+}
+
+/* A with statement binds __enter__ and __exit__ to the block's object before it calls them, and making two bound methods
+   costs as much as all the rest. So both are attributes that give the object itself, and calling it enters or leaves. */
+static PyObject *
+borrow_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwnames)
+{
+    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
+    if (kwnames != NULL && PyTuple_GET_SIZE(kwnames) != 0) {
+        PyErr_SetString(PyExc_TypeError, "__enter__() and __exit__() take no keyword arguments");
+        return NULL;
+    }
+    return nargs == 0 ? borrow_enter((BorrowObject *)self, NULL) : borrow_exit((BorrowObject *)self, args, nargs);
+}
+
+static PyObject *
+itself_get(PyObject *self, PyObject *instance, PyObject *Py_UNUSED(type))
+{
+    return Py_NewRef(instance == NULL ? self : instance);
+}
+
+/* ExitStack takes both from the class, and calls them with the borrow in front. */
+static PyObject *
+itself_call(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    State *state = state_of(Py_TYPE(self));
+    if (state == NULL) {
+        return NULL;
+    }
+    if (PyTuple_GET_SIZE(args) == 0 || !Py_IS_TYPE(PyTuple_GET_ITEM(args, 0), state->borrow_type)) {
+        PyErr_SetString(PyExc_TypeError, "__enter__() and __exit__() of a class take a borrow first");
+        return NULL;
+    }
+    PyObject *rest = PyTuple_GetSlice(args, 1, PyTuple_GET_SIZE(args));
+    if (rest == NULL) {
+        return NULL;
+    }
+    PyObject *result = PyObject_Call(PyTuple_GET_ITEM(args, 0), rest, kwargs);
+    Py_DECREF(rest);
+    return result;
+}
+
+static PyType_Slot itself_slots[] = {
+    {Py_tp_doc, "An attribute that gives the object whose attribute it is."},
+    {Py_tp_call, itself_call},
+    {Py_tp_dealloc, free_plain},
+    {Py_tp_traverse, traverse_type},
+    {Py_tp_descr_get, itself_get},
+    {0, NULL},
+};
+
+static PyType_Spec itself_spec = {
+    "aiopool._native.Itself", sizeof(PyObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, itself_slots,
+};
+
+/* An awaitable with its answer ready. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *answer;
+} ReadyObject;
+
+static PyObject *
+ready(State *state, PyObject *answer)
+{
+    if (answer == NULL) {
+        return NULL;
+    }
+    ReadyObject *self = PyObject_GC_New(ReadyObject, state->ready_type);
+    if (self == NULL) {
+        Py_DECREF(answer);
+        return NULL;
+    }
+    self->answer = answer;
+    PyObject_GC_Track(self);
+    return (PyObject *)self;
+}
+
+static PyObject *
+ready_await(PyObject *self)
+{
+    return Py_NewRef(self);
+}
+
+static PyObject *
+ready_next(ReadyObject *self)
+{
+    PyObject *answer;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    answer = self->answer;
+    self->answer = NULL;
+    Py_END_CRITICAL_SECTION();
+    if (answer == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot await the same block twice");
+        return NULL;
+    }
+    /* Called, not set: a tuple would be taken for the exception's arguments. */
+    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, answer);
+    if (stop != NULL) {
+        PyErr_SetObject(PyExc_StopIteration, stop);
+        Py_DECREF(stop);
+    }
+    Py_DECREF(answer);
+    return NULL;
+}
+
+static int
+ready_traverse(ReadyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->answer);
+    return 0;
+}
+
+static int
+ready_clear(ReadyObject *self)
+{
+    Py_CLEAR(self->answer);
+    return 0;
+}
+
+static void
+ready_dealloc(ReadyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    ready_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot ready_slots[] = {
+    {Py_tp_dealloc, ready_dealloc},
+    {Py_tp_traverse, ready_traverse},
+    {Py_tp_clear, ready_clear},
+    {Py_am_await, ready_await},
+    {Py_tp_iter, ready_await},
+    {Py_tp_iternext, ready_next},
+    {0, NULL},
+};
+
+static PyType_Spec ready_spec = {
+    "aiopool._native.Ready", sizeof(ReadyObject), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, ready_slots,
+};
+
+static PyObject *
+borrow_aenter(BorrowObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return ready(self->state, borrow_enter(self, NULL));
+}
+
+static PyObject *
+borrow_aexit(BorrowObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return ready(self->state, borrow_exit(self, args, nargs));
+}
+
+static PyMethodDef borrow_methods[] = {
+    {"__aenter__", (PyCFunction)borrow_aenter, METH_NOARGS, NULL},
+    {"__aexit__", (PyCFunction)(void (*)(void))borrow_aexit, METH_FASTCALL, NULL},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef borrow_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(BorrowObject, call), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot borrow_slots[] = {
+    {Py_tp_doc, "An object from a pool for the time of one block. Made by `Pool.borrow`."},
+    {Py_tp_dealloc, borrow_dealloc},
+    {Py_tp_traverse, borrow_traverse},
+    {Py_tp_clear, borrow_clear},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_methods, borrow_methods},
+    {Py_tp_members, borrow_members},
+    {0, NULL},
+};
+
+static PyType_Spec borrow_spec = {
+    "aiopool._native.Borrow", sizeof(BorrowObject), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_HAVE_VECTORCALL,
+    borrow_slots,
+};

@@ -1,0 +1,139 @@
+/* What everything else here stands on: the differences between versions and builds, and the state of the module. */
+
+#pragma once
+
+#include <Python.h>
+#include <structmember.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* --- what differs between versions and builds --- */
+
+#ifdef Py_GIL_DISABLED
+typedef atomic_int Flag;
+typedef _Atomic(uint64_t) Number;
+typedef _Atomic(unsigned long) Ident;
+#else
+typedef int Flag;
+typedef uint64_t Number;
+typedef unsigned long Ident;
+#endif
+
+#ifndef Py_BEGIN_CRITICAL_SECTION /* 3.12 and before: the GIL is the section */
+#define Py_BEGIN_CRITICAL_SECTION(object) {
+#define Py_END_CRITICAL_SECTION() }
+#endif
+
+#ifdef _MSC_VER
+#define THREAD_LOCAL __declspec(thread)
+#else
+#define THREAD_LOCAL _Thread_local
+#endif
+
+/* A lock that is only tried; with a GIL it is always free. Its holder runs no Python code and frees nothing. */
+static inline bool
+lock_try(Flag *lock)
+{
+#ifdef Py_GIL_DISABLED
+    int unlocked = 0;
+    return atomic_compare_exchange_strong(lock, &unlocked, 1);
+#else
+    (void)lock;
+    return true;
+#endif
+}
+
+static inline void
+lock_release(Flag *lock)
+{
+#ifdef Py_GIL_DISABLED
+    atomic_store_explicit(lock, 0, memory_order_release);
+#else
+    (void)lock;
+#endif
+}
+
+#ifndef AIOPOOL_SOURCE /* a checksum of all these files, from setup.py */
+#define AIOPOOL_SOURCE 0
+#endif
+
+/* --- module state --- */
+
+typedef struct IdentityObject IdentityObject;
+typedef struct BorrowObject BorrowObject;
+
+/* A pin that was found valid. It holds while the same thread runs in the same context, which the version tells: CPython
+   counts it up whenever a thread enters or leaves a context. The processor is borrowed: it lives until it is released,
+   which happens in its own thread, and clears this. */
+typedef struct {
+    IdentityObject *processor;
+    uint64_t thread_state;
+    uint64_t context_version;
+    uint64_t serial; /* of the module, since a thread can run several interpreters one after another */
+} Pin;
+
+typedef struct {
+#ifndef Py_GIL_DISABLED
+    Pin last_pin;
+#endif
+    uint64_t serial; /* no other module object in this process has it, or ever had */
+    Number generations; /* how many were numbered */
+    PyTypeObject *identity_type;
+    PyTypeObject *tally_type;
+    PyTypeObject *shard_type;
+    PyTypeObject *pool_type;
+    PyTypeObject *borrow_type;
+    PyTypeObject *ready_type;
+    BorrowObject *spare_borrow;
+    PyTypeObject *public_type; /* the class that users make pools of */
+    PyObject *pinned; /* the ContextVar */
+    PyObject *get;
+    PyObject *put;
+    PyObject *get_slow;
+    PyObject *put_slow;
+    PyObject *abandon;
+} State;
+
+static struct PyModuleDef native_module;
+
+static State *
+state_of(PyTypeObject *type)
+{
+    PyObject *module = PyType_GetModuleByDef(type, &native_module);
+    return module == NULL ? NULL : PyModule_GetState(module);
+}
+
+/* What looks at the state to its very end keeps the module, from birth to death. To keep the type is not enough: when a
+   whole interpreter is garbage, the collector cuts a type off its module, and the state would be freed under objects
+   that are still to die. */
+static bool
+keep_module(PyTypeObject *type, PyObject **module, State **state)
+{
+    PyObject *found = PyType_GetModuleByDef(type, &native_module);
+    if (found == NULL) {
+        return false;
+    }
+    *module = Py_NewRef(found);
+    *state = PyModule_GetState(found);
+    return true;
+}
+
+/* For objects that refer to nothing but their type. Even those the collector must know: the type leads to the module,
+   and from there to everything else. */
+static int
+traverse_type(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+static void
+free_plain(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}

@@ -1,0 +1,174 @@
+"""What users build and install: a wheel with the extension, one without a compiler, one by the switch, and the sdist.
+
+Each is made as pip makes it, by the build backend in a process of its own, but from a copy of the project and with the
+setuptools that is installed here, so that no network is needed.
+"""
+
+import fnmatch
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ["aiopool", "benchmarks", "docs", "examples", "tests"]
+BUILT = ["__pycache__", "*.py[cod]", "*.so", ".*"]
+FAILED = 'building extension "aiopool._native" failed'
+
+
+def setuptools_is_new_enough() -> bool:
+    """Whether there is the setuptools that pyproject.toml asks for; what an older one says would tell nothing."""
+    try:
+        return int(metadata.version("setuptools").partition(".")[0]) >= 77
+    except metadata.PackageNotFoundError:
+        return False
+
+
+needs_setuptools = pytest.mark.skipif(not setuptools_is_new_enough(), reason="needs setuptools 77 or later")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project, with nothing in it that was built."""
+    copy = tmp_path / "project"
+    copy.mkdir()
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns(*BUILT))
+    for path in ROOT.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            shutil.copy(path, copy)
+    return copy
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The environment, without what would decide how the package is built or which implementation it uses."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("AIOPOOL_NO_EXTENSIONS", "CC", "CFLAGS")}
+    return {**kept, **variables}
+
+
+def build(project: Path, kind: str, **variables: str) -> tuple[Path, str]:
+    """Build a "wheel" or "sdist": where it lies, and what was said meanwhile."""
+    program = f"from setuptools import build_meta; build_meta.build_{kind}('dist')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=project,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
+    (path,) = (project / "dist").iterdir()
+    return path, done.stdout
+
+
+def content(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+def extensions(wheel: Path) -> list[str]:
+    return [name for name in content(wheel) if name.endswith((".so", ".pyd"))]
+
+
+def implementation(wheel: Path, **variables: str) -> str:
+    """Which implementation the package in `wheel` uses, if a warning at its import is an error."""
+    site = wheel.parent / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    program = "import aiopool; print(aiopool.implementation, aiopool.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=site,
+        env=environment(PYTHONPATH=str(site), **variables),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    chosen, _, file = done.stdout.strip().partition(" ")
+    assert Path(file).samefile(site / "aiopool" / "__init__.py")
+    return chosen
+
+
+@needs_setuptools
+def test_a_wheel_has_the_extension_and_not_its_source(project):
+    wheel, said = build(project, "wheel", CFLAGS="-O0")
+    names = content(wheel)
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"aiopool"}  # and no tests or examples
+    assert "aiopool/py.typed" in names
+    assert not fnmatch.filter(names, "*.[ch]")
+    if FAILED in said:
+        pytest.skip("no C compiler")
+    assert len(extensions(wheel)) == 1
+    assert implementation(wheel) == "native"
+    assert implementation(wheel, AIOPOOL_NO_EXTENSIONS="1") == "python"
+
+
+@needs_setuptools
+@pytest.mark.skipif(sys.platform == "win32", reason="CC does not choose the compiler")
+def test_without_a_compiler_there_is_a_warning_and_a_wheel_without_the_extension(project):
+    wheel, said = build(project, "wheel", CC="there-is-no-such-compiler")
+    assert FAILED in said
+    assert extensions(wheel) == []
+    assert implementation(wheel) == "python"
+
+
+@needs_setuptools
+def test_the_switch_makes_a_wheel_for_every_platform(project):
+    wheel, said = build(project, "wheel", AIOPOOL_NO_EXTENSIONS="1", CC="there-is-no-such-compiler")
+    assert FAILED not in said  # it was not even tried
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert extensions(wheel) == []
+    assert implementation(wheel) == "python"
+
+
+@needs_setuptools
+def test_an_sdist_has_all_that_is_needed_to_build_test_and_read(project):
+    (project / "tests" / "stale.pyc").touch()
+    (project / "aiopool" / "_native.stale.so").touch()
+    sdist, _ = build(project, "sdist", AIOPOOL_NO_EXTENSIONS="1")  # which hides the C source from setuptools
+    with tarfile.open(sdist) as archive:
+        names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
+    expected = {
+        path.relative_to(project).as_posix()
+        for folder in FOLDERS
+        for path in (project / folder).rglob("*")
+        if path.suffix in {".c", ".h", ".md", ".py", ".svg", ".typed"}  # and not what an editor or patch left behind
+    }
+    top = {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"}
+    expected |= {name for name in top if (project / name).exists()}
+    assert expected <= names
+    assert not [name for name in names if "stale" in name]
+
+
+STALE = {
+    "an older one lacks what is used now": "",
+    "one from another source": "source = 1",
+    "one that does not load": "raise ImportError('undefined symbol')",
+}
+
+
+@pytest.mark.parametrize("twin", STALE.values(), ids=STALE)
+def test_a_stale_extension_is_told_of_and_not_used(project, twin):
+    (project / "aiopool" / "_native.py").write_text(twin, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", "import aiopool; print(aiopool.implementation)"],
+        cwd=project,
+        env=environment(PYTHONPATH=str(project)),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "python\n"
+    assert "RuntimeWarning: The compiled part of aiopool" in done.stderr
+    assert "pip install -e ." in done.stderr

@@ -86,7 +86,8 @@ def implementation(wheel: Path, **variables: str) -> str:
         archive.extractall(site)
     program = "import aiopool; print(aiopool.implementation, aiopool.__file__)"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
+        # Without site: an editable install would lend this copy the extension of the checkout.
+        [sys.executable, "-S", "-W", "error", "-c", program],
         cwd=site,
         env=environment(PYTHONPATH=str(site), **variables),
         capture_output=True,
@@ -161,7 +162,7 @@ STALE = {
 def test_a_stale_extension_is_told_of_and_not_used(project, twin):
     (project / "aiopool" / "_native.py").write_text(twin, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-W", "always", "-c", "import aiopool; print(aiopool.implementation)"],
+        [sys.executable, "-S", "-W", "always", "-c", "import aiopool; print(aiopool.implementation)"],
         cwd=project,
         env=environment(PYTHONPATH=str(project)),
         capture_output=True,

@@ -215,8 +215,11 @@ class Pool(Base, Generic[T]):
             return
         processor = _pinned()
         if self._keeps_all and processor.thread_id == get_ident():
-            shard = self._primary.get(processor.id)
-            if shard is not None:
+            try:
+                shard = self._primary[processor.id]
+            except KeyError:
+                pass  # no shard yet
+            else:
                 private = shard.private
                 if not private:
                     private.append(obj)

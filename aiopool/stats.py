@@ -24,7 +24,7 @@ class ProcessorStats(NamedTuple):
     misses: int
     #: objects made by `new`, in gets that found nothing and in `fill`
     made: int
-    #: objects given to the pool, by `put`, by `fill` and by a `borrow` that ended well
+    #: objects given to the pool, by `put`, by `fill` and by the end of a `borrow`
     puts: int
     #: objects not kept: over `max_idle`, turned down by `reset`, or held by a `borrow` that ended with an exception
     refused: int

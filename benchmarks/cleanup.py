@@ -6,7 +6,8 @@ million objects are made and put right before, and the first pool keeps 10 of th
 processor's caches equally cold. One call is a few microseconds, and one sample of it means little: look at the median.
 
 The second table is the longest gap between two ticks of a loop that ticks every millisecond, while a second cycle dooms
-1,000,000 small objects or 20,000 big ones and the loop drops them in slices. Next to it stand the gap that
+1,000,000 small objects or 20,000 big ones and the loop drops them in slices. The big ones are put in the order in which
+they were made, and shuffled, for glibc gives memory back from the top of its heap only. Next to it stand the gap that
 `list.clear()` makes on the same objects, and the gap of a loop that drops nothing. Beside each gap stands the work: the
 most processor time that the loop's thread used from one tick to the next.
 
@@ -46,17 +47,20 @@ Sleep = Callable[[float], Awaitable[None]]
 Main = Callable[[Sleep], Coroutine[Any, Any, "Gap"]]
 
 
-class Last:
-    """Put last, so dropped last: when it is gone, everything is."""
+class Private:
+    """Put first, so it lies in the private slot, which goes with the shard: when it is gone, everything is."""
 
 
-def full_pool(count: int, make: Callable[[], object]) -> tuple[Pool[object | None], weakref.ref[Last]]:
+def full_pool(load: "Load") -> tuple[Pool[object | None], weakref.ref[Private]]:
+    objects: list[object] = [load.make() for _ in range(load.count - 1)]
+    if load.shuffled:
+        random.shuffle(objects)
     pool: Pool[object | None] = Pool()
-    for _ in range(count - 1):
-        pool.put(make())
-    last = Last()
-    pool.put(last)
-    return pool, weakref.ref(last)
+    private = Private()
+    pool.put(private)
+    for obj in objects:
+        pool.put(obj)
+    return pool, weakref.ref(private)
 
 
 # --- the cost of a cycle ---
@@ -72,14 +76,14 @@ class Cost(NamedTuple):
 
 
 async def cycle_cost(idle: int) -> Cost:
-    pool: Pool[Last | None] = Pool(max_idle=idle)
-    objects = [Last() for _ in range(MANY)]
+    pool: Pool[Private | None] = Pool(max_idle=idle)
+    objects = [Private() for _ in range(MANY)]
     for obj in objects:
         pool.put(obj)
     cost = Cost(timed(aiopool.cleanup), timed(aiopool.cleanup))
-    last = weakref.ref(objects[idle - 1])
+    private = weakref.ref(objects[0])
     del obj, objects
-    while last() is not None:
+    while private() is not None:
         await asyncio.sleep(0)
     return cost
 
@@ -150,15 +154,17 @@ class Load:
 
     count: int
     size: int
+    #: put in another order than that in which they were made, and so lie in the heap
+    shuffled: bool = False
 
     def __str__(self) -> str:
-        return f"{self.count:,} bytearrays of {self.size:,} bytes"
+        return f"{self.count:,} bytearrays of {self.size:,} bytes{', shuffled' if self.shuffled else ''}"
 
     def make(self) -> bytearray:
         return bytearray(self.size)
 
 
-LOADS = [Load(MANY, 64), Load(20_000, 65_536)]
+LOADS = [Load(MANY, 64), Load(20_000, 65_536), Load(20_000, 65_536, shuffled=True)]
 
 
 async def drop_nothing(sleep: Sleep) -> Gap:
@@ -166,15 +172,17 @@ async def drop_nothing(sleep: Sleep) -> Gap:
 
 
 async def drop_in_slices(load: Load, sleep: Sleep) -> Gap:
-    pool, last = full_pool(load.count, load.make)
+    pool, private = full_pool(load)
     aiopool.cleanup()
-    gap = await watch_ticks(sleep, aiopool.cleanup, lambda: last() is None)
+    gap = await watch_ticks(sleep, aiopool.cleanup, lambda: private() is None)
     del pool  # not before: a pool that goes takes its objects with it at once
     return gap
 
 
 async def drop_at_once(load: Load, sleep: Sleep) -> Gap:
     objects = [load.make() for _ in range(load.count)]
+    if load.shuffled:
+        random.shuffle(objects)
     return await watch_ticks(sleep, objects.clear, lambda: True)
 
 

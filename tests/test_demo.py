@@ -264,8 +264,15 @@ class TestInterrupted:
             assert demo.poll() is None
         return children[0]
 
+    @pytest.fixture
+    def listening_to_ctrl_c(self) -> Iterator[None]:
+        """A shell starts what runs in the background deaf to it, and children inherit that."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to consoles, not to processes")
-    def test_by_ctrl_c(self, env: dict[str, str]) -> None:
+    def test_by_ctrl_c(self, env: dict[str, str], listening_to_ctrl_c: None) -> None:
         assert sys.platform != "win32"
         with self.running(env, process_group=0) as demo:
             load = self.load_of(demo)

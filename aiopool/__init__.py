@@ -4,14 +4,19 @@ from ._collector import cleanup, pools
 from ._implementation import implementation
 from ._pool import Borrow, Pool
 from ._processor import Processor, current_processor
-from .stats import PoolStats, ProcessorStats
+from .buffers import BufferPool
+from .stats import BufferStats, OversizeStats, PoolStats, ProcessorStats, SizeClassStats
 
 __all__ = [
     "Borrow",
+    "BufferPool",
+    "BufferStats",
+    "OversizeStats",
     "Pool",
     "PoolStats",
     "Processor",
     "ProcessorStats",
+    "SizeClassStats",
     "cleanup",
     "current_processor",
     "implementation",

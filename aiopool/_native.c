@@ -14,11 +14,12 @@
    shared list: it has a lock, held for a few instructions in which no Python code runs and no object dies. And
    another thread may drop a shard that its owner is just using: see "busy".
 
-   Each subject has a file, as on the Python side: _native_processor.h, _native_shard.h, _native_pool.h and
-   _native_borrow.h, on top of _native_state.h. They are headers, and this is the one file that is compiled, so that the
+   Each subject has a file, as on the Python side: _native_processor.h, _native_shard.h, _native_pool.h,
+   _native_borrow.h and _native_buffers.h, on top of _native_state.h. They are headers, and this is the one file that is compiled, so that the
    compiler sees the hot path whole. */
 
 #include "_native_borrow.h"
+#include "_native_buffers.h"
 
 /* Which ContextVar carries the processor. */
 static PyObject *
@@ -32,11 +33,52 @@ bind_pins_to(PyObject *module, PyObject *variable)
     Py_RETURN_NONE;
 }
 
+static int
+put_methods_on(PyTypeObject *type, PyMethodDef *methods)
+{
+    for (PyMethodDef *method = methods; method->ml_name != NULL; method++) {
+        PyObject *descriptor = PyDescr_NewMethod(type, method);
+        if (descriptor == NULL) {
+            return -1;
+        }
+        int failed = PyObject_SetAttrString((PyObject *)type, method->ml_name, descriptor);
+        Py_DECREF(descriptor);
+        if (failed) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Put our methods on the class itself, in the place of its own. Inherited from the base they would be slower: CPython's
+   shortcut for calls of C methods wants them to be of the very type of the object. */
+static PyObject *
+speed_up(PyObject *module, PyObject *arg)
+{
+    State *state = PyModule_GetState(module);
+    PyTypeObject *type = (PyTypeObject *)arg;
+    int failed;
+    if (PyType_Check(arg) && PyType_IsSubtype(type, state->pool_type)) {
+        Py_XSETREF(state->public_type, (PyTypeObject *)Py_NewRef(type));
+        failed = put_methods_on(type, pool_methods);
+    }
+    else if (PyType_Check(arg) && PyType_IsSubtype(type, state->buffers_type)) {
+        failed = put_methods_on(type, buffers_methods);
+    }
+    else {
+        return PyErr_Format(PyExc_TypeError, "speed_up() takes a subclass of Base or Buffers, not %.80R", arg);
+    }
+    if (failed) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef native_methods[] = {
     {"bind_pins_to", bind_pins_to, METH_O, "Tell which ContextVar carries the processor."},
     {"forget_pin", forget_pin, METH_NOARGS, "Ask the ContextVar anew at this thread's next pin."},
     {"quiesce", quiesce, METH_O, "Let each processor that is busy with a shard be done with it."},
-    {"speed_up", speed_up, METH_O, "Give a subclass of Base our get, put and borrow."},
+    {"speed_up", speed_up, METH_O, "Give a subclass of Base or Buffers our methods."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -70,7 +112,11 @@ native_exec(PyObject *module)
         || add_type(module, &shard_spec, &state->shard_type) < 0
         || add_type(module, &pool_spec, &state->pool_type) < 0
         || add_type(module, &borrow_spec, &state->borrow_type) < 0
-        || add_type(module, &ready_spec, &state->ready_type) < 0) {
+        || add_type(module, &ready_spec, &state->ready_type) < 0
+        || add_type(module, &ledger_spec, &state->ledger_type) < 0
+        || add_type(module, &size_class_spec, &state->size_class_type) < 0
+        || add_type(module, &storage_spec, &state->storage_type) < 0
+        || add_type(module, &buffers_spec, &state->buffers_type) < 0) {
         return -1;
     }
     if (add_enter_and_exit(module, state->borrow_type) < 0
@@ -82,7 +128,9 @@ native_exec(PyObject *module)
     state->get_slow = PyUnicode_InternFromString("_get_slow");
     state->put_slow = PyUnicode_InternFromString("_put_slow");
     state->abandon = PyUnicode_InternFromString("_abandon");
-    return state->get && state->put && state->get_slow && state->put_slow && state->abandon ? 0 : -1;
+    state->acquire_slow = PyUnicode_InternFromString("_acquire_slow");
+    return state->get && state->put && state->get_slow && state->put_slow && state->abandon && state->acquire_slow
+               ? 0 : -1;
 }
 
 static int
@@ -95,6 +143,10 @@ native_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->pool_type);
     Py_VISIT(state->borrow_type);
     Py_VISIT(state->ready_type);
+    Py_VISIT(state->ledger_type);
+    Py_VISIT(state->size_class_type);
+    Py_VISIT(state->storage_type);
+    Py_VISIT(state->buffers_type);
     Py_VISIT(state->public_type);
     Py_VISIT(state->pinned);
     return 0;
@@ -115,12 +167,17 @@ native_clear(PyObject *module)
     Py_CLEAR(state->pool_type);
     Py_CLEAR(state->borrow_type);
     Py_CLEAR(state->ready_type);
+    Py_CLEAR(state->ledger_type);
+    Py_CLEAR(state->size_class_type);
+    Py_CLEAR(state->storage_type);
+    Py_CLEAR(state->buffers_type);
     Py_CLEAR(state->public_type);
     Py_CLEAR(state->get);
     Py_CLEAR(state->put);
     Py_CLEAR(state->get_slow);
     Py_CLEAR(state->put_slow);
     Py_CLEAR(state->abandon);
+    Py_CLEAR(state->acquire_slow);
     return 0;
 }
 

@@ -201,30 +201,6 @@ static PyMethodDef pool_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* Put our methods on the class itself, in the place of its own. Inherited from the base they would be slower: CPython's
-   shortcut for calls of C methods wants them to be of the very type of the object. */
-static PyObject *
-speed_up(PyObject *module, PyObject *type)
-{
-    State *state = PyModule_GetState(module);
-    if (!PyType_Check(type) || !PyType_IsSubtype((PyTypeObject *)type, state->pool_type)) {
-        return PyErr_Format(PyExc_TypeError, "speed_up() takes a subclass of Base, not %.80R", type);
-    }
-    Py_XSETREF(state->public_type, (PyTypeObject *)Py_NewRef(type));
-    for (PyMethodDef *method = pool_methods; method->ml_name != NULL; method++) {
-        PyObject *descriptor = PyDescr_NewMethod((PyTypeObject *)type, method);
-        if (descriptor == NULL) {
-            return NULL;
-        }
-        int failed = PyObject_SetAttrString(type, method->ml_name, descriptor);
-        Py_DECREF(descriptor);
-        if (failed) {
-            return NULL;
-        }
-    }
-    Py_RETURN_NONE;
-}
-
 static PyMemberDef pool_members[] = {
     {"_keeps_all", T_BOOL, offsetof(PoolObject, keeps_all), 0, NULL},
     {NULL, 0, 0, 0, NULL},

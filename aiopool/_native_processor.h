@@ -13,7 +13,7 @@ typedef struct {
     ShardObject *shard;
 } Remembered;
 
-enum { REMEMBERED = 8 };
+enum { REMEMBERED = 16 };
 
 struct IdentityObject {
     PyObject_HEAD

@@ -32,6 +32,16 @@ typedef unsigned long Ident;
 #define THREAD_LOCAL _Thread_local
 #endif
 
+static inline bool
+is_finalizing(void)
+{
+#if PY_VERSION_HEX >= 0x030d0000
+    return Py_IsFinalizing();
+#else
+    return _Py_IsFinalizing();
+#endif
+}
+
 /* A lock that is only tried; with a GIL it is always free. Its holder runs no Python code and frees nothing. */
 static inline bool
 lock_try(Flag *lock)
@@ -86,6 +96,10 @@ typedef struct {
     PyTypeObject *pool_type;
     PyTypeObject *borrow_type;
     PyTypeObject *ready_type;
+    PyTypeObject *ledger_type;
+    PyTypeObject *size_class_type;
+    PyTypeObject *storage_type;
+    PyTypeObject *buffers_type;
     BorrowObject *spare_borrow;
     PyTypeObject *public_type; /* the class that users make pools of */
     PyObject *pinned; /* the ContextVar */
@@ -94,6 +108,7 @@ typedef struct {
     PyObject *get_slow;
     PyObject *put_slow;
     PyObject *abandon;
+    PyObject *acquire_slow;
 } State;
 
 static struct PyModuleDef native_module;

@@ -135,6 +135,9 @@ class Pool(Base, Generic[T]):
         self._cycles = 0
         # When primary was last replaced, or began to fill; in seconds of time.monotonic().
         self._since = monotonic()
+        self._register()
+
+    def _register(self) -> None:
         _collector.register(self)
 
     # --- get ---

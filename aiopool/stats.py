@@ -118,3 +118,79 @@ class PoolStats(NamedTuple):
     def hit_rate(self) -> float:
         """Hits for each get, from 0 to 1; 0 before the first get."""
         return self.hits / self.gets if self.gets else 0.0
+
+
+class SizeClassStats(NamedTuple):
+    """What a `BufferPool` did with one size class since the pool was made."""
+
+    #: bytes of each storage
+    size: int
+    #: views that were acquired
+    served: int
+    #: bytes that were asked for, by all of them
+    asked: int
+    #: bytes of the storage that somebody may see now
+    bytes_in_use: int
+    #: how the storage came and went
+    storage: PoolStats
+
+    @property
+    def bytes_idle(self) -> int:
+        """Bytes of the storage that lies in the pool now."""
+        return self.storage.idle * self.size
+
+    @property
+    def waste(self) -> float:
+        """The share of the bytes served that nobody had asked for, from 0 to 1; 0 before the first acquire."""
+        return 1 - self.asked / (self.served * self.size) if self.served else 0.0
+
+
+class OversizeStats(NamedTuple):
+    """What a `BufferPool` served above its `max_size`, and did not keep."""
+
+    #: views that were acquired
+    served: int
+    #: bytes that were asked for, by all of them
+    asked: int
+    #: bytes that somebody may see now
+    bytes_in_use: int
+
+
+class BufferStats(NamedTuple):
+    """A snapshot of one buffer pool.
+
+    >>> view = buffers.acquire(1500); stats = buffers.stats()
+    >>> stats.served, stats.bytes_in_use, stats.bytes_idle
+    (1, 2048, 0)
+    """
+
+    #: the pool's name, or `None`
+    name: str | None
+    #: one entry for each size class, the smallest first
+    classes: tuple[SizeClassStats, ...]
+    #: what was too big to be kept
+    oversize: OversizeStats
+    #: bytes that lie in the pool now; never more than `max_idle_bytes`
+    bytes_idle: int
+    #: cleanup cycles that the pool went through
+    cycles: int
+
+    @property
+    def bytes_in_use(self) -> int:
+        """Bytes of storage that somebody may see now."""
+        return sum(each.bytes_in_use for each in self.classes) + self.oversize.bytes_in_use
+
+    @property
+    def served(self) -> int:
+        """Views that were acquired."""
+        return sum(each.served for each in self.classes) + self.oversize.served
+
+    @property
+    def made(self) -> int:
+        """Storages that had to be made."""
+        return sum(each.storage.made for each in self.classes) + self.oversize.served
+
+    @property
+    def hit_rate(self) -> float:
+        """Views over storage that was used before, for each view, from 0 to 1; 0 before the first."""
+        return 1 - self.made / self.served if self.served else 0.0

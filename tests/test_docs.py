@@ -23,6 +23,7 @@ PROGRAMS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Buffers are not used again on Python 3.11:RuntimeWarning")
 def test_the_examples_in_docstrings_do_what_they_show(aiopool):
     found = 0
     for info in pkgutil.iter_modules(aiopool.__path__):
@@ -31,7 +32,13 @@ def test_the_examples_in_docstrings_do_what_they_show(aiopool):
             continue
         for test in doctest.DocTestFinder().find(module):
             test.globs.update(
-                asyncio=asyncio, threading=threading, aiopool=aiopool, Pool=aiopool.Pool, pool=aiopool.Pool(bytearray)
+                asyncio=asyncio,
+                threading=threading,
+                aiopool=aiopool,
+                Pool=aiopool.Pool,
+                pool=aiopool.Pool(bytearray),
+                BufferPool=aiopool.BufferPool,
+                buffers=aiopool.BufferPool(),
             )
             result = doctest.DocTestRunner().run(test)
             assert result.failed == 0

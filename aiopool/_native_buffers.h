@@ -1,0 +1,474 @@
+/* The twin of _storage.py, and of acquire in buffers.py.
+
+   The storage is its own exporter: CPython holds a reference to it for as long as any view over it lives. When the last
+   is gone it would die, and instead it puts itself back. No collection ever ends a life early, for the collector does
+   not know these objects: they refer to nothing that could lead back to them. While lent, the storage holds the shelf
+   that it goes back to, but the shelf holds only what is idle. */
+
+#pragma once
+
+#include "_native_pool.h"
+
+/* --- Ledger and SizeClass: what is counted --- */
+
+typedef struct {
+    PyObject_HEAD
+    Number idle; /* bytes */
+    Number limit;
+} LedgerObject;
+
+typedef struct {
+    PyObject_HEAD
+    LedgerObject *ledger;
+    Number served;
+    Number asked; /* bytes, so far */
+    Number in_use; /* bytes, now */
+    char wipe;
+} SizeClassObject;
+
+/* First counted, then looked at: of two threads that both come to the limit, none gets past it. */
+static bool
+ledger_admit(LedgerObject *ledger, uint64_t size)
+{
+    if ((ledger->idle += size) <= ledger->limit) {
+        return true;
+    }
+    ledger->idle -= size;
+    return false;
+}
+
+static PyObject *
+ledger_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"limit", NULL};
+    PyObject *limit;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!:Ledger", names, &PyLong_Type, &limit)) {
+        return NULL;
+    }
+    LedgerObject *self = (LedgerObject *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->limit = PyLong_AsUnsignedLongLong(limit);
+    if (PyErr_Occurred()) {
+        PyErr_Clear(); /* more than there can be */
+        self->limit = INT64_MAX;
+    }
+    return (PyObject *)self;
+}
+
+static void
+ledger_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+ledger_get_idle(LedgerObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(self->idle);
+}
+
+static PyGetSetDef ledger_getset[] = {
+    {"idle", (getter)ledger_get_idle, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot ledger_slots[] = {
+    {Py_tp_doc, "The idle bytes of one pool, over all its size classes and all loops."},
+    {Py_tp_new, ledger_new},
+    {Py_tp_dealloc, ledger_dealloc},
+    {Py_tp_getset, ledger_getset},
+    {0, NULL},
+};
+
+static PyType_Spec ledger_spec = {
+    "aiopool._native.Ledger", sizeof(LedgerObject), 0, Py_TPFLAGS_DEFAULT, ledger_slots,
+};
+
+static PyObject *
+size_class_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"ledger", "wipe", NULL};
+    State *state = state_of(type);
+    PyObject *ledger;
+    int wipe = 0;
+    if (state == NULL
+        || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!|$p:SizeClass", names, state->ledger_type, &ledger, &wipe)) {
+        return NULL;
+    }
+    SizeClassObject *self = (SizeClassObject *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->ledger = (LedgerObject *)Py_NewRef(ledger);
+        self->wipe = (char)wipe;
+    }
+    return (PyObject *)self;
+}
+
+static void
+size_class_dealloc(SizeClassObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Py_XDECREF(self->ledger);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+size_class_get_served(SizeClassObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(self->served);
+}
+
+static PyObject *
+size_class_get_asked(SizeClassObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(self->asked);
+}
+
+static PyObject *
+size_class_get_in_use(SizeClassObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(self->in_use);
+}
+
+static PyGetSetDef size_class_getset[] = {
+    {"served", (getter)size_class_get_served, NULL, "Views that were acquired so far.", NULL},
+    {"asked", (getter)size_class_get_asked, NULL, "Bytes that were asked for so far.", NULL},
+    {"in_use", (getter)size_class_get_in_use, NULL, "Bytes of storage that somebody may see now.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot size_class_slots[] = {
+    {Py_tp_doc, "What all storage of one size has in common, and what was done with it."},
+    {Py_tp_new, size_class_new},
+    {Py_tp_dealloc, size_class_dealloc},
+    {Py_tp_getset, size_class_getset},
+    {0, NULL},
+};
+
+static PyType_Spec size_class_spec = {
+    "aiopool._native.SizeClass", sizeof(SizeClassObject), 0, Py_TPFLAGS_DEFAULT, size_class_slots,
+};
+
+/* --- Storage --- */
+
+typedef struct {
+    PyObject_HEAD
+    SizeClassObject *size_class;
+    char *bytes;
+    Py_ssize_t size;
+    Py_ssize_t length; /* of the view, while lent */
+    PoolObject *shelf; /* while lent; NULL: it is not to be kept */
+    char idle;
+    char lent;
+} StorageObject;
+
+static PyObject *
+storage_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"size_class", "size", NULL};
+    State *state = state_of(type);
+    PyObject *size_class;
+    Py_ssize_t size;
+    if (state == NULL
+        || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!n:Storage", names, state->size_class_type, &size_class,
+                                        &size)) {
+        return NULL;
+    }
+    StorageObject *self = (StorageObject *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->size_class = (SizeClassObject *)Py_NewRef(size_class);
+    self->bytes = PyMem_RawCalloc(1, (size_t)size);
+    if (self->bytes == NULL) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    self->size = size;
+    return (PyObject *)self;
+}
+
+/* private if it is free → own shared; else as the slow path says. True: it is kept. */
+static bool
+put_on_shelf(PoolObject *shelf, PyObject *storage)
+{
+    IdentityObject *processor = pin(shelf->state);
+    if (processor != NULL) {
+        Py_INCREF(storage);
+        busy_begin(processor);
+        bool kept = keep_own(shelf, processor, storage);
+        busy_end(processor);
+        if (kept) {
+            return true;
+        }
+        Py_DECREF(storage);
+    }
+    /* While the interpreter goes, the slow path's code may be gone already, and nobody is there to get anything. */
+    if (is_finalizing()) {
+        return false;
+    }
+    PyObject *done = PyObject_CallMethodOneArg((PyObject *)shelf, shelf->state->put_slow, storage);
+    if (done != NULL) {
+        Py_DECREF(done);
+        return true;
+    }
+    if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyErr_Clear(); /* it just is not kept */
+    }
+    else {
+        PyErr_WriteUnraisable((PyObject *)shelf);
+    }
+    return false;
+}
+
+/* The put: nobody sees the bytes any more. Called where the storage would die, with one reference to it for the time of
+   the call. Once it is on the shelf another thread may have it, so it is not touched any more after that. */
+static void
+storage_finalize(PyObject *op)
+{
+    StorageObject *self = (StorageObject *)op;
+    if (!self->lent) {
+        return;
+    }
+    PoolObject *shelf = self->shelf;
+    SizeClassObject *size_class = self->size_class;
+    self->shelf = NULL;
+    self->lent = 0;
+    size_class->in_use -= (uint64_t)self->size;
+    if (size_class->wipe) {
+        memset(self->bytes, 0, (size_t)self->length);
+    }
+    if (shelf == NULL) {
+        return;
+    }
+    if (ledger_admit(size_class->ledger, (uint64_t)self->size)) {
+        PyObject *type, *error, *traceback; /* whoever let go of the last view may be in the middle of raising */
+        PyErr_Fetch(&type, &error, &traceback);
+        self->idle = 1;
+        put_on_shelf(shelf, op); /* if it is not kept, it dies, and is counted then */
+        PyErr_Restore(type, error, traceback);
+    }
+    Py_DECREF(shelf);
+}
+
+static void
+storage_dealloc(PyObject *op)
+{
+    if (PyObject_CallFinalizerFromDealloc(op) < 0) {
+        return;
+    }
+    StorageObject *self = (StorageObject *)op;
+    PyTypeObject *type = Py_TYPE(self);
+    if (self->idle) {
+        self->size_class->ledger->idle -= (uint64_t)self->size;
+    }
+    Py_XDECREF(self->size_class);
+    PyMem_RawFree(self->bytes);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static int
+storage_getbuffer(StorageObject *self, Py_buffer *view, int flags)
+{
+    return PyBuffer_FillInfo(view, (PyObject *)self, self->bytes, self->length, 0, flags);
+}
+
+/* A view of the first n bytes. Takes over the reference, and the shelf's is borrowed. */
+static PyObject *
+lend(StorageObject *self, PoolObject *shelf, Py_ssize_t n)
+{
+    SizeClassObject *size_class = self->size_class;
+    if (self->idle) {
+        self->idle = 0;
+        size_class->ledger->idle -= (uint64_t)self->size;
+    }
+    self->lent = 1;
+    self->length = n;
+    self->shelf = (PoolObject *)Py_XNewRef(shelf);
+    size_class->served++;
+    size_class->asked += (uint64_t)n;
+    size_class->in_use += (uint64_t)self->size;
+    PyObject *view = PyMemoryView_FromObject((PyObject *)self);
+    Py_DECREF(self); /* without a view, it goes back at once */
+    return view;
+}
+
+static PyObject *
+storage_lend(StorageObject *self, PyObject *args)
+{
+    PyObject *shelf;
+    Py_ssize_t n;
+    State *state = state_of(Py_TYPE(self));
+    if (state == NULL || !PyArg_ParseTuple(args, "On:lend", &shelf, &n)) {
+        return NULL;
+    }
+    if (shelf != Py_None && !PyObject_TypeCheck(shelf, state->pool_type)) {
+        return PyErr_Format(PyExc_TypeError, "the shelf is a pool or None, not %.80R", shelf);
+    }
+    if (n < 0 || n > self->size || self->lent) {
+        return PyErr_Format(PyExc_ValueError, "cannot lend %zd bytes of %zd", n, self->lent ? 0 : self->size);
+    }
+    return lend((StorageObject *)Py_NewRef(self), shelf == Py_None ? NULL : (PoolObject *)shelf, n);
+}
+
+static Py_ssize_t
+storage_length(StorageObject *self)
+{
+    return self->size;
+}
+
+static PyMethodDef storage_methods[] = {
+    {"lend", (PyCFunction)storage_lend, METH_VARARGS, "A view; once nobody sees it any more, back to the shelf."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot storage_slots[] = {
+    {Py_tp_doc, "Bytes that are either idle or lent."},
+    {Py_tp_new, storage_new},
+    {Py_tp_dealloc, storage_dealloc},
+    {Py_tp_finalize, storage_finalize},
+    {Py_tp_methods, storage_methods},
+    {Py_sq_length, storage_length},
+    {Py_bf_getbuffer, storage_getbuffer},
+    {0, NULL},
+};
+
+/* Not known to the collector: see above. */
+static PyType_Spec storage_spec = {
+    "aiopool._native.Storage", sizeof(StorageObject), 0, Py_TPFLAGS_DEFAULT, storage_slots,
+};
+
+/* --- Buffers: acquire --- */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *module;
+    State *state;
+    PyObject *shelves; /* a tuple of pools; NULL before it is set */
+    Py_ssize_t smallest, largest; /* bytes of storage on the first and the last */
+} BuffersObject;
+
+static PyObject *
+buffers_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    BuffersObject *self = (BuffersObject *)type->tp_alloc(type, 0);
+    if (self == NULL || !keep_module(type, &self->module, &self->state)) {
+        Py_XDECREF(self);
+        return NULL;
+    }
+    self->largest = -1; /* nothing can be acquired yet */
+    return (PyObject *)self;
+}
+
+static int
+buffers_traverse(BuffersObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->module);
+    Py_VISIT(self->shelves);
+    return 0;
+}
+
+static void
+buffers_dealloc(BuffersObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Py_XDECREF(self->shelves);
+    Py_XDECREF(self->module);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+buffers_get_shelves(BuffersObject *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->shelves == NULL ? Py_None : self->shelves);
+}
+
+static int
+buffers_set_shelves(BuffersObject *self, PyObject *shelves, void *Py_UNUSED(closure))
+{
+    if (shelves == NULL || self->shelves != NULL || !PyTuple_CheckExact(shelves) || PyTuple_GET_SIZE(shelves) == 0) {
+        PyErr_SetString(PyExc_TypeError, "the shelves are a tuple, set once");
+        return -1;
+    }
+    Py_ssize_t sizes[2];
+    for (int i = 0; i < 2; i++) {
+        PyObject *shelf = PyTuple_GET_ITEM(shelves, i == 0 ? 0 : PyTuple_GET_SIZE(shelves) - 1);
+        PyObject *size = PyObject_GetAttrString(shelf, "size");
+        sizes[i] = size == NULL ? -1 : PyLong_AsSsize_t(size);
+        Py_XDECREF(size);
+        if (PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    self->shelves = Py_NewRef(shelves);
+    self->smallest = sizes[0];
+    self->largest = sizes[1];
+    return 0;
+}
+
+/* What lies idle where this thread looks first; NULL: nothing does. */
+static StorageObject *
+take_storage(BuffersObject *self, PoolObject *shelf)
+{
+    IdentityObject *processor = pin(self->state);
+    if (processor == NULL) {
+        return NULL;
+    }
+    busy_begin(processor);
+    PyObject *storage = take_own(shelf, processor);
+    busy_end(processor);
+    return (StorageObject *)storage;
+}
+
+static PyObject *
+buffers_acquire(BuffersObject *self, PyObject *arg)
+{
+    Py_ssize_t n = PyLong_CheckExact(arg) ? PyLong_AsSsize_t(arg) : -1;
+    if (n >= 0 && n <= self->largest) {
+        Py_ssize_t index = 0;
+        for (size_t size = (size_t)self->smallest; size < (size_t)n; size *= 2) {
+            index++;
+        }
+        PoolObject *shelf = (PoolObject *)PyTuple_GET_ITEM(self->shelves, index);
+        StorageObject *storage = take_storage(self, shelf);
+        if (storage != NULL) {
+            return lend(storage, shelf, n);
+        }
+    }
+    else if (n < 0) {
+        PyErr_Clear(); /* the slow path says what is wrong */
+    }
+    return PyObject_CallMethodOneArg((PyObject *)self, self->state->acquire_slow, arg);
+}
+
+static PyMethodDef buffers_methods[] = {
+    {"acquire", (PyCFunction)buffers_acquire, METH_O, "A view of `n` writable bytes."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef buffers_getset[] = {
+    {"_shelves", (getter)buffers_get_shelves, (setter)buffers_set_shelves, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot buffers_slots[] = {
+    {Py_tp_doc, "What acquire looks at."},
+    {Py_tp_new, buffers_new},
+    {Py_tp_dealloc, buffers_dealloc},
+    {Py_tp_traverse, buffers_traverse},
+    {Py_tp_getset, buffers_getset},
+    {0, NULL},
+};
+
+static PyType_Spec buffers_spec = {
+    "aiopool._native.Buffers", sizeof(BuffersObject), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE, buffers_slots,
+};

@@ -135,6 +135,11 @@ class BufferPool(Base):
         except (MemoryError, OverflowError):
             raise MemoryError(f"acquire({length}): there is no memory for so many bytes") from None
 
+    @property
+    def max_size(self) -> int:
+        """Bytes of the largest buffer that is kept."""
+        return self._shelves[-1].size
+
     def clear(self) -> int:
         """Drop all idle buffers, the victim's included; how many there were. Freed as `Pool.clear` does.
 

@@ -1,0 +1,507 @@
+"""asyncio's streams, with a reader that receives into pooled buffers.
+
+`open_connection`, `start_server` and their Unix twins are asyncio's, with the same arguments plus `buffers=`; the
+writer is asyncio's own. The reader gives memoryviews where asyncio's gives `bytes`, and is told apart by little else.
+What it saves is told in `_inbox`; what it costs is that a view must be let go of before its memory is used again, and
+that it has no methods of `bytes`: for lines, which want those and are small, the reader gives `bytes`.
+
+The protocol is a `BufferedProtocol`, which asyncio and uvloop both ask where to receive to, over TLS as well. A woken
+task costs more than receiving a few kilobytes, so the reader is only woken when what it waits for is there.
+"""
+
+import asyncio
+import re
+import socket
+import sys
+from asyncio import AbstractEventLoop, IncompleteReadError, LimitOverrunError, StreamWriter
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+from ._checks import natural, shown
+from ._inbox import PINNED, Inbox
+from .buffers import KIB, BufferPool
+
+LIMIT = 64 * KIB
+"""asyncio's default."""
+
+ClientConnected = Callable[["StreamReader", StreamWriter], Awaitable[None] | None]
+
+_default = BufferPool(name="streams")
+
+
+class StreamReader(Inbox):
+    """What `aiopool.streams` gives in the place of asyncio's reader. For the loop that it was made on.
+
+    `read` and `readexactly` return memoryviews: drop them when you are done with them, and their memory is used again.
+    `readuntil`, `readline` and `async for line in reader` return `bytes`.
+
+    `limit` is asyncio's: the longest line in bytes, and half of what is received without being waited for. A message
+    asked for by `readexactly` may be as big as `max_size` of the buffer pool, if that is more than `limit`.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_eof",
+        "_exception",
+        "_limit",
+        "_longest",
+        "_loop",
+        "_pause_at",
+        "_paused",
+        "_transport",
+        "_waiter",
+    )
+
+    def __init__(self, buffers: BufferPool, *, limit: int = LIMIT, loop: AbstractEventLoop | None = None) -> None:
+        if natural("limit", limit) == 0:
+            raise ValueError("limit must be more than 0 bytes")
+        super().__init__(buffers)
+        self._limit = limit
+        self._pause_at = 2 * limit
+        self._longest = max(limit, buffers.max_size)
+        self._loop = asyncio.get_running_loop() if loop is None else loop
+        self._transport: Any = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._eof = False
+        self._exception: BaseException | None = None
+        self._paused = False
+
+    def __repr__(self) -> str:
+        eof = ", eof" if self._eof else ""
+        return f"<aiopool.streams.StreamReader {len(self)} bytes{eof}>"
+
+    # --- reading ---
+
+    async def read(self, n: int = -1) -> memoryview:
+        """Up to `n` bytes, as soon as there are any; all until the end of the stream if `n` is negative.
+
+        An empty view: the stream has ended.
+        """
+        if self._exception is not None:
+            raise self._exception
+        if n < 0:
+            return await self._read_all()
+        if n > 0 and not self._end and not self._eof:
+            await self._wait("read", 1)
+        count = min(n, self._end - self._start)
+        return self._take(count) if count else memoryview(b"")
+
+    async def _read_all(self) -> memoryview:
+        blocks = []
+        while block := await self.read(sys.maxsize):
+            blocks.append(block)
+        if len(blocks) == 1:
+            return blocks[0]
+        whole = self._buffers.acquire(sum(map(len, blocks)))
+        start = 0
+        for block in blocks:
+            whole[start : start + len(block)] = block
+            start += len(block)
+        return whole
+
+    async def readinto(self, buffer: Any) -> int:
+        """Fill a writable buffer with what is there, as soon as there is anything; how many bytes. 0: the stream ended.
+
+        :raises TypeError: `buffer` can't be written to, or is not contiguous.
+        """
+        with memoryview(buffer) as view, view.cast("B") as target:
+            if target.readonly:
+                raise TypeError(f"readinto() takes a writable buffer, not {shown(buffer)}")
+            with await self.read(len(target)) as received:
+                target[: len(received)] = received
+                return len(received)
+
+    async def readexactly(self, n: int) -> memoryview:
+        """Exactly `n` bytes, in one piece.
+
+        :raises IncompleteReadError: the stream ended before; its `partial` has the `bytes` that came.
+        :raises LimitOverrunError: `n` is more than `max_size` of the buffer pool and more than `limit`. Nothing was
+            allocated or read: a peer can claim what it likes.
+        :raises ValueError: `n` is negative.
+        """
+        # The usual case of _take, written out.
+        stop = self._start + n
+        if self._start < stop < self._end:
+            chunk: Any = self._chunk
+            view: memoryview = chunk[self._start : stop]
+            self._start = stop
+            return view if n * PINNED >= len(chunk) else memoryview(bytearray(view))
+        if natural("n", n) > self._longest:
+            raise LimitOverrunError(
+                f"{n} bytes are more than max_size ({self._buffers.max_size}) and limit ({self._limit}): if that is no "
+                "mistake or attack, pass a BufferPool with a larger max_size as buffers",
+                0,
+            )
+        while self._end - self._start + self._next_end < n:
+            if self._exception is not None:
+                raise self._exception
+            if self._eof:
+                raise IncompleteReadError(self._take_bytes(len(self)), n)
+            await self._wait("readexactly", n)
+        return self._take(n) if n else memoryview(b"")
+
+    async def readuntil(self, separator: bytes | tuple[bytes, ...] = b"\n") -> bytes:
+        """All up to and including the first `separator`; of several, the one that ends first.
+
+        :raises IncompleteReadError: the stream ended before; its `partial` has the `bytes` that came.
+        :raises LimitOverrunError: there is none in the first `limit` bytes. They can still be read by other means.
+        :raises ValueError: there is no separator, or it is empty.
+        """
+        separators = _sorted(separator)
+        if self._exception is not None:
+            raise self._exception
+        searched = 0
+        while (found := self._find(separators, searched)) is None:
+            unread = len(self)
+            if unread >= len(separators[0]):
+                # All but what may be the beginning of a separator.
+                searched = max(0, unread + 1 - len(separators[-1]))
+                if searched > self._limit:
+                    raise LimitOverrunError("Separator is not found, and chunk exceed the limit", searched)
+            if self._eof:
+                raise IncompleteReadError(self._take_bytes(unread), None)
+            await self._wait("readuntil", unread + 1)
+        start, stop = found
+        if start > self._limit:
+            raise LimitOverrunError("Separator is found, but chunk is longer than limit", start)
+        return self._take_bytes(stop)
+
+    async def readline(self) -> bytes:
+        """A line with its newline, which only the last one may lack. Empty: the stream has ended.
+
+        :raises ValueError: the line is longer than `limit`. It is thrown away, or as much of it as was received.
+        """
+        try:
+            return await self.readuntil(b"\n")
+        except IncompleteReadError as error:
+            return error.partial
+        except LimitOverrunError as error:
+            found = self._find((b"\n",), error.consumed)
+            self._take_bytes(error.consumed + 1 if found == (error.consumed, error.consumed + 1) else len(self))
+            raise ValueError(error.args[0]) from None
+
+    def __aiter__(self) -> "StreamReader":
+        return self
+
+    async def __anext__(self) -> bytes:
+        line = await self.readline()
+        if not line:
+            raise StopAsyncIteration
+        return line
+
+    def at_eof(self) -> bool:
+        """Whether the stream has ended and all of it was read."""
+        return self._eof and not self._end
+
+    def _find(self, separators: Sequence[bytes], searched: int) -> tuple[int, int] | None:
+        """From where to where the separator goes that ends first, looking from `searched` on."""
+        if self._next is not None:
+            self._gather(len(self))
+        if self._chunk is None:
+            return None
+        best = None
+        for separator in separators:
+            match = _search_for(separator)(self._chunk, self._start + searched, self._end)
+            if match is not None and (best is None or match.end() < best[1]):
+                best = match.span()
+        return None if best is None else (best[0] - self._start, best[1] - self._start)
+
+    def _take_bytes(self, n: int) -> bytes:
+        if n == 0:
+            return b""
+        if n > self._end - self._start:
+            self._gather(n)
+        assert self._chunk is not None
+        taken = bytes(self._chunk[self._start : self._start + n])
+        self._skip(n)
+        return taken
+
+    # --- waiting ---
+
+    def _wait(self, caller: str, needed: int) -> "asyncio.Future[None]":
+        """Done when `needed` bytes are there in all, or the stream has ended."""
+        if self._waiter is not None and not self._waiter.done():
+            raise RuntimeError(f"{caller}() called while another coroutine is already waiting for incoming data")
+        if self._paused:
+            self._resume()
+        # For as long as nothing is taken, even if nobody waits any more: whoever was cancelled may come back for it.
+        self._needed = needed
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # --- for the protocol ---
+
+    def set_transport(self, transport: asyncio.BaseTransport) -> None:
+        """What is to pause when nobody reads."""
+        self._transport = transport
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes were received."""
+        super().buffer_updated(nbytes)
+        unread = self._end - self._start + self._next_end
+        if unread < self._needed:
+            return
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            # It will run before anything is received on asyncio, and on uvloop after this once more at most.
+            waiter.set_result(None)
+        elif not self._paused and (self._next_end or unread - self._needed > self._pause_at):
+            self._pause()
+
+    def feed_eof(self) -> None:
+        """There will be no more."""
+        self._eof = True
+        self._wake()
+
+    def exception(self) -> BaseException | None:
+        """What broke the connection, if anything did."""
+        return self._exception
+
+    def set_exception(self, exc: BaseException) -> None:
+        """Raised by every read from now on; what was not read yet is gone, as with asyncio's reader."""
+        if len(self):
+            self._gather(0)
+            self._skip(len(self))
+        self._exception = exc
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(exc)
+
+    def _pause(self) -> None:
+        if self._transport is None:
+            return
+        try:
+            self._transport.pause_reading()
+        except NotImplementedError:
+            self._transport = None
+        else:
+            self._paused = True
+
+    def _skip(self, n: int) -> None:
+        super()._skip(n)
+        if self._paused and len(self) <= self._limit:
+            self._resume()
+
+    def _resume(self) -> None:
+        self._paused = False
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+
+def _sorted(separator: bytes | tuple[bytes, ...]) -> Sequence[bytes]:
+    """All the separators, the shortest first."""
+    separators = sorted(separator, key=len) if isinstance(separator, tuple) else (separator,)
+    if not separators or not separators[0]:
+        raise ValueError(f"readuntil() needs separators of at least one byte, not {shown(separator)}")
+    return separators
+
+
+# A memoryview has no find().
+@lru_cache(maxsize=64)
+def _search_for(separator: bytes) -> Callable[[memoryview, int, int], "re.Match[bytes] | None"]:
+    return re.compile(re.escape(separator), re.DOTALL).search
+
+
+class _Protocol(asyncio.BufferedProtocol):
+    """Between a transport on one side, and a `StreamReader` and an `asyncio.StreamWriter` on the other.
+
+    asyncio's own is no BufferedProtocol, and for uvloop can't be made one. The names with one underscore that nobody
+    calls here are what `asyncio.StreamWriter` calls.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_client_connected_cb",
+        "_closed",
+        "_drain_waiters",
+        "_lost",
+        "_over_ssl",
+        "_reader",
+        "_task",
+        "_writing_paused",
+        "buffer_updated",
+        "get_buffer",
+    )
+
+    def __init__(self, reader: StreamReader, client_connected_cb: ClientConnected | None = None) -> None:
+        self._reader = reader
+        # The transport calls the reader directly.
+        self.get_buffer = reader.get_buffer  # type: ignore[method-assign]
+        self.buffer_updated = reader.buffer_updated  # type: ignore[method-assign]
+        self._client_connected_cb = client_connected_cb
+        self._task: asyncio.Task[None] | None = None
+        self._over_ssl = False
+        self._writing_paused = False
+        self._drain_waiters: list[asyncio.Future[None]] = []
+        self._lost = False
+        # Made when somebody waits for it, so that thousands of connections do not each have one.
+        self._closed: asyncio.Future[None] | None = None
+
+    # --- called by the transport ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._replace_transport(transport)
+        if self._client_connected_cb is None:
+            return
+        reader = self._reader
+        writer = StreamWriter(transport, self, None, reader._loop)  # type: ignore[arg-type]
+        handling = self._client_connected_cb(reader, writer)
+        if asyncio.iscoroutine(handling):
+            self._task = reader._loop.create_task(handling)
+            self._task.add_done_callback(partial(_handled, transport))
+
+    def eof_received(self) -> bool:
+        self._reader.feed_eof()
+        return not self._over_ssl  # over TLS there is no half of a connection to keep open
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        reader = self._reader
+        if exc is None:
+            reader.feed_eof()
+        else:
+            reader.set_exception(exc)
+        self._lost = True
+        self._task = None
+        closed = [] if self._closed is None else [self._closed]
+        for waiter in [*self._drain_waiters, *closed]:
+            _settle(waiter, exc)
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        for waiter in self._drain_waiters:
+            _settle(waiter, None)
+
+    # --- called by asyncio.StreamWriter ---
+
+    async def _drain_helper(self) -> None:
+        exc = self._reader.exception()
+        if exc is not None:
+            raise exc
+        if self._lost:
+            raise ConnectionResetError("Connection lost")
+        if not self._writing_paused:
+            return
+        waiter = self._reader._loop.create_future()
+        self._drain_waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            self._drain_waiters.remove(waiter)
+
+    def _get_close_waiter(self, writer: StreamWriter) -> "asyncio.Future[None]":
+        if self._closed is None:
+            self._closed = self._reader._loop.create_future()
+            if self._lost:
+                _settle(self._closed, self._reader.exception())
+        return self._closed
+
+    def _replace_transport(self, transport: asyncio.BaseTransport) -> None:
+        self._over_ssl = transport.get_extra_info("sslcontext") is not None
+        self._reader.set_transport(transport)
+
+    def _replace_writer(self, writer: StreamWriter) -> None:
+        """What 3.11 calls instead."""
+        self._replace_transport(writer.transport)
+
+
+def _settle(waiter: "asyncio.Future[None]", exc: BaseException | None) -> None:
+    if waiter.done():
+        return
+    if exc is None:
+        waiter.set_result(None)
+    else:
+        waiter.set_exception(exc)
+        waiter.exception()  # seen: who waits gets it, and if nobody does any more, nobody need be told
+
+
+def _handled(transport: asyncio.BaseTransport, task: "asyncio.Task[None]") -> None:
+    """The task that serves a client has ended."""
+    if task.cancelled():
+        transport.close()
+    elif (exc := task.exception()) is not None:
+        task.get_loop().call_exception_handler(
+            {"message": "Unhandled exception in client_connected_cb", "exception": exc, "transport": transport}
+        )
+        transport.close()
+
+
+# --- the functions, which are asyncio's but for buffers= ---
+
+
+async def open_connection(
+    host: str | None = None,
+    port: int | str | None = None,
+    *,
+    limit: int = LIMIT,
+    buffers: BufferPool | None = None,
+    **kwds: Any,
+) -> tuple[StreamReader, StreamWriter]:
+    """Connect to a server; a reader and a writer. As `asyncio.open_connection`, with the same further arguments.
+
+    `buffers` is what to receive into; without it, one pool that all such streams share.
+    """
+    loop: Any = asyncio.get_running_loop()
+    protocol = _protocol(limit, buffers)
+    transport, _ = await loop.create_connection(lambda: protocol, host, port, **kwds)
+    return _streams(protocol, transport)
+
+
+async def start_server(
+    client_connected_cb: ClientConnected,
+    host: str | Sequence[str] | None = None,
+    port: int | str | None = None,
+    *,
+    limit: int = LIMIT,
+    buffers: BufferPool | None = None,
+    **kwds: Any,
+) -> asyncio.Server:
+    """Call back with a reader and a writer for each client. As `asyncio.start_server`, with the same further arguments.
+
+    `buffers` is what to receive into; without it, one pool that all such streams share.
+    """
+    loop: Any = asyncio.get_running_loop()
+    server: asyncio.Server = await loop.create_server(
+        lambda: _protocol(limit, buffers, client_connected_cb), host, port, **kwds
+    )
+    return server
+
+
+if hasattr(socket, "AF_UNIX"):
+
+    async def open_unix_connection(
+        path: Any = None, *, limit: int = LIMIT, buffers: BufferPool | None = None, **kwds: Any
+    ) -> tuple[StreamReader, StreamWriter]:
+        """`open_connection` over a Unix socket, as `asyncio.open_unix_connection`."""
+        loop = asyncio.get_running_loop()
+        protocol = _protocol(limit, buffers)
+        transport, _ = await loop.create_unix_connection(lambda: protocol, path, **kwds)
+        return _streams(protocol, transport)
+
+    async def start_unix_server(
+        client_connected_cb: ClientConnected,
+        path: Any = None,
+        *,
+        limit: int = LIMIT,
+        buffers: BufferPool | None = None,
+        **kwds: Any,
+    ) -> asyncio.Server:
+        """`start_server` over a Unix socket, as `asyncio.start_unix_server`."""
+        loop = asyncio.get_running_loop()
+        return await loop.create_unix_server(lambda: _protocol(limit, buffers, client_connected_cb), path, **kwds)
+
+
+def _protocol(limit: int, buffers: BufferPool | None, client_connected_cb: ClientConnected | None = None) -> _Protocol:
+    reader = StreamReader(_default if buffers is None else buffers, limit=limit)
+    return _Protocol(reader, client_connected_cb)
+
+
+def _streams(protocol: _Protocol, transport: asyncio.BaseTransport) -> tuple[StreamReader, StreamWriter]:
+    reader = protocol._reader
+    return reader, StreamWriter(transport, protocol, None, reader._loop)  # type: ignore[arg-type]

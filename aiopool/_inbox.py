@@ -6,16 +6,14 @@ taken are views of that chunk. When somebody waits for more bytes in one piece t
 hold them all: the kernel writes the rest of a big message straight into what will be taken. Small messages come many to
 a chunk.
 
-A chunk belongs to the stream only from the moment when something was received into it until all of that was taken. What
-is merely offered to a transport is held weakly: the transport keeps it while it tries to receive, and when nothing came
-it is free again. So an idle connection holds no buffer.
+A chunk belongs to the stream from the moment when a transport asks for it until all that was received into it was
+taken. So an idle connection holds no buffer. One exception needs care: over TLS a transport asks, and then finds that
+there is nothing to decrypt yet.
 
 A view keeps its whole chunk from being used again. A small one would pin many times its size for as long as somebody
 keeps it, in a queue or a cache, and to copy a few kilobytes costs less than to receive them. So what is smaller than a
 sixteenth of its chunk is copied out of it: what one keeps takes at most sixteen times its size.
 """
-
-from weakref import ref
 
 from .buffers import KIB, BufferPool
 
@@ -42,6 +40,7 @@ class Inbox:
         "_buffers",
         "_chunk",
         "_end",
+        "_may_be_in_vain",
         "_needed",
         "_next",
         "_next_end",
@@ -57,9 +56,11 @@ class Inbox:
         self._end = 0
         self._next: memoryview | None = None
         self._next_end = 0
-        # An empty chunk that a transport may be receiving into.
-        self._offered: ref[memoryview] | None = None
+        # What a transport asked for when there was no chunk. Held here, for not every transport does.
+        self._offered: memoryview | None = None
         self._receive = FIRST
+        # Whether a transport may ask for a chunk and then receive nothing.
+        self._may_be_in_vain = False
         # How many bytes somebody waits for, in one piece.
         self._needed = 0
 
@@ -72,8 +73,9 @@ class Inbox:
         """Where the next bytes are to be written. To be held by the caller until `buffer_updated`."""
         chunk = self._chunk
         if chunk is None:
-            chunk = self._acquire(self._needed)
-            self._offered = ref(chunk)
+            self._offered = chunk = self._acquire(self._needed)
+            if self._may_be_in_vain:
+                self._withdraw_soon()
             return chunk
         if self._next is not None:
             if self._next_end < len(self._next):
@@ -94,8 +96,8 @@ class Inbox:
             return
         chunk = self._chunk
         if chunk is None:
-            assert self._offered is not None
-            chunk = self._chunk = self._offered()
+            chunk = self._chunk = self._offered
+            self._offered = None
             assert chunk is not None
         self._end += nbytes
         if self._end == len(chunk) and self._needed < BIG:
@@ -136,6 +138,10 @@ class Inbox:
         self._chunk, self._start, self._end = gathered, 0, unread
         self._next, self._next_end = None, 0
         return gathered
+
+    def _withdraw_soon(self) -> None:
+        """Let go of `_offered` when the transport has done with it."""
+        raise NotImplementedError
 
     # --- taking ---
 

@@ -239,6 +239,7 @@ class StreamReader(Inbox):
     def set_transport(self, transport: asyncio.BaseTransport) -> None:
         """What is to pause when nobody reads."""
         self._transport = transport
+        self._may_be_in_vain = transport.get_extra_info("sslcontext") is not None
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes were received."""
@@ -256,6 +257,7 @@ class StreamReader(Inbox):
     def feed_eof(self) -> None:
         """There will be no more."""
         self._eof = True
+        self._offered = None
         self._wake()
 
     def exception(self) -> BaseException | None:
@@ -264,12 +266,20 @@ class StreamReader(Inbox):
 
     def set_exception(self, exc: BaseException) -> None:
         """Raised by every read from now on; what was not read yet is gone, as with asyncio's reader."""
+        self._offered = None
         if len(self):
             self._gather(0)
             self._skip(len(self))
         self._exception = exc
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(exc)
+
+    def _withdraw_soon(self) -> None:
+        # Until the loop comes to this, a transport has called buffer_updated, or has received nothing.
+        self._loop.call_soon(self._withdraw)
+
+    def _withdraw(self) -> None:
+        self._offered = None
 
     def _pause(self) -> None:
         if self._transport is None:

@@ -1,0 +1,221 @@
+"""Frames over loopback: asyncio's `StreamReader`, aiopool's, and a blocking socket, in processor time for each frame.
+
+Another process sends length-prefixed frames as fast as they are taken. Each reader reads the header, then the body, and
+drops both. The blocking socket has `recv_into` write each body into the same `bytearray`: no reader that runs in Python
+can be expected to be faster than that. TLS has a table of its own; there, both readers pay for the same decryption.
+
+Processor time is that of the reading process, user and system. A slow reader lets frames pile up, and then gets more of
+them in one receive; MB/s tells which one that was.
+
+What would make the figures misleading: loopback has no packets to lose and the highest bandwidth there is, so each
+receive brings much; the sender runs on another core, if there is one; the body is never looked at, so that it may leave
+the processor's caches before anyone would have read it.
+"""
+
+import asyncio
+import random
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from operator import truediv
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter, process_time
+from typing import Any, NamedTuple
+
+import trustme
+import uvloop
+from _frames import HEADER, REQUEST
+from _report import arguments, headline, plain_table, show, write_json
+from _timing import Spread, no_collections
+from rich.table import Table
+
+from aiopool import streams
+
+KIB = 1024
+MIB = 1024 * KIB
+SIZES = [64, KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 16 * MIB]
+VOLUME = 64 * MIB
+MOST_FRAMES = 20_000
+
+
+class Sample(NamedTuple):
+    """Seconds for one frame."""
+
+    cpu: float
+    wall: float
+
+
+class Sender(NamedTuple):
+    """Where frames come from."""
+
+    address: Any
+    #: for clients, if it speaks TLS
+    tls: ssl.SSLContext | None
+
+
+Receive = Callable[[Sender, int, int], Sample]
+
+
+async def read_frames(reader: Any, count: int) -> None:
+    for _ in range(count):
+        length = int.from_bytes(await reader.readexactly(HEADER.size), "big")
+        await reader.readexactly(length)
+
+
+def streaming(
+    open_connection: Callable[..., Awaitable[Any]], run: Callable[[Coroutine[Any, Any, Sample]], Sample]
+) -> Receive:
+    async def receive(sender: Sender, size: int, count: int) -> Sample:
+        reader, writer = await open_connection(
+            *sender.address, ssl=sender.tls, server_hostname=None if sender.tls is None else "localhost"
+        )
+        warm = warm_up(count)
+        writer.write(REQUEST.pack(size, warm + count))
+        await read_frames(reader, warm)
+        cpu, wall = process_time(), perf_counter()
+        await read_frames(reader, count)
+        sample = Sample((process_time() - cpu) / count, (perf_counter() - wall) / count)
+        writer.close()
+        return sample
+
+    return lambda sender, size, count: run(receive(sender, size, count))
+
+
+def blocking(sender: Sender, size: int, count: int) -> Sample:
+    header, body = bytearray(HEADER.size), bytearray(size)
+    warm = warm_up(count)
+    with socket.create_connection(sender.address) as connection:
+        connection.sendall(REQUEST.pack(size, warm + count))
+        read_blocking(connection, header, body, warm)
+        cpu, wall = process_time(), perf_counter()
+        read_blocking(connection, header, body, count)
+        return Sample((process_time() - cpu) / count, (perf_counter() - wall) / count)
+
+
+def read_blocking(connection: socket.socket, header: bytearray, body: bytearray, count: int) -> None:
+    for _ in range(count):
+        for target in (memoryview(header), memoryview(body)):
+            while target:
+                target = target[connection.recv_into(target) :]
+
+
+def warm_up(count: int) -> int:
+    return max(1, count // 10)
+
+
+LOOPS: dict[str, Any] = {"asyncio": asyncio.run, "uvloop": uvloop.run}
+STREAMS = {
+    f"{loop} {name}": streaming(open_connection, run)
+    for loop, run in LOOPS.items()
+    for name, open_connection in (("StreamReader", asyncio.open_connection), ("aiopool", streams.open_connection))
+}
+READERS: dict[str, Receive] = {"blocking": blocking, **STREAMS}
+
+
+@contextmanager
+def sender(*certificate: str) -> Iterator[Any]:
+    """The address of a process that sends frames; over TLS if there is a certificate file."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.set_inheritable(True)
+        command = [sys.executable, str(Path(__file__).with_name("_frames.py")), str(listener.fileno()), *certificate]
+        with subprocess.Popen(command, pass_fds=[listener.fileno()]) as process:
+            try:
+                yield listener.getsockname()
+            finally:
+                process.kill()
+
+
+@contextmanager
+def tls_sender() -> Iterator[Sender]:
+    """The same over TLS, with a certificate that lives as long."""
+    authority = trustme.CA()
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    with TemporaryDirectory() as directory:
+        file = Path(directory, "certificate.pem")
+        authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(file)
+        with sender(str(file)) as address:
+            yield Sender(address, trust)
+
+
+Found = dict[int, dict[str, list[Sample]]]
+
+
+def measure(source: Sender, readers: dict[str, Receive], rounds: int) -> Found:
+    """Each reader once a round for each size, in shuffled order."""
+    found: Found = {size: {name: [] for name in readers} for size in SIZES}
+    for size, samples in found.items():
+        count = min(MOST_FRAMES, VOLUME // size)
+        names = list(readers)
+        for _ in range(rounds):
+            random.shuffle(names)
+            for name in names:
+                samples[name].append(readers[name](source, size, count))
+    return found
+
+
+def ratio(samples: dict[str, list[Sample]], name: str, base: str) -> Spread:
+    """How many times the processor time of `base` it took."""
+    return Spread.of(map(truediv, cpu(samples[name]), cpu(samples[base])))
+
+
+def cpu(samples: list[Sample]) -> list[float]:
+    return [sample.cpu for sample in samples]
+
+
+def table(title: str, found: Found, bases: list[str]) -> Table:
+    shown = plain_table(title, "frame", "reader", "CPU, µs", "MB/s", *(f"CPU / {base}" for base in bases))
+    for size, samples in found.items():
+        shown.add_section()
+        for name, each in samples.items():
+            loop = name.partition(" ")[0]
+            others = [f"{loop} {base}" if base == "StreamReader" else base for base in bases]
+            shown.add_row(
+                human(size),
+                name,
+                f"{Spread.of(cpu(each)).median * 1e6:,.1f}",
+                f"{size / Spread.of(sample.wall for sample in each).median / 1e6:,.0f}",
+                *(spread(ratio(samples, name, other)) if other in samples else "" for other in others),
+            )
+    return shown
+
+
+def spread(values: Spread) -> str:
+    return f"{values.median:.2f} ({values.low:.2f}–{values.high:.2f})"  # noqa: RUF001
+
+
+def human(size: int) -> str:
+    for unit, name in ((MIB, "MiB"), (KIB, "KiB")):
+        if size >= unit:
+            return f"{size // unit} {name}"
+    return f"{size} B"
+
+
+def main() -> None:
+    options = arguments(__doc__, rounds=11, quick=3)
+    with no_collections():
+        with sender() as address:
+            plain = measure(Sender(address, None), READERS, options.rounds)
+        with tls_sender() as source:
+            tls = measure(source, STREAMS, options.rounds)
+    show(
+        headline(),
+        table("Length-prefixed frames over TCP", plain, ["StreamReader", "blocking"]),
+        table("The same over TLS", tls, ["StreamReader"]),
+    )
+    write_json(options.json, {"rounds": options.rounds, "tcp": figures(plain), "tls": figures(tls)})
+
+
+def figures(found: Found) -> dict[str, Any]:
+    return {
+        str(size): {name: [sample._asdict() for sample in each] for name, each in samples.items()}
+        for size, samples in found.items()
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,7 @@ from types import ModuleType
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-NAMES = ["multi_loop_service", "request_buffers", "test_fixtures"]
+NAMES = ["multi_loop_service", "numpy_zstd", "proxy", "request_buffers", "test_fixtures"]
 
 
 def test_every_example_is_tested():
@@ -325,3 +325,37 @@ def test_fixtures_as_a_program(run):
 def test_fixtures_one_test_alone_by_pytest(run):
     output = run("-m", "pytest", EXAMPLES / "test_fixtures.py", "-k", "sells_out")
     assert re.search(r"= 1 passed, 11 deselected", output)
+
+
+# --- proxy ---
+
+
+def test_proxy_as_a_program(run):
+    output = run("-W", "ignore:Buffers are not used again", EXAMPLES / "proxy.py")
+    found = only_match(
+        r"files: 10 on (?P<loop>\S+), each with the right bytes\n"
+        r"bytes: (?P<bytes>[\d,]+), in (?P<served>[\d,]+) buffers, (?P<made>[\d,]+) of them new\n"
+        r"in use now: 0 bytes; idle: (?P<idle>[\d,]+)\n",
+        output,
+    )
+    assert 0 < number(found["made"]) <= number(found["served"])
+    assert number(found["bytes"]) > 0
+
+
+# --- numpy_zstd ---
+
+
+def test_numpy_zstd_as_a_program(run):
+    output = run("-W", "ignore:Buffers are not used again", EXAMPLES / "numpy_zstd.py")
+    found = only_match(
+        r"arrays: 100 on (?P<loop>\S+), each with the right sum\n"
+        r"buffers: (?P<served>[\d,]+), (?P<made>[\d,]+) of them new\n"
+        r"decompressors: (?P<decompressors>\d+), for 100 messages\n",
+        output,
+    )
+    assert 0 < number(found["made"]) <= number(found["served"])
+    assert int(found["decompressors"]) <= 4
+
+
+def number(text: str) -> int:
+    return int(text.replace(",", ""))

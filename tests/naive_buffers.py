@@ -1,0 +1,36 @@
+"""Buffer pools as one writes them first, for tests that must see them corrupt data."""
+
+
+class PutByHand:
+    """Who acquired gives back. Whether anybody else can still see the buffer, nobody asks."""
+
+    def __init__(self):
+        self.idle = []
+
+    def acquire(self, n):
+        """A view of `n` bytes, of the buffer given back last if there is one."""
+        return memoryview(self.idle.pop() if self.idle else bytearray(1 << 23))[:n]
+
+    def give_back(self, view):
+        """The view's buffer is free, says the caller."""
+        self.idle.append(view.obj)
+
+
+class PutByFinalizer:
+    """The buffer itself gives back, in its finalizer."""
+
+    def __init__(self):
+        self.idle = []
+
+    def acquire(self, n):
+        """A view of `n` bytes, of the buffer given back last if there is one."""
+        return memoryview(self.idle.pop() if self.idle else _Finalized(self.idle))[:n]
+
+
+class _Finalized(bytearray):
+    def __init__(self, idle):
+        super().__init__(1 << 16)
+        self.idle = idle
+
+    def __del__(self):
+        self.idle.append(self)

@@ -33,7 +33,6 @@ from typing import Any, Protocol
 from ._implementation import native
 from ._loops import LiveLoop
 from ._processor import Processor, current_processor, processors
-from ._shard import Shard
 
 SLICE = 0.001
 """The longest that a loop is kept from its other callbacks, in seconds."""
@@ -42,7 +41,7 @@ SLICE = 0.001
 class Collectable(Protocol):
     """What the collector asks of a pool."""
 
-    def rotate(self) -> Iterable[Shard]:
+    def rotate(self) -> Iterable["Doomed"]:
         """Make primary the victim; the old victim's shards."""
         ...
 
@@ -54,12 +53,22 @@ class Collectable(Protocol):
         """In the child of a fork."""
 
 
+class Doomed(Protocol):
+    """What the collector asks of a shard that no pool knows any more, or of what stands for it."""
+
+    def drop_newest(self) -> bool:
+        """Let go of one object; `False`: there is none left that the caller should drop."""
+        ...
+
+
 # The registry. Weak, so that a pool that nobody references goes with all it holds; a dict, for its order.
 _pools: dict["weakref.ref[Any]", None] = {}
 
 
-def register(pool: Collectable) -> None:
-    """From now on cleanup cycles reach `pool`, until nobody references it."""
+def register(pool: Collectable, *, instead_of: Collectable | None = None) -> None:
+    """From now on cleanup cycles reach `pool`, until nobody references it. It may speak for another pool inside it."""
+    if instead_of is not None:
+        _pools.pop(weakref.ref(instead_of), None)
     # The callback is one C call: it can run in the middle of anything.
     _pools[weakref.ref(pool, _pools.__delitem__)] = None
 
@@ -216,7 +225,7 @@ def cycle(due: list[Any]) -> None:
     drop()
 
 
-def discard(shards: Iterable[Shard]) -> None:
+def discard(shards: Iterable[Doomed]) -> None:
     """Have `shards`, which no pool knows any more, dropped."""
     _doomed.extend(shards)
     drop()
@@ -224,7 +233,7 @@ def discard(shards: Iterable[Shard]) -> None:
 
 # --- dropping ---
 
-_doomed: deque[Shard] = deque()
+_doomed: deque[Doomed] = deque()
 
 # Held by whoever works off the queue: a thread at it, or a slice that waits on a loop for its turn.
 _dropping = Lock()

@@ -33,7 +33,7 @@ class Resident(Protocol):
 class Home:
     """One loop, from the first use of a loop-bound pool on it to its end."""
 
-    __slots__ = ("_id", "_residents", "closers", "ended", "guard", "loop")
+    __slots__ = ("_id", "_residents", "closers", "ended", "guard", "loop", "tie")
 
     # On the class, because the last loops end after this module's globals were cleared.
     _all: ClassVar[dict[int, "Home"]] = {}
@@ -47,6 +47,8 @@ class Home:
         # For `AsyncPool`, which can close objects shortly before a loop ends: whom to ask, and who asks.
         self.closers: dict[weakref.ref[Any], None] = {}
         self.guard: object = None
+        # The home ends when nobody holds its tie any more.
+        self.tie: weakref.ref[_Tie] | None = None
 
     def house(self, pool: Resident) -> None:
         """From now on `pool` keeps something here, and is told when the loop ends."""
@@ -68,7 +70,7 @@ class Home:
 class _Tie:
     """Held by a loop until that ends."""
 
-    __slots__ = ("_home",)
+    __slots__ = ("__weakref__", "_home")
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -91,8 +93,10 @@ def current_home() -> Home | None:
     # One atomic step: a finalizer that gets here too must not find another home than we do.
     home = Home._all.setdefault(id(running), new)
     if home is new:
-        # A loop that is ending already lets go of it at once.
-        home.loop.hold(_Tie(home))
+        tie = _Tie(home)
+        home.tie = weakref.ref(tie)
+        # A loop that is ending already does not take it, and so ends the home at once.
+        home.loop.hold(tie)
     return home
 
 

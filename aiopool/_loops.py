@@ -26,6 +26,11 @@ A_DAY = 86_400.0
 class LiveLoop(Protocol):
     """A loop that was running when it was looked at."""
 
+    @property
+    def ends_async_generators_last(self) -> bool:
+        """Whether the loop shuts down its async generators when it has let go of what it holds, or before."""
+        ...
+
     def is_loop(self, running: object) -> bool:
         """Whether this stands for `running`, as `running_loop` gave it."""
         ...
@@ -47,6 +52,8 @@ class AsyncioLoop:
     """A loop with asyncio's interface: asyncio's own, uvloop's, winloop's."""
 
     __slots__ = ("_loop",)
+
+    ends_async_generators_last = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
@@ -80,6 +87,8 @@ class TrioLoop:
     """One run of trio, held by its token."""
 
     __slots__ = ("_token",)
+
+    ends_async_generators_last = True
 
     def __init__(self, token: Any) -> None:
         self._token = weakref.ref(token)

@@ -166,7 +166,7 @@ class AsyncPool(Generic[T]):
             await self._put(obj)
 
     async def _put(self, obj: T) -> None:
-        if not self._idle.admits(obj):
+        if self._loop_bound and not self._idle.admits(obj):
             # No loop is left on which it could be closed.
             self._idle._abandon()
             return
@@ -189,7 +189,7 @@ class AsyncPool(Generic[T]):
             return
         if self._loop_bound and self._close is not None:
             _close_in_time(self)
-        if not self._idle._offer(obj):
+        if not self._idle.offer(obj):
             await self._close_one(obj)
         elif self._closed:
             await self._close_idle()  # as in put
@@ -378,6 +378,13 @@ class _Idle(Pool[T]):
         """Raises where a put of `obj` is an error. `False`: its loop has ended."""
         return self._admits(obj, *self._pin())
 
+    def offer(self, obj: T) -> bool:
+        """Keep `obj`. `False`: it is one too many."""
+        if not self._keeps_all:
+            return self._offer(obj)
+        self.put(obj)
+        return True
+
     def adopt(self, obj: T) -> None:
         """Count `obj`, which was made outside and is lent from now on."""
         key, shard = self._pin()
@@ -432,7 +439,9 @@ def _close_in_time(pool: AsyncPool[Any]) -> None:
         return
     home.closers[weakref.ref(pool, home.closers.__delitem__)] = None
     if home.guard is None:
-        home.guard = guard = _guard(home)
+        # Where the loop would end the home first, the guard keeps it until it is done.
+        tie = home.tie() if home.tie is not None and home.loop.ends_async_generators_last else None
+        home.guard = guard = _guard(home, tie)
         # To its yield; there it stays until the loop shuts its async generators down, and throws it out of there.
         try:
             guard.asend(None).send(None)
@@ -440,7 +449,7 @@ def _close_in_time(pool: AsyncPool[Any]) -> None:
             pass
 
 
-async def _guard(home: Home) -> AsyncGenerator[None, None]:
+async def _guard(home: Home, tie: object) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:

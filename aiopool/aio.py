@@ -289,8 +289,7 @@ class AsyncPool(Generic[T]):
                 raise
             except BaseException as error:
                 errors.append(error)
-        if errors:
-            _raise_all(errors)
+        _raise(errors)
         return count
 
     # --- for the collector ---
@@ -416,17 +415,22 @@ def _take_from(shard: Shard) -> Any:
     return None
 
 
-def _raise_all(errors: list[BaseException]) -> NoReturn:
-    """Raise what is in `errors`, so that a cancellation is still seen as one."""
-    if len(errors) == 1:
-        raise errors[0]
+def _raise(errors: list[BaseException]) -> None:
+    """Raise what is in `errors`, if anything, so that a cancellation is still seen as one."""
     plain = [error for error in errors if isinstance(error, Exception)]
-    group = ExceptionGroup("closing idle objects failed", plain) if plain else None
-    for error in errors:
-        if not isinstance(error, Exception):
-            raise error from group
-    assert group is not None
-    raise group
+    others = [error for error in errors if not isinstance(error, Exception)]
+    # Else the frames that hold the list, and all they hold, would wait for the garbage collector.
+    errors.clear()
+    if len(plain) > 1:
+        plain = [ExceptionGroup("closing idle objects failed", plain)]
+    try:
+        if others:
+            raise others[0] from (plain[0] if plain else others[0].__cause__)
+        if plain:
+            raise plain[0]
+    finally:
+        plain.clear()
+        others.clear()
 
 
 # --- closing in time what is bound to a loop ---
@@ -461,5 +465,4 @@ async def _guard(home: Home, tie: object) -> AsyncGenerator[None, None]:
                     await pool._close_idle()
                 except BaseException as error:
                     errors.append(error)
-        if errors:
-            _raise_all(errors)
+        _raise(errors)

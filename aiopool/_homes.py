@@ -13,6 +13,7 @@ The trade-off: a loop-bound pool is always on the slow path, and each loop that 
 """
 
 import weakref
+from collections.abc import AsyncGenerator
 from functools import partial
 from time import perf_counter
 from typing import Any, ClassVar, Protocol
@@ -33,7 +34,7 @@ class Resident(Protocol):
 class Home:
     """One loop, from the first use of a loop-bound pool on it to its end."""
 
-    __slots__ = ("_id", "_residents", "closers", "ended", "guard", "loop", "tie")
+    __slots__ = ("_id", "_residents", "closers", "closing", "ended", "guard", "loop", "tie")
 
     # On the class, because the last loops end after this module's globals were cleared.
     _all: ClassVar[dict[int, "Home"]] = {}
@@ -44,9 +45,10 @@ class Home:
         self._residents: dict[weakref.ref[Any], None] = {}
         self.loop = live_loop(running)
         self.ended = False
-        # For `AsyncPool`, which can close objects shortly before a loop ends: whom to ask, and who asks.
+        # For `AsyncPool`, which closes objects shortly before a loop ends: whom to ask, who asks, and whether it did.
         self.closers: dict[weakref.ref[Any], None] = {}
-        self.guard: object = None
+        self.guard: AsyncGenerator[None, None] | None = None
+        self.closing = False
         # The home ends when nobody holds its tie any more.
         self.tie: weakref.ref[_Tie] | None = None
 

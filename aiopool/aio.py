@@ -136,6 +136,7 @@ class AsyncPool(Generic[T]):
             obj = await obj
         # From here to our caller nothing awaits any more.
         self._idle.adopt(obj)
+        self._is_closed_in_time()
         made: T = obj
         return made
 
@@ -184,15 +185,16 @@ class AsyncPool(Generic[T]):
         await self._keep(obj)
 
     async def _keep(self, obj: T) -> None:
-        if self._closed:
+        if self._closed or not self._is_closed_in_time():
             await self._discard(obj)
-            return
-        if self._loop_bound and self._close is not None:
-            _close_in_time(self)
-        if not self._idle.offer(obj):
+        elif not self._idle.offer(obj):
             await self._close_one(obj)
         elif self._closed:
             await self._close_idle()  # as in put
+
+    def _is_closed_in_time(self) -> bool:
+        """`False`: what is idle now for a loop that ends would be dropped, for it is past the moment to close it."""
+        return not self._loop_bound or self._close is None or _watch_the_end(self)
 
     async def _discard(self, obj: T, error: BaseException | None = None) -> None:
         """`obj` was lent, and is not to be kept, because of `error`."""
@@ -436,27 +438,29 @@ def _raise(errors: list[BaseException]) -> None:
 # --- closing in time what is bound to a loop ---
 
 
-def _close_in_time(pool: AsyncPool[Any]) -> None:
-    """See to it that what `pool` keeps for the running loop is closed while that can still be awaited."""
+def _watch_the_end(pool: AsyncPool[Any]) -> bool:
+    """See to it that what `pool` keeps for the running loop is closed while that can be awaited. `False`: too late."""
     home = current_home()
     if home is None or home.ended:
-        return
-    home.closers[weakref.ref(pool, home.closers.__delitem__)] = None
+        return False
     if home.guard is None:
         # Where the loop would end the home first, the guard keeps it until it is done.
         tie = home.tie() if home.tie is not None and home.loop.ends_async_generators_last else None
-        home.guard = guard = _guard(home, tie)
+        home.guard = _guard(home, tie)
         # To its yield; there it stays until the loop shuts its async generators down, and throws it out of there.
         try:
-            guard.asend(None).send(None)
+            home.guard.asend(None).send(None)
         except StopIteration:
             pass
+    home.closers[weakref.ref(pool, home.closers.__delitem__)] = None
+    return not home.closing
 
 
 async def _guard(home: Home, tie: object) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
+        home.closing = True
         errors: list[BaseException] = []
         for ref in list(home.closers):
             pool = ref()

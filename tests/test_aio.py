@@ -681,9 +681,10 @@ def test_what_is_in_the_making_when_the_pool_is_closed_is_closed_when_it_comes_b
     check_the_books(pool, ledger, [])
 
 
-def test_a_put_that_another_threads_aclose_overtakes_is_closed_all_the_same(aiopool):
+@pytest.mark.parametrize("reset", [None, lambda thing: None])
+def test_a_put_that_another_threads_aclose_overtakes_is_closed_all_the_same(aiopool, reset):
     closed = []
-    pool = aiopool.AsyncPool(Thing, close=closed.append)
+    pool = aiopool.AsyncPool(Thing, close=closed.append, reset=reset)
     thing = result_of(pool.get())
     inner = pool._idle
 
@@ -694,6 +695,10 @@ def test_a_put_that_another_threads_aclose_overtakes_is_closed_all_the_same(aiop
         def put(self, obj):
             result_of(pool.aclose())  # after put looked whether the pool is closed, and before the object is idle
             inner.put(obj)
+
+        def offer(self, obj):
+            self.put(obj)
+            return True
 
     pool._idle = Overtaken()
     result_of(pool.put(thing))

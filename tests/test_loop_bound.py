@@ -54,6 +54,10 @@ async def put(pool, *things):
         pool.put(thing)
 
 
+async def fill_plain(pool, n):
+    pool.fill(n)
+
+
 async def use(pool):
     """Get two objects and put them back; weak references to them."""
     things = [pool.get(), pool.get()]
@@ -233,6 +237,24 @@ def test_what_cycles_drop_dies_on_its_own_loop(aiopool, bound):
         assert (set(died_on) == {home.thread.ident}) == bound
 
 
+def test_the_private_object_dies_there_whoever_still_looks_at_the_shard(aiopool):
+    died_on, dead = [], threading.Event()
+
+    class Mortal:
+        def __del__(self):
+            died_on.append(threading.get_ident())
+            dead.set()
+
+    pool = aiopool.Pool(Mortal, loop_bound=True)
+    with loop_thread() as home:
+        home.call(pool.fill, 1)
+        (departure,) = pool._doomed(pool._primary)
+        pool._primary = {}
+        assert not departure.drop_newest()
+        assert dead.wait(PATIENCE)
+        assert (died_on, len(departure)) == ([home.thread.ident], 0)
+
+
 def test_what_clear_drops_dies_on_its_own_loop(aiopool):
     died_on, dead = [], threading.Event()
 
@@ -258,6 +280,10 @@ def test_a_loop_that_does_not_run_drops_nothing_itself(aiopool):
         aiopool.cleanup()
         aiopool.cleanup()
         assert [ref() for ref in refs] == [None] * 2
+        # One at a time, so that whoever drops them can do it in slices.
+        loop.run_until_complete(fill_plain(pool, 4))
+        (departure,) = pool._doomed(pool._primary)
+        assert [departure.drop_newest() for _ in range(4)] == [True] * 3 + [False]
 
 
 def test_a_big_victim_is_dropped_in_slices_on_its_own_loop(aiopool, monkeypatch):
@@ -382,18 +408,32 @@ def test_pools_and_loops_that_come_and_go_leave_nothing(aiopool, run):
     assert (kept._primary, kept._victim, kept._origins._entries) == ({}, {}, {})
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("make", [Thing, Slotted])
+async def test_the_pool_remembers_only_what_is_lent(aiopool, make):
+    pool = aiopool.Pool(make, loop_bound=True)
+    thing = pool.get()
+    assert len(pool._origins._entries) == 1
+    pool.put(thing)
+    assert len(pool._origins._entries) == 0
+    dies_lent = pool.get()
+    assert dies_lent is thing
+    del thing, dies_lent
+    assert len(pool._origins._entries) == (0 if make is Thing else 1)
+
+
 # --- off its loop ---
 
 
 def test_off_loop_a_loop_bound_pool_says_what_to_do(aiopool):
-    pool = aiopool.Pool(Thing, loop_bound=True, name="locks")
+    made = []
+    pool = aiopool.Pool(lambda: made.append(Thing()) or made[-1], loop_bound=True, name="locks")
     for use in (pool.get, lambda: pool.put(Thing()), lambda: pool.fill(1), lambda: pool.borrow().__enter__()):
         with pytest.raises(
             RuntimeError, match=r"'locks'.* no loop runs on this thread: get and put .* on a running loop"
         ):
             use()
-    assert pool.stats().processors == ()
-    assert pool.clear() == 0
+    assert (made, pool.stats().processors, pool.clear()) == ([], (), 0)
 
 
 def test_what_belongs_to_a_live_loop_cannot_be_put_elsewhere(aiopool):
@@ -609,6 +649,29 @@ def test_what_an_async_pool_keeps_for_a_loop_is_closed_at_its_end(aiopool, run, 
     assert len(done) == (4 if bound and anyio_backend[0] == "asyncio" else 0)
     assert [pool.stats().idle for pool in pools] == ([0, 0] if bound else [2, 2])
     assert (aiopool._homes.Home._all == {}) or not bound
+
+
+def test_what_is_put_after_that_is_closed_at_once(aiopool):
+    begun, done, generators = [], [], []
+    pool = async_pool(aiopool, begun, done, loop_bound=True)
+
+    async def hold():
+        thing = await pool.get()
+        try:
+            yield
+        finally:
+            # Meanwhile the loop shuts down its other async generators.
+            for _ in range(5):
+                await asyncio.sleep(0)
+            await pool.put(thing)
+
+    async def main():
+        generators.append(hold())
+        await anext(generators[0])
+
+    asyncio.run(main())
+    assert len(done) == len(begun) == 1
+    assert pool.stats().idle == 0
 
 
 def test_a_loop_that_is_only_closed_closes_nothing(aiopool):

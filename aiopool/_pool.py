@@ -186,19 +186,9 @@ class Pool(Base, Generic[T]):
         return slow
 
     def _get_slow(self) -> Any:
-        key, shard = self._pin()
-        obj = self._take(key, shard)
-        if obj is None:
-            shard.tally.missed += 1
-            if self._new is None:
-                return None
-            obj = self._new()
-            shard.tally.made += 1
         if self._origins is not None:
-            self._origins.lend(obj, key)
-        return obj
-
-    def _take(self, key: Any, shard: Shard) -> Any:
+            return self._get_at_home(self._origins)
+        id, shard = self._pin()
         tally = shard.tally
         # From here on a cleanup cycle may make our shard the victim's. It stays ours, and what is in it is found now
         # or looked at twice; it cannot be found by two, for each take is atomic.
@@ -210,28 +200,31 @@ class Pool(Base, Generic[T]):
         if obj is not None:
             tally.shared += 1
             return obj
-        if self._origins is None:
-            obj = _steal(self._primary, key)
-            if obj is not None:
-                tally.stolen += 1
-                return obj
-        obj = self._take_victim(key)
+        obj = _steal(self._primary, id)
+        if obj is not None:
+            tally.stolen += 1
+            return obj
+        obj = self._take_victim(id)
         if obj is not None:
             tally.victim += 1
+            return obj
+        tally.missed += 1
+        if self._new is None:
+            return None
+        obj = self._new()
+        tally.made += 1
         return obj
 
-    def _take_victim(self, key: Any) -> Any:
+    def _take_victim(self, id: int) -> Any:
         """What the last cleanup cycle set aside: own private first, then everyone's shared."""
         victim = self._victim
-        own = victim.get(key)
+        own = victim.get(id)
         if own is not None:
             # Still touched by its owner only: whoever drops it later leaves the private slot alone.
             obj = own.take_private()
             if obj is not None:
                 return obj
-        if self._origins is not None:
-            return None if own is None else own.take_newest()
-        return _steal(victim, key)
+        return _steal(victim, id)
 
     # --- put ---
 
@@ -267,75 +260,50 @@ class Pool(Base, Generic[T]):
         self._put_slow(obj)
 
     def _put_slow(self, obj: T) -> None:
-        self._offer(obj)
-
-    def _offer(self, obj: T) -> bool:
-        """Keep `obj`, if nothing speaks against it. `False`: it is not kept."""
-        key, shard = self._pin()
-        welcome = self._admits(obj, key, shard)
+        id, shard = self._pin()
+        if shard.holds_private(obj):
+            raise ValueError(f"{shown(obj)} was put already and is idle in {self!r}: put each object once for each get")
+        if self._origins is not None and not self._admits(self._origins, obj, id):
+            self._abandon()
+            return
         tally = shard.tally
         tally.puts += 1
         # Refused until it is kept: so reset may raise whatever it likes, and the count is right.
         tally.refused += 1
-        if not welcome or (self._reset is not None and self._reset(obj) is False):
-            return False
-        if self._max_idle is not None and self._idle_at(key) >= self._max_idle:
-            return False
+        if self._reset is not None and self._reset(obj) is False:
+            return
+        if self._max_idle is not None and self._idle_at(id) >= self._max_idle:
+            return
         # A cleanup cycle since _pin made this the victim's shard, or dropped it. In the victim the object is found as
         # any other; from a dropped shard it goes when we let go of the shard, as if it had come before the cycle.
         shard.put(obj)
         tally.refused -= 1
-        return True
-
-    def _admits(self, obj: T, key: Any, shard: Shard) -> bool:
-        """Raises where a put of `obj` is an error. `False`: its loop has ended, so it is of no use to anybody."""
-        if shard.holds_private(obj):
-            raise ValueError(f"{shown(obj)} was put already and is idle in {self!r}: put each object once for each get")
-        if self._origins is None:
-            return True
-        home = self._origins.find(obj)
-        # An object that was never lent is taken to be made here.
-        if home is not None and home is not key and not home.ended:
-            raise RuntimeError(
-                f"{shown(obj)} belongs to another loop than the one that runs here, and {self!r} is loop-bound: "
-                f"put it on its own loop, as with call_soon_threadsafe"
-            )
-        self._origins.forget(obj)
-        return not (home or key).ended
 
     # --- what stands behind both ---
 
     def _pin(self) -> tuple[Any, Shard]:
-        """The key in the shards to run as, and its primary shard, made if need be."""
+        """The id to run as (in a loop-bound pool, the home), and its primary shard, made if need be."""
         processor = pin()
-        id = OFF_LOOP if processor is None else processor.id
-        key: Any = id if self._origins is None else self._home()
+        id: Any = OFF_LOOP if processor is None else processor.id
+        if self._origins is not None:
+            id = self._home()
         primary = self._primary
-        shard = primary.get(key)
+        shard = primary.get(id)
         if shard is None:
             if not primary and not self._victim:
                 self._since = monotonic()
-            new = Shard(self._tally(processor), slots=0 if id == OFF_LOOP else self._SLOTS)
+            new = Shard(self._tally(processor), slots=0 if processor is None else self._SLOTS)
             # One atomic step, or a finalizer that got here too would lose its shard to ours with all it put there.
-            shard = primary.setdefault(key, new)
+            shard = primary.setdefault(id, new)
             if self._origins is not None:
-                key.house(self)
+                id.house(self)
             _collector.watch(self, processor)
         elif processor is None:
             if monotonic() >= self.idle_due():
                 _collector.run_due()
         elif processor.wake is None:
             _collector.watch(self, processor)
-        return key, shard
-
-    def _home(self) -> Home:
-        home = current_home()
-        if home is None:
-            raise RuntimeError(
-                f"{self!r} is loop-bound, and no loop runs on this thread: get and put its objects on a running loop, "
-                f"and drop those whose loop has ended"
-            )
-        return home
+        return id, shard
 
     def _tally(self, processor: Processor | None) -> Tally:
         return self._tallies.setdefault(OFF_LOOP if processor is None else processor.id, Tally())
@@ -352,6 +320,65 @@ class Pool(Base, Generic[T]):
             for shard in list(shards.values())
             if shard.tally is tally
         )
+
+    # --- loop-bound pools ---
+
+    def _home(self) -> Home:
+        home = current_home()
+        if home is None:
+            raise RuntimeError(
+                f"{self!r} is loop-bound, and no loop runs on this thread: get and put its objects on a running loop, "
+                f"and drop those whose loop has ended"
+            )
+        return home
+
+    def _get_at_home(self, origins: Origins) -> Any:
+        home, shard = self._pin()
+        obj = self._take_at_home(home, shard)
+        if obj is None:
+            shard.tally.missed += 1
+            if self._new is None:
+                return None
+            obj = self._new()
+            shard.tally.made += 1
+        origins.lend(obj, home)
+        return obj
+
+    def _take_at_home(self, home: Home, shard: Shard) -> Any:
+        """Own private → own shared → the same in the victim. Nothing is stolen."""
+        obj = shard.take_private()
+        if obj is not None:
+            shard.tally.private += 1
+            return obj
+        obj = shard.take_newest()
+        if obj is not None:
+            shard.tally.shared += 1
+            return obj
+        victim = self._victim.get(home)
+        if victim is not None:
+            obj = victim.take_private()
+            if obj is None:
+                obj = victim.take_newest()
+            if obj is not None:
+                shard.tally.victim += 1
+        return obj
+
+    def _admits(self, origins: Origins, obj: T, here: Home) -> bool:
+        """Whether `obj` may be put here. `False`: its loop has ended, so it is of no use to anybody."""
+        home = origins.find(obj)
+        # An object that was never lent is taken to be made here.
+        if home is not None and home is not here and not home.ended:
+            raise RuntimeError(
+                f"{shown(obj)} belongs to another loop than the one that runs here, and {self!r} is loop-bound: "
+                f"put it on its own loop, as with call_soon_threadsafe"
+            )
+        origins.forget(obj)
+        return not (home or here).ended
+
+    def evict(self, home: Home) -> None:
+        """The loop has ended: drop what was kept for it. The primary first, for a cycle may make it the victim now."""
+        for shards in (self._primary, self._victim):
+            shards.pop(home, None)
 
     # --- borrow ---
 
@@ -390,13 +417,19 @@ class Pool(Base, Generic[T]):
             raise TypeError(f"{self!r} has no new to make objects with: pass one to Pool, or put objects yourself")
         for _ in range(count):
             obj = self._new()
-            key, shard = self._pin()
+            _, shard = self._pin()
             shard.tally.made += 1
-            shard.tally.puts += 1
-            if self._max_idle is not None and self._idle_at(key) >= self._max_idle:
-                shard.tally.refused += 1
-            else:
-                shard.put(obj)
+            self._keep(obj)
+
+    def _keep(self, obj: T) -> bool:
+        """Keep an object that needs no reset. `False`: it is one too many."""
+        id, shard = self._pin()
+        shard.tally.puts += 1
+        if self._max_idle is not None and self._idle_at(id) >= self._max_idle:
+            shard.tally.refused += 1
+            return False
+        shard.put(obj)
+        return True
 
     def _may_fill(self, n: int) -> int:
         """How many to make. Whatever speaks against it is said before anything is made."""
@@ -447,11 +480,6 @@ class Pool(Base, Generic[T]):
     def idle_due(self) -> float:
         """When idle objects call for a cycle, in seconds of time.monotonic(); infinity: nothing is idle."""
         return self._since + self._idle_timeout if self._primary or self._victim else inf
-
-    def evict(self, home: Home) -> None:
-        """The loop has ended: drop what was kept for it. The primary first, for a cycle may make it the victim now."""
-        for shards in (self._primary, self._victim):
-            shards.pop(home, None)
 
     def renew_locks(self) -> None:
         """In the child of a fork: what lost threads locked is locked no more."""

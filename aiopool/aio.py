@@ -167,7 +167,7 @@ class AsyncPool(Generic[T]):
             await self._put(obj)
 
     async def _put(self, obj: T) -> None:
-        if self._loop_bound and not self._idle.admits(obj):
+        if not self._idle.admits(obj):
             # No loop is left on which it could be closed.
             self._idle._abandon()
             return
@@ -377,14 +377,14 @@ class _Idle(Pool[T]):
 
     def admits(self, obj: T) -> bool:
         """Raises where a put of `obj` is an error. `False`: its loop has ended."""
-        return self._admits(obj, *self._pin())
+        return self._origins is None or self._admits(self._origins, obj, self._home())
 
     def offer(self, obj: T) -> bool:
         """Keep `obj`. `False`: it is one too many."""
-        if not self._keeps_all:
-            return self._offer(obj)
-        self.put(obj)
-        return True
+        if self._keeps_all:
+            self.put(obj)
+            return True
+        return self._keep(obj)
 
     def adopt(self, obj: T) -> None:
         """Count `obj`, which was made outside and is lent from now on."""

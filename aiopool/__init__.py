@@ -4,10 +4,13 @@ from ._collector import cleanup, pools
 from ._implementation import implementation
 from ._pool import Borrow, Pool
 from ._processor import Processor, current_processor
+from .aio import AsyncBorrow, AsyncPool
 from .buffers import BufferPool
 from .stats import BufferStats, OversizeStats, PoolStats, ProcessorStats, SizeClassStats
 
 __all__ = [
+    "AsyncBorrow",
+    "AsyncPool",
     "Borrow",
     "BufferPool",
     "BufferStats",

@@ -33,7 +33,6 @@ from typing import Any, Protocol
 from ._implementation import native
 from ._loops import LiveLoop
 from ._processor import Processor, current_processor, processors
-from ._shard import Shard
 
 SLICE = 0.001
 """The longest that a loop is kept from its other callbacks, in seconds."""
@@ -42,7 +41,7 @@ SLICE = 0.001
 class Collectable(Protocol):
     """What the collector asks of a pool."""
 
-    def rotate(self) -> Iterable[Shard]:
+    def rotate(self) -> Iterable["Doomed"]:
         """Make primary the victim; the old victim's shards."""
         ...
 
@@ -52,6 +51,14 @@ class Collectable(Protocol):
 
     def renew_locks(self) -> None:
         """In the child of a fork."""
+
+
+class Doomed(Protocol):
+    """What the collector asks of a shard that no pool knows any more, or of what stands for it."""
+
+    def drop_newest(self) -> bool:
+        """Let go of one object; `False`: there is none left that the caller should drop."""
+        ...
 
 
 # The registry. Weak, so that a pool that nobody references goes with all it holds; a dict, for its order.
@@ -216,7 +223,7 @@ def cycle(due: list[Any]) -> None:
     drop()
 
 
-def discard(shards: Iterable[Shard]) -> None:
+def discard(shards: Iterable[Doomed]) -> None:
     """Have `shards`, which no pool knows any more, dropped."""
     _doomed.extend(shards)
     drop()
@@ -224,7 +231,7 @@ def discard(shards: Iterable[Shard]) -> None:
 
 # --- dropping ---
 
-_doomed: deque[Shard] = deque()
+_doomed: deque[Doomed] = deque()
 
 # Held by whoever works off the queue: a thread at it, or a slice that waits on a loop for its turn.
 _dropping = Lock()

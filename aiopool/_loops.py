@@ -1,8 +1,8 @@
 """The event loop that runs on this thread, and how to hand it work.
 
-Two things are asked of a loop: to call something soon, from any thread, and to call something after a while, from its
-own thread. asyncio and uvloop answer both with methods of the loop; trio answers with a token and a system task. The
-classes here make one face of that.
+Three things are asked of a loop: to call something soon, from any thread; to call something after a while, from its own
+thread; and to hold something until it ends. asyncio and uvloop answer with methods of the loop; trio answers with a
+token and a system task. The classes here make one face of that.
 
 They hold the loop weakly: a closed loop that stays in memory would keep its own `ResourceWarning` from being seen. And
 they answer `False` instead of raising when the loop has ended, because a loop may end between any question and the
@@ -14,13 +14,22 @@ import contextvars
 import sys
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 Callback = Callable[[], object]
 
+A_DAY = 86_400.0
+"""In seconds. Not all loops can wait longer than some days, and none minds waking once in a day."""
+
 
 class LiveLoop(Protocol):
     """A loop that was running when it was looked at."""
+
+    @property
+    def ends_async_generators_last(self) -> bool:
+        """Whether the loop shuts down its async generators when it has let go of what it holds, or before."""
+        ...
 
     def is_loop(self, running: object) -> bool:
         """Whether this stands for `running`, as `running_loop` gave it."""
@@ -34,11 +43,17 @@ class LiveLoop(Protocol):
         """Call `callback` after `seconds`; on the loop's own thread only. `False`: the loop has ended."""
         ...
 
+    def hold(self, thing: object) -> None:
+        """Keep `thing` alive until the loop ends; on the loop's own thread only. Not at all, if it has ended."""
+        ...
+
 
 class AsyncioLoop:
     """A loop with asyncio's interface: asyncio's own, uvloop's, winloop's."""
 
     __slots__ = ("_loop",)
+
+    ends_async_generators_last = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
@@ -63,11 +78,17 @@ class AsyncioLoop:
         loop.call_later(seconds, callback, context=_no_context())
         return True
 
+    def hold(self, thing: object) -> None:
+        # What a loop throws away when it is closed is its timers.
+        self.call_later(A_DAY, partial(self.hold, thing))
+
 
 class TrioLoop:
     """One run of trio, held by its token."""
 
     __slots__ = ("_token",)
+
+    ends_async_generators_last = True
 
     def __init__(self, token: Any) -> None:
         self._token = weakref.ref(token)
@@ -94,8 +115,22 @@ class TrioLoop:
             await trio.sleep(seconds)
             callback()
 
+        return self._spawn(sleep_then_call)
+
+    def hold(self, thing: object) -> None:
+        import trio
+
+        async def hold_it(thing: object) -> None:
+            # Not with a timer: a clock that jumps, as trio has one for tests, would jump to it.
+            await trio.sleep_forever()
+
+        self._spawn(hold_it, thing)
+
+    def _spawn(self, task: Callable[..., Any], *args: object) -> bool:
+        import trio
+
         try:
-            trio.lowlevel.spawn_system_task(sleep_then_call, name="aiopool timer")
+            trio.lowlevel.spawn_system_task(task, *args, name="aiopool")
         except RuntimeError:  # the run is ending: its system nursery takes no more tasks
             return False
         return True
@@ -114,6 +149,16 @@ def running_loop() -> object | None:
     in_trio_run = getattr(lowlevel, "in_trio_run", None)
     if lowlevel is None or in_trio_run is None or not in_trio_run():
         return None
+    token: object = lowlevel.current_trio_token()
+    return token
+
+
+def innermost_loop() -> object | None:
+    """As `running_loop`; but where trio runs as a guest of asyncio, the loop whose code it is that runs."""
+    lowlevel = sys.modules.get("trio.lowlevel")
+    in_trio_task = getattr(lowlevel, "in_trio_task", None)
+    if lowlevel is None or in_trio_task is None or not in_trio_task():
+        return running_loop()
     token: object = lowlevel.current_trio_token()
     return token
 

@@ -23,6 +23,33 @@ async def borrows() -> None:
         assert_type(buffer, bytearray)
 
 
+async def connect() -> bytearray:
+    """An async factory."""
+    return bytearray()
+
+
+async def disconnect(connection: bytearray) -> None:
+    """An async close."""
+
+
+async def awaits() -> None:
+    """An async pool gives what its factory makes, or what comes of awaiting that."""
+    links = aiopool.AsyncPool(connect, reset=lambda link: link.clear(), close=disconnect, loop_bound=True)
+    assert_type(links, aiopool.AsyncPool[bytearray])
+    assert_type(await links.get(), bytearray)
+    assert_type(await links.put(bytearray()), None)
+    assert_type(await links.clear(), int)
+    async with links.borrow() as link:
+        assert_type(link, bytearray)
+    plain = aiopool.AsyncPool(bytearray)
+    assert_type(await plain.get(), bytearray)
+    await links.put("no connection")  # type: ignore[arg-type]
+    aiopool.AsyncPool(None)  # type: ignore[call-overload]
+    with links.borrow():  # type: ignore[attr-defined]
+        pass
+
+
+assert_type(aiopool.Pool(bytearray, loop_bound=True), aiopool.Pool[bytearray])
 assert_type(made.stats().hit_rate, float)
 assert_type(aiopool.current_processor(), aiopool.Processor | None)
 assert_type(aiopool.implementation, str)

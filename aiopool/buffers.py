@@ -21,7 +21,6 @@ from . import _collector
 from ._checks import natural
 from ._implementation import native
 from ._pool import Pool
-from ._shard import Shard
 from ._storage import Ledger, SizeClass, Storage
 from .stats import BufferStats, OversizeStats, SizeClassStats
 
@@ -153,7 +152,7 @@ class BufferPool(Base):
 
     # --- for the collector ---
 
-    def rotate(self) -> list[Shard]:
+    def rotate(self) -> list[_collector.Doomed]:
         """One cleanup cycle's part, for each size class."""
         self._cycles += 1
         return [shard for shelf in self._shelves for shard in shelf.rotate()]

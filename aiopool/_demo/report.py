@@ -156,8 +156,9 @@ def _life_of_buffers(plan: Plan, buffers: BufferStats) -> str:
     came = ", ".join(f"{name} {count / buffers.served:.1%}" for name, count in counts.items() if count)
     return (
         f"Waste is the part of a buffer that nobody asked for. Buffers came from: {came}. "
-        f"{buffers.bytes_idle / MIB:.1f} MiB lay idle when the last round ended. {buffers.cycles} cleanup cycles: an "
-        f"idle_timeout of {plan.idle_timeout:.2g} s has one or more come in each round. After each round it was emptied."
+        f"{buffers.bytes_idle / MIB:.1f} MiB lay idle when the last round ended; after each round the pool is emptied. "
+        f"{buffers.cycles} cleanup cycles: an idle_timeout of {plan.idle_timeout:.2g} s has one or more come in each "
+        "round."
     )
 
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -145,7 +146,13 @@ class TestServer:
 
     @pytest.fixture
     def buffers(self) -> BufferPool:
-        return BufferPool()
+        buffers = BufferPool()
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # that 3.11 needs the compiled part is said at the first use, and only there
+            buffers.acquire(1)
+        return buffers
 
     @pytest.fixture
     def server(self, buffers: BufferPool) -> Iterator[Server]:

@@ -15,7 +15,7 @@ from pathlib import Path
 UNITS = {"": 1, "K": 2**10, "M": 2**20}
 
 LARGEST_SIZE = 16 * UNITS["M"]
-"""Each connection may hold a buffer of the largest message: 512 MiB, with two loops."""
+"""Each connection may hold a message of it twice: that makes 1 GiB, with two loops."""
 
 MOST_LOOPS = 32
 
@@ -57,14 +57,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands", metavar="command")
     demo = commands.add_parser(
         "demo",
-        help="show on real traffic where pooled buffers win and where they do not",
-        description="Load a TCP server on loopback, with fresh buffers and with pooled ones, and show what each cost.",
+        help="show on real traffic where streams over pooled buffers win and where they do not",
+        description="Load a TCP server on loopback, over asyncio's streams and aiopool's, and show what each cost.",
     )
     demo.add_argument(
-        "--seconds", type=_seconds, default=3.0, help="how long to measure each kind of buffers (default: 3)"
+        "--seconds", type=_seconds, default=3.0, help="how long to measure each kind of streams (default: 3)"
     )
     demo.add_argument(
-        "--size", type=_size, default="256K", help="the largest message, in bytes, or as 64K or 1M (default: 256K)"
+        "--size", type=_size, default="1M", help="the largest message, in bytes, or as 64K or 1M (default: 1M)"
     )
     demo.add_argument("--loops", type=_loops, default=2, help="how many event-loop threads the server has (default: 2)")
     demo.add_argument(

@@ -4,7 +4,8 @@ It is its own process so that what it costs is not in the server's CPU time, nor
 each connection it sends one message at a time, and the next when the answer has come: so there are never more messages
 under way than connections, and no round begins with the leftovers of the one before.
 
-Its parent asks for rounds on stdin, one line with a number of seconds each, and gets a line of JSON on stdout for each.
+Its parent asks for rounds on stdin, one line with a kind of streams and a number of seconds each, and gets a line of
+JSON on stdout for each. The connections to the other kind are silent meanwhile.
 Closing stdin ends it; if the parent dies, the connections end, and that ends it too.
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 from .loops import loop_factory
-from .wire import DIGEST, HEADER, HOST, digest
+from .wire import DIGEST, HEADER, HOST, KINDS, digest
 
 READY = "ready"
 """The line that tells the parent that all connections are made."""
@@ -156,15 +157,23 @@ async def close(senders: list[Sender]) -> None:
 
 
 def main(largest: str, connections: str, *ports: str) -> None:
-    """Send rounds as the parent asks for them, until it closes stdin."""
+    """Send rounds as the parent asks for them, until it closes stdin.
+
+    `connections`: how many to each kind of streams; `ports`: those of each kind, in the order of `KINDS`, as "1,2".
+    """
     mixed = messages(int(largest))
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        senders = runner.run(connect([int(port) for port in ports], mixed, int(connections)))
+        senders = {}
+        for kind, listed in zip(KINDS, ports, strict=True):
+            senders[kind] = runner.run(connect([int(port) for port in listed.split(",")], mixed, int(connections)))
         print(READY, flush=True)
         # Between rounds nothing comes from the server, so the loop may stand still while this waits for a line.
         for line in sys.stdin:
-            print(json.dumps(runner.run(send_round(senders, float(line)))), flush=True)
-        runner.run(close(senders))
+            asked, seconds = line.split()
+            (kind,) = [each for each in KINDS if each == asked]
+            print(json.dumps(runner.run(send_round(senders[kind], float(seconds)))), flush=True)
+        for each in senders.values():
+            runner.run(close(each))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Rounds of one kind and the other, in turns, over the same server and the same connections.
+"""Rounds of one kind and the other, in turns, in the same process.
 
-Turns are short, so that whatever else the machine does falls on both kinds alike. After each pooled round the pool is
-emptied: else the fresh round that follows would have the pool's idle buffers in its resident size. That makes the pool
-look a little worse than in a server that runs for hours, by the buffers that each round makes anew.
+Turns are short, so that whatever else the machine does falls on both kinds alike. After each of aiopool's rounds the
+pool is emptied: else the round of asyncio's that follows would have idle buffers in its resident size. That makes the
+pool look a little worse than in a server that runs for hours, by the buffers that each round makes anew.
 """
 
 import asyncio
@@ -16,16 +16,17 @@ from typing import Any, NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 
-from .. import Pool
+from ..buffers import BufferPool
 from .load import READY
 from .results import Results, Round
-from .server import Server, fresh, pooled
+from .server import Server
+from .wire import KINDS, Kind
 
 CONNECTIONS = 16
 """For each loop: enough that every loop gets some, and that messages of many are under way at the same time."""
 
-ROUND_SECONDS = 0.3
-"""About how long a round takes."""
+ROUND_SECONDS = 0.2
+"""About how long a round takes. The more rounds, the less can a noisy one spoil."""
 
 FEWEST_ROUNDS = 8
 """Of each kind. With fewer, no difference could be told from chance."""
@@ -67,7 +68,7 @@ class Plan(NamedTuple):
 
     @property
     def connections(self) -> int:
-        """How many connections the load makes."""
+        """How many connections the load makes, to each kind of streams."""
         return CONNECTIONS * self.loops
 
     @property
@@ -88,11 +89,11 @@ class Load:
         if line != READY:
             raise LoadError(f"the load said {line!r} where it should have said {READY!r}")
 
-    async def send_for(self, seconds: float) -> dict[str, Any]:
-        """Have it send for `seconds`; what was answered."""
+    async def send(self, kind: Kind, seconds: float) -> dict[str, Any]:
+        """Have it send to one kind of streams for `seconds`; what was answered."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(f"{seconds}\n".encode())
+            self._process.stdin.write(f"{kind} {seconds}\n".encode())
         except OSError:
             pass  # it has ended: reading tells how
         answered: dict[str, Any] = json.loads(await self._read_line(seconds + PATIENCE))
@@ -117,13 +118,14 @@ class Load:
 
 
 @contextlib.contextmanager
-def load_process(ports: list[int], size: int, connections: int) -> Iterator[Load]:
+def load_process(server: Server, plan: Plan) -> Iterator[Load]:
     """The load; however the block ends, the process has ended too.
 
     Started and ended without asyncio: so there is no await at which Ctrl-C could part the start from the block, and a
     thread that waits for a line gets its end of file when the process ends.
     """
-    command = [sys.executable, "-m", "aiopool._demo.load", *map(str, (size, connections, *ports))]
+    ports = [",".join(map(str, server.ports(kind))) for kind in KINDS]
+    command = [sys.executable, "-m", "aiopool._demo.load", str(plan.size), str(plan.connections), *ports]
     with subprocess.Popen(
         command,
         # Unbuffered: else what could not be written to an ended process is tried again at the end, and raises there.
@@ -168,43 +170,32 @@ class ResidentPeak:
 
 
 async def measure(plan: Plan, progress: Callable[[Round, Round], None]) -> Results:
-    """Run the whole plan; `progress` hears of each fresh round and the pooled one after it.
+    """Run the whole plan; `progress` hears of each round over asyncio's streams and the one over aiopool's after it.
 
     :raises LoadError: the load process ended, or fell silent.
     """
-    pool = Pool(lambda: bytearray(plan.size), idle_timeout=plan.idle_timeout, name="messages")
-    fresh_rounds: list[Round] = []
-    pooled_rounds: list[Round] = []
-    with (
-        Server(plan.loops, plan.size, fresh()) as server,
-        load_process(server.ports, plan.size, plan.connections) as load,
-    ):
+    buffers = BufferPool(idle_timeout=plan.idle_timeout, name="messages")
+    asyncio_rounds: list[Round] = []
+    aiopool_rounds: list[Round] = []
+    with Server(plan.loops, plan.size, buffers) as server, load_process(server, plan) as load:
         await load.ready()
-        await load.send_for(plan.round_seconds)  # to warm up; it counts for nothing
+        for kind in KINDS:
+            await load.send(kind, plan.round_seconds)  # to warm up; it counts for nothing
         for _ in range(plan.rounds):
-            server.buffers = fresh()
-            fresh_rounds.append(await _round(load, plan.round_seconds, None))
-            server.buffers = pooled(pool)
-            pooled_rounds.append(await _round(load, plan.round_seconds, pool))
-            pool.clear()
-            progress(fresh_rounds[-1], pooled_rounds[-1])
+            buffers.clear()
+            asyncio_rounds.append(await _round(load, "asyncio", plan.round_seconds))
+            aiopool_rounds.append(await _round(load, "aiopool", plan.round_seconds))
+            progress(asyncio_rounds[-1], aiopool_rounds[-1])
+        stats = buffers.stats()
         await load.end()
-    return Results(fresh_rounds, pooled_rounds, pool.stats())
+    return Results(asyncio_rounds, aiopool_rounds, stats)
 
 
-async def _round(load: Load, seconds: float, pool: Pool[bytearray] | None) -> Round:
-    """One round, whose buffers come from `pool`; `None`: each is made for its message."""
-    made = 0 if pool is None else pool.stats().made
+async def _round(load: Load, kind: Kind, seconds: float) -> Round:
     cpu = time.process_time()
     with ResidentPeak() as resident:
-        answered = await load.send_for(seconds)
+        answered = await load.send(kind, seconds)
         # On Windows the CPU clock ticks 64 times a second, and a round may fall between two ticks.
         cpu = max(time.process_time() - cpu, MICROSECOND)
         resident_end = resident.now()
-    return Round(
-        **answered,
-        cpu=cpu,
-        made=answered["messages"] if pool is None else pool.stats().made - made,
-        resident_peak=resident.bytes,
-        resident_end=resident_end,
-    )
+    return Round(**answered, cpu=cpu, resident_peak=resident.bytes, resident_end=resident_end)

@@ -40,9 +40,9 @@ class RoundsShown:
     ) -> None:
         self._bar.stop()
 
-    def __call__(self, fresh: Round, pooled: Round) -> None:
+    def __call__(self, asyncio: Round, aiopool: Round) -> None:
         self._done += 1
-        rates = f"fresh {_rate(fresh)}, pooled {_rate(pooled)} messages/s"
+        rates = f"asyncio {_rate(asyncio)}, aiopool {_rate(aiopool)} messages/s"
         self._bar.update(self._task, advance=1, description=rates, refresh=True)
         if not self._console.is_terminal and self._is_a_fifth():
             self._console.print(f"round {self._done} of {self._rounds}: {rates}")

@@ -1,7 +1,5 @@
 """What is shown at the end: two tables, and in words where pooling won and where it did not."""
 
-import os
-import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -9,39 +7,46 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..stats import PoolStats, ProcessorStats
+from .._implementation import implementation
+from ..stats import BufferStats, ProcessorStats
 from .loops import loop_name
 from .measure import Plan
 from .results import Comparison, Results, Verdict
 
+KIB = 1024
+MIB = 1024 * KIB
+
 FORMATS: dict[str, Callable[[float], str]] = {
     "messages_per_second": lambda value: f"{value:,.0f}",
     "cpu_seconds_per_message": lambda value: f"{value * 1e6:,.1f} µs",
-    "buffers_made_per_message": lambda value: f"{value:.2g}",
-    "resident_peak_bytes": lambda value: f"{value / 2**20:.1f} MiB",
-    "resident_end_bytes": lambda value: f"{value / 2**20:.1f} MiB",
+    "resident_peak_bytes": lambda value: f"{value / MIB:.1f} MiB",
+    "resident_end_bytes": lambda value: f"{value / MIB:.1f} MiB",
 }
 """How a number is written, by the key of its metric."""
 
 VERDICTS: dict[Verdict, str] = {
-    "won": "[bold green]Pooling won[/]",
-    "lost": "[bold red]Pooling lost[/]",
+    "won": "[bold green]aiopool won[/]",
+    "lost": "[bold red]aiopool lost[/]",
     "no clear difference": "[bold yellow]No clear difference[/]",
 }
 
-KINDS = ("private", "shared", "stolen", "victim")
-"""The kinds of hits, in the order in which a get tries them."""
+SOURCES = {
+    "private": "the loop's private slot",
+    "shared": "its shared list",
+    "stolen": "another loop",
+    "victim": "the victim",
+    "made": "new memory",
+}
+"""Where buffers come from, in the order in which a get tries it."""
 
-MMAP_THRESHOLD = "MALLOC_MMAP_THRESHOLD_"
-"""The environment variable that has glibc ask the kernel for each block of so many bytes or more, and give it back."""
-
-BIG = 65536
-"""What to set it to."""
+SMALL = 16 * KIB
+"""To copy so many bytes costs no more than a microsecond or two."""
 
 
 def as_json(plan: Plan, results: Results) -> dict[str, Any]:
     """The numbers of the tables, for programs: sizes in bytes, times in seconds."""
     return {
+        "implementation": implementation,
         "loop": loop_name(),
         "loops": plan.loops,
         "connections": plan.connections,
@@ -51,81 +56,110 @@ def as_json(plan: Plan, results: Results) -> dict[str, Any]:
         "messages": results.messages,
         "mismatches": results.mismatches,
         "metrics": {each.metric.key: _comparison_as_json(each) for each in results.comparisons()},
-        "processors": [
-            {"id": each.id, **{kind: getattr(each, kind) for kind in KINDS}, "made": each.made}
-            for each in results.pool.processors
-        ],
-        "cleanup_cycles": results.pool.cycles,
+        "buffers": _buffers_as_json(results.buffers),
     }
 
 
 def _comparison_as_json(comparison: Comparison) -> dict[str, Any]:
     return {
-        "fresh": comparison.fresh,
-        "pooled": comparison.pooled,
+        "asyncio": comparison.asyncio,
+        "aiopool": comparison.aiopool,
         "ratio": comparison.ratio,
         "rounds_better": comparison.better,
         "rounds_worse": comparison.worse,
-        "pooling": comparison.verdict,
+        "aiopool_verdict": comparison.verdict,
     }
+
+
+def _buffers_as_json(buffers: BufferStats) -> dict[str, Any]:
+    return {
+        "served": buffers.served,
+        "made": buffers.made,
+        "hit_rate": buffers.hit_rate,
+        "bytes_idle": buffers.bytes_idle,
+        "cleanup_cycles": buffers.cycles,
+        "classes": [
+            {
+                "size": each.size,
+                "served": each.served,
+                "made": each.storage.made,
+                "hit_rate": each.storage.hit_rate,
+                "waste": each.waste,
+            }
+            for each in buffers.classes
+            if each.served
+        ],
+        "processors": [
+            {"id": id, **{source: sum(getattr(each, source) for each in entries) for source in SOURCES}}
+            for id, entries in _by_processor(buffers).items()
+        ],
+    }
+
+
+def _by_processor(buffers: BufferStats) -> dict[int, list[ProcessorStats]]:
+    """What each processor did with each size class."""
+    entries: dict[int, list[ProcessorStats]] = {}
+    for size_class in buffers.classes:
+        for each in size_class.storage.processors:
+            entries.setdefault(each.id, []).append(each)
+    return entries
 
 
 def show(console: Console, plan: Plan, results: Results) -> None:
     """Print everything there is to say."""
     comparisons = results.comparisons()
-    console.print("\n[bold]Fresh buffers and pooled ones[/]", _metrics_table(comparisons))
+    console.print("\n[bold]asyncio's streams and aiopool's[/]", _metrics_table(comparisons))
     console.print(
-        f"Medians of {plan.rounds} rounds each; the ratio compares neighbouring rounds. "
+        f"Medians of {plan.rounds} rounds each; the ratio, aiopool to asyncio, is that of neighbouring rounds. "
         "CPU time and resident size are those of the server's process; freed memory that its allocator keeps counts on "
         "in the rounds that follow.",
         style="dim",
     )
-    console.print("\n[bold]Where the pooled buffers came from[/]", _hits_table(results.pool))
-    console.print(
-        f"{results.pool.cycles} cleanup cycles: an idle_timeout of {plan.idle_timeout:.2g} s has one come in each "
-        "round. After each round the pool was emptied.",
-        style="dim",
-    )
+    console.print("\n[bold]What the buffer pool did[/]", _buffers_table(results.buffers))
+    console.print(_life_of_buffers(plan, results.buffers), style="dim")
     for verdict, heading in VERDICTS.items():
         chosen = [each for each in comparisons if each.verdict == verdict]
         if chosen:
             console.print(f"\n{heading}", _sentences(chosen, plan.rounds))
-    if plan.size > BIG and _memory_is_cheap(comparisons):
-        console.print(
-            "\nFresh buffers cost little here because glibc keeps memory that is freed. Not every allocator does. "
-            f"To see what they cost with one that does not:\n  {MMAP_THRESHOLD}={BIG} python -m aiopool demo"
-        )
+    console.print(f"\n{_advice(plan, comparisons)}")
     console.print(f"\n{_correctness(results)}")
 
 
 def _metrics_table(comparisons: list[Comparison]) -> Table:
     table = Table("", box=box.SIMPLE_HEAD, show_edge=False)
-    for heading in ("fresh", "pooled", "pooled / fresh"):
+    for heading in ("asyncio", "aiopool", "ratio"):
         table.add_column(heading, justify="right")
     for each in comparisons:
         write = FORMATS[each.metric.key]
-        table.add_row(
-            each.metric.name,
-            write(each.fresh),
-            write(each.pooled),
-            f"{each.ratio:{'.2f' if each.ratio >= 0.1 else '.2g'}}",
-        )
+        table.add_row(each.metric.name, write(each.asyncio), write(each.aiopool), f"{each.ratio:.2f}")
     return table
 
 
-def _hits_table(pool: PoolStats) -> Table:
-    table = Table("processor", box=box.SIMPLE_HEAD, show_edge=False)
-    for heading in (*KINDS, "made"):
+def _buffers_table(buffers: BufferStats) -> Table:
+    table = Table("size class", box=box.SIMPLE_HEAD, show_edge=False)
+    for heading in ("served", "made", "hit rate", "waste"):
         table.add_column(heading, justify="right")
-    for each in pool.processors:
-        table.add_row(str(each.id), *_counts(each))
-    table.add_row("all", *_counts(pool))
-    table.add_row("share", *(f"{getattr(pool, kind) / pool.gets:.1%}" for kind in (*KINDS, "made")))
+    for each in buffers.classes:
+        if each.served:
+            made, hit_rate = each.storage.made, each.storage.hit_rate
+            table.add_row(_size(each.size), f"{each.served:,}", f"{made:,}", f"{hit_rate:.1%}", f"{each.waste:.0%}")
+    table.add_row("all", f"{buffers.served:,}", f"{buffers.made:,}", f"{buffers.hit_rate:.1%}")
     return table
 
 
-def _counts(of: PoolStats | ProcessorStats) -> list[str]:
-    return [f"{getattr(of, kind):,}" for kind in (*KINDS, "made")]
+def _size(size: int) -> str:
+    return f"{size // KIB} KiB" if size < MIB else f"{size // MIB} MiB"
+
+
+def _life_of_buffers(plan: Plan, buffers: BufferStats) -> str:
+    counts = {name: sum(getattr(each.storage, source) for each in buffers.classes) for source, name in SOURCES.items()}
+    came = ", ".join(f"{name} {count / buffers.served:.1%}" for name, count in counts.items() if count)
+    return (
+        f"Waste is the part of a buffer that nobody asked for. Buffers came from: {came}. "
+        f"{buffers.bytes_idle / MIB:.1f} MiB lay idle when the last round ended; after each round the pool is emptied. "
+        f"{buffers.cycles} cleanup cycles: an idle_timeout of {plan.idle_timeout:.2g} s has one or more come in each "
+        "round."
+    )
 
 
 def _sentences(comparisons: list[Comparison], rounds: int) -> Table:
@@ -142,23 +176,36 @@ def _sentence(comparison: Comparison, rounds: int) -> str:
         return f"{name}: {how_much}, better in {comparison.better} of {rounds} rounds and worse in {comparison.worse}"
     write = FORMATS[comparison.metric.key]
     turns = f"better in {comparison.better}" if comparison.verdict == "won" else f"worse in {comparison.worse}"
-    return f"{name}: {how_much}, {write(comparison.pooled)} for {write(comparison.fresh)}, {turns} of {rounds} rounds"
+    return (
+        f"{name}: {how_much}, {write(comparison.aiopool)} for {write(comparison.asyncio)}, {turns} of {rounds} rounds"
+    )
 
 
 def _how_much(ratio: float) -> str:
-    if ratio < 0.1:
-        return f"down to 1/{1 / ratio:,.0f}"
-    if ratio > 2:
+    if ratio >= 2:
         return f"{ratio:.1f} times as much"
     if abs(ratio - 1) < 0.005:
         return "less than 1% apart"
     return f"{abs(ratio - 1):.0%} {'more' if ratio > 1 else 'less'}"
 
 
-def _memory_is_cheap(comparisons: list[Comparison]) -> bool:
-    """Whether pooling saved no CPU time, with an allocator that can be told to behave like others."""
-    saved = any(each.verdict == "won" for each in comparisons if each.metric.key == "cpu_seconds_per_message")
-    return not saved and platform.libc_ver()[0] == "glibc" and MMAP_THRESHOLD not in os.environ
+def _advice(plan: Plan, comparisons: list[Comparison]) -> str:
+    """Why it came out as it did, as far as that is known, and what else to look at."""
+    advice = []
+    if implementation == "python":
+        advice.append(
+            "This was aiopool's pure Python, where a buffer costs some microseconds. Compiled it costs a tenth of one: "
+            "build it, which takes a C compiler, and see the difference."
+        )
+    saved_time = any(each.verdict == "won" for each in comparisons if not each.metric.key.startswith("resident"))
+    if plan.size > SMALL:
+        advice.append("Small messages are another matter: see --size 64K and --size 1K.")
+    elif not saved_time:
+        advice.append(
+            "Such small messages are quickly copied, and copies are what aiopool's streams save: there is little to "
+            "gain. See --size 1M."
+        )
+    return "\n".join(advice)
 
 
 def _correctness(results: Results) -> str:

@@ -1,9 +1,9 @@
 """From rounds to figures, and from figures to what can be said of them.
 
-Machines are noisy: the same round costs a tenth more or less a second later. So fresh and pooled rounds alternate, and
-each pooled round is compared with the fresh one just before it. What is reported is the median of those ratios, and who
-was better in how many rounds. A difference is only called one when it is not tiny and chance alone would seldom have
-made it.
+Machines are noisy: the same round costs a tenth more or less a second later. So rounds over asyncio's streams and over
+aiopool's alternate, and each of aiopool's is compared with the one of asyncio's just before it. What is reported is the
+median of those ratios, and who was better in how many rounds. A difference is only called one when it is not tiny and
+chance alone would seldom have made it.
 """
 
 import math
@@ -11,13 +11,13 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from .. import PoolStats
+from ..stats import BufferStats
 
 SELDOM = 0.01
 """Less than this is the probability that chance made a difference that is called one."""
 
 TINY = 0.02
-"""Less than this part is a difference that two runs with the same buffers show too."""
+"""Less than this part is a difference that two runs with the same streams show too."""
 
 
 class Round(NamedTuple):
@@ -31,8 +31,6 @@ class Round(NamedTuple):
     seconds: float
     #: CPU time of the server's process, in seconds
     cpu: float
-    #: buffers that had to be made
-    made: int
     #: the largest resident size of the server's process that was seen, in bytes
     resident_peak: int
     #: its resident size when the round ended, in bytes
@@ -56,30 +54,29 @@ class Metric(NamedTuple):
 METRICS = (
     Metric("messages_per_second", "messages/s", lambda round: round.messages / round.seconds, more_is_better=True),
     Metric("cpu_seconds_per_message", "CPU a message", lambda round: round.cpu / round.messages),
-    Metric("buffers_made_per_message", "buffers made a message", lambda round: round.made / round.messages),
     Metric("resident_peak_bytes", "resident size, peak", lambda round: round.resident_peak),
     Metric("resident_end_bytes", "resident size, at end", lambda round: round.resident_end),
 )
 
 
 class Comparison(NamedTuple):
-    """How pooled rounds compare with fresh ones by one metric."""
+    """How rounds over aiopool's streams compare with rounds over asyncio's by one metric."""
 
     metric: Metric
-    #: the median of the fresh rounds
-    fresh: float
-    #: the median of the pooled rounds
-    pooled: float
-    #: the median of pooled to fresh, each round with the one just before it
+    #: the median of the rounds over asyncio's
+    asyncio: float
+    #: the median of the rounds over aiopool's
+    aiopool: float
+    #: the median of aiopool to asyncio, each round with the one just before it
     ratio: float
-    #: in how many rounds pooled was better
+    #: in how many rounds aiopool was better
     better: int
-    #: in how many rounds pooled was worse
+    #: in how many rounds aiopool was worse
     worse: int
 
     @property
     def verdict(self) -> Verdict:
-        """What pooling did by this metric."""
+        """How aiopool did by this metric."""
         if abs(self.ratio - 1) < TINY or _chance(self.better, self.worse) >= SELDOM:
             return "no clear difference"
         return "won" if self.better > self.worse else "lost"
@@ -88,36 +85,38 @@ class Comparison(NamedTuple):
 class Results(NamedTuple):
     """All that the demo found out."""
 
-    fresh: Sequence[Round]
-    pooled: Sequence[Round]
-    #: the pool's own counts over all pooled rounds
-    pool: PoolStats
+    #: rounds over asyncio's streams
+    asyncio: Sequence[Round]
+    #: rounds over aiopool's
+    aiopool: Sequence[Round]
+    #: what the buffer pool said when the last round had ended
+    buffers: BufferStats
 
     @property
     def messages(self) -> int:
         """Answers that came, in all rounds."""
-        return sum(each.messages for each in (*self.fresh, *self.pooled))
+        return sum(each.messages for each in (*self.asyncio, *self.aiopool))
 
     @property
     def mismatches(self) -> int:
         """Wrong answers, in all rounds."""
-        return sum(each.mismatches for each in (*self.fresh, *self.pooled))
+        return sum(each.mismatches for each in (*self.asyncio, *self.aiopool))
 
     def comparisons(self) -> list[Comparison]:
-        """Fresh and pooled by each metric."""
-        return [compare(metric, self.fresh, self.pooled) for metric in METRICS]
+        """Both kinds of streams, by each metric."""
+        return [compare(metric, self.asyncio, self.aiopool) for metric in METRICS]
 
 
-def compare(metric: Metric, fresh: Sequence[Round], pooled: Sequence[Round]) -> Comparison:
-    """Fresh and pooled rounds, which come in pairs, by one metric."""
-    pairs = [(metric.of(before), metric.of(after)) for before, after in zip(fresh, pooled, strict=True)]
+def compare(metric: Metric, asyncio: Sequence[Round], aiopool: Sequence[Round]) -> Comparison:
+    """Rounds over both kinds of streams, which come in pairs, by one metric."""
+    pairs = [(metric.of(before), metric.of(after)) for before, after in zip(asyncio, aiopool, strict=True)]
     less = sum(after < before for before, after in pairs)
     more = sum(after > before for before, after in pairs)
     better, worse = (more, less) if metric.more_is_better else (less, more)
     return Comparison(
         metric=metric,
-        fresh=statistics.median(before for before, _ in pairs),
-        pooled=statistics.median(after for _, after in pairs),
+        asyncio=statistics.median(before for before, _ in pairs),
+        aiopool=statistics.median(after for _, after in pairs),
         ratio=statistics.median(after / before for before, after in pairs),
         better=better,
         worse=worse,

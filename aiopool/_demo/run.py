@@ -3,10 +3,13 @@
 import asyncio
 import json
 import sys
+import warnings
 from pathlib import Path
 
 from rich.console import Console
 
+from .._implementation import implementation
+from ..buffers import BufferPool
 from .loops import loop_name
 from .measure import LoadError, Plan, measure
 from .progress import RoundsShown
@@ -41,12 +44,22 @@ async def _measure(console: Console, plan: Plan) -> Results:
 
 def _introduction(plan: Plan) -> str:
     loops = "one event loop" if plan.loops == 1 else f"{plan.loops} event loops, each in its thread"
-    return (
+    compiled = "compiled" if implementation == "native" else "pure Python"
+    introduction = (
         f"A TCP server on {loops} ({loop_name()}), and a process that sends it messages of up to "
-        f"{plan.size:,} random bytes over {plan.connections} connections. "
-        f"{plan.rounds} rounds with fresh buffers and {plan.rounds} with pooled ones, in turns: "
-        f"about {2 * plan.seconds:.3g} seconds."
+        f"{plan.size:,} random bytes over {plan.connections} connections. The server's handler runs over "
+        f"asyncio.start_server and over aiopool.streams.start_server ({compiled}), in turns, {plan.rounds} rounds "
+        f"each: about {2 * plan.seconds:.3g} seconds."
     )
+    return "\n\n".join([introduction, *_warnings()])
+
+
+def _warnings() -> list[str]:
+    """What a buffer pool warns of when it is used for the first time: told here, and not amid the rounds."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        BufferPool().acquire(1)
+    return [str(warning.message) for warning in caught]
 
 
 def _write(file: Path, text: str) -> None:

@@ -2,8 +2,7 @@
 
    The storage is its own exporter: CPython holds a reference to it for as long as any view over it lives. When the last
    is gone it would die, and instead it puts itself back. No collection ever ends a life early, for the collector does
-   not know these objects: they refer to nothing that could lead back to them. While lent, the storage holds the shelf
-   that it goes back to, but the shelf holds only what is idle. */
+   not know these objects; and it need not: nothing that they hold leads back to them. */
 
 #pragma once
 
@@ -20,21 +19,24 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     LedgerObject *ledger;
+    PyObject *shelf; /* a weak reference to a pool; NULL: the storage is not kept */
     Number served;
     Number asked; /* bytes, so far */
     Number in_use; /* bytes, now */
     char wipe;
 } SizeClassObject;
 
-/* First counted, then looked at: of two threads that both come to the limit, none gets past it. */
+/* Count more idle bytes, if there may be so many. */
 static bool
 ledger_admit(LedgerObject *ledger, uint64_t size)
 {
-    if ((ledger->idle += size) <= ledger->limit) {
-        return true;
-    }
-    ledger->idle -= size;
-    return false;
+    uint64_t idle = ledger->idle;
+    do {
+        if (idle + size > ledger->limit) {
+            return false;
+        }
+    } while (!number_exchange(&ledger->idle, &idle, idle + size));
+    return true;
 }
 
 static PyObject *
@@ -66,6 +68,18 @@ ledger_dealloc(PyObject *self)
 }
 
 static PyObject *
+ledger_close(LedgerObject *self, PyObject *Py_UNUSED(ignored))
+{
+    self->limit = 0;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef ledger_methods[] = {
+    {"close", (PyCFunction)ledger_close, METH_NOARGS, "From now on nothing is kept."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyObject *
 ledger_get_idle(LedgerObject *self, void *Py_UNUSED(closure))
 {
     return PyLong_FromUnsignedLongLong(self->idle);
@@ -80,6 +94,7 @@ static PyType_Slot ledger_slots[] = {
     {Py_tp_doc, "The idle bytes of one pool, over all its size classes and all loops."},
     {Py_tp_new, ledger_new},
     {Py_tp_dealloc, ledger_dealloc},
+    {Py_tp_methods, ledger_methods},
     {Py_tp_getset, ledger_getset},
     {0, NULL},
 };
@@ -112,8 +127,44 @@ size_class_dealloc(SizeClassObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     Py_XDECREF(self->ledger);
+    Py_XDECREF(self->shelf);
     type->tp_free(self);
     Py_DECREF(type);
+}
+
+static PyObject *
+size_class_get_shelf(SizeClassObject *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->shelf == NULL ? Py_None : self->shelf);
+}
+
+/* A new reference; NULL: there is none, or it has gone. */
+static PyObject *
+referent(PyObject *reference)
+{
+#if PY_VERSION_HEX >= 0x030d0000
+    PyObject *object;
+    PyWeakref_GetRef(reference, &object);
+    return object;
+#else
+    PyObject *object = PyWeakref_GET_OBJECT(reference);
+    return object == Py_None ? NULL : Py_NewRef(object);
+#endif
+}
+
+static int
+size_class_set_shelf(SizeClassObject *self, PyObject *shelf, void *Py_UNUSED(closure))
+{
+    State *state = state_of(Py_TYPE(self));
+    PyObject *pool = shelf == NULL || !PyWeakref_CheckRef(shelf) ? NULL : referent(shelf);
+    bool right = state != NULL && self->shelf == NULL && pool != NULL && PyObject_TypeCheck(pool, state->pool_type);
+    Py_XDECREF(pool);
+    if (!right) {
+        PyErr_SetString(PyExc_TypeError, "the shelf is a weak reference to a pool, set once");
+        return -1;
+    }
+    self->shelf = Py_NewRef(shelf);
+    return 0;
 }
 
 static PyObject *
@@ -135,6 +186,7 @@ size_class_get_in_use(SizeClassObject *self, void *Py_UNUSED(closure))
 }
 
 static PyGetSetDef size_class_getset[] = {
+    {"shelf", (getter)size_class_get_shelf, (setter)size_class_set_shelf, "Where it goes, weakly; None: away.", NULL},
     {"served", (getter)size_class_get_served, NULL, "Views that were acquired so far.", NULL},
     {"asked", (getter)size_class_get_asked, NULL, "Bytes that were asked for so far.", NULL},
     {"in_use", (getter)size_class_get_in_use, NULL, "Bytes of storage that somebody may see now.", NULL},
@@ -161,10 +213,22 @@ typedef struct {
     char *bytes;
     Py_ssize_t size;
     Py_ssize_t length; /* of the view, while lent */
-    PoolObject *shelf; /* while lent; NULL: it is not to be kept */
     char idle;
     char lent;
 } StorageObject;
+
+/* Without a GIL a reference belongs to the thread that made the object, and when another one drops the last, CPython
+   leaves the object to its thread, which may be asleep. Storage goes from thread to thread, so it belongs to none. */
+static void
+belong_to_nobody(PyObject *storage)
+{
+#ifdef Py_GIL_DISABLED
+    storage->ob_tid = 0;
+    Py_SET_REFCNT(storage, 1);
+#else
+    (void)storage;
+#endif
+}
 
 static PyObject *
 storage_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -182,6 +246,7 @@ storage_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self == NULL) {
         return NULL;
     }
+    belong_to_nobody((PyObject *)self);
     self->size_class = (SizeClassObject *)Py_NewRef(size_class);
     self->bytes = PyMem_RawCalloc(1, (size_t)size);
     if (self->bytes == NULL) {
@@ -192,76 +257,75 @@ storage_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)self;
 }
 
-/* private if it is free → own shared; else as the slow path says. True: it is kept. */
-static bool
+/* private if it is free → own shared; else as the slow path says. Takes over the only reference there is: from the
+   moment that the storage is on the shelf another thread may have it, and it is not touched any more. */
+static void
 put_on_shelf(PoolObject *shelf, PyObject *storage)
 {
     IdentityObject *processor = pin(shelf->state);
     if (processor != NULL) {
-        Py_INCREF(storage);
         busy_begin(processor);
         bool kept = keep_own(shelf, processor, storage);
         busy_end(processor);
         if (kept) {
-            return true;
+            return;
         }
-        Py_DECREF(storage);
     }
     /* While the interpreter goes, the slow path's code may be gone already, and nobody is there to get anything. */
-    if (is_finalizing()) {
-        return false;
+    if (!is_finalizing()) {
+        PyObject *done = PyObject_CallMethodOneArg((PyObject *)shelf, shelf->state->put_slow, storage);
+        if (done != NULL) {
+            Py_DECREF(done);
+        }
+        else if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            PyErr_Clear(); /* it just is not kept */
+        }
+        else {
+            PyErr_WriteUnraisable((PyObject *)shelf);
+        }
     }
-    PyObject *done = PyObject_CallMethodOneArg((PyObject *)shelf, shelf->state->put_slow, storage);
-    if (done != NULL) {
-        Py_DECREF(done);
-        return true;
-    }
-    if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        PyErr_Clear(); /* it just is not kept */
-    }
-    else {
-        PyErr_WriteUnraisable((PyObject *)shelf);
-    }
-    return false;
+    Py_DECREF(storage); /* if it was not kept it dies now, and is counted then */
 }
 
-/* The put: nobody sees the bytes any more. Called where the storage would die, with one reference to it for the time of
-   the call. Once it is on the shelf another thread may have it, so it is not touched any more after that. */
-static void
-storage_finalize(PyObject *op)
+/* Whether it goes back to the shelf it came from. Then it is alive again, and the caller must not touch it. */
+static bool
+put_itself(StorageObject *self)
 {
-    StorageObject *self = (StorageObject *)op;
-    if (!self->lent) {
-        return;
-    }
-    PoolObject *shelf = self->shelf;
     SizeClassObject *size_class = self->size_class;
-    self->shelf = NULL;
+    PyObject *shelf = size_class->shelf == NULL ? NULL : referent(size_class->shelf);
+    bool admitted = shelf != NULL && ledger_admit(size_class->ledger, (uint64_t)self->size);
+    if (admitted) {
+        self->idle = 1;
+        _Py_NewReference((PyObject *)self);
+        belong_to_nobody((PyObject *)self);
+        put_on_shelf((PoolObject *)shelf, (PyObject *)self);
+    }
+    Py_XDECREF(shelf);
+    return admitted;
+}
+
+/* The put: nobody sees the bytes any more. */
+static bool
+give_back(StorageObject *self)
+{
+    PyObject *type, *error, *traceback; /* whoever let go of the last view may be in the middle of raising */
     self->lent = 0;
-    size_class->in_use -= (uint64_t)self->size;
-    if (size_class->wipe) {
+    self->size_class->in_use -= (uint64_t)self->size;
+    if (self->size_class->wipe) {
         memset(self->bytes, 0, (size_t)self->length);
     }
-    if (shelf == NULL) {
-        return;
-    }
-    if (ledger_admit(size_class->ledger, (uint64_t)self->size)) {
-        PyObject *type, *error, *traceback; /* whoever let go of the last view may be in the middle of raising */
-        PyErr_Fetch(&type, &error, &traceback);
-        self->idle = 1;
-        put_on_shelf(shelf, op); /* if it is not kept, it dies, and is counted then */
-        PyErr_Restore(type, error, traceback);
-    }
-    Py_DECREF(shelf);
+    PyErr_Fetch(&type, &error, &traceback);
+    bool lives = put_itself(self);
+    PyErr_Restore(type, error, traceback);
+    return lives;
 }
 
 static void
-storage_dealloc(PyObject *op)
+storage_dealloc(StorageObject *self)
 {
-    if (PyObject_CallFinalizerFromDealloc(op) < 0) {
+    if (self->lent && give_back(self)) {
         return;
     }
-    StorageObject *self = (StorageObject *)op;
     PyTypeObject *type = Py_TYPE(self);
     if (self->idle) {
         self->size_class->ledger->idle -= (uint64_t)self->size;
@@ -275,12 +339,17 @@ storage_dealloc(PyObject *op)
 static int
 storage_getbuffer(StorageObject *self, Py_buffer *view, int flags)
 {
+    if (!self->lent) {
+        view->obj = NULL;
+        PyErr_SetString(PyExc_BufferError, "nobody may look at idle storage");
+        return -1;
+    }
     return PyBuffer_FillInfo(view, (PyObject *)self, self->bytes, self->length, 0, flags);
 }
 
-/* A view of the first n bytes. Takes over the reference, and the shelf's is borrowed. */
+/* A view of the first n bytes. Takes over the reference. */
 static PyObject *
-lend(StorageObject *self, PoolObject *shelf, Py_ssize_t n)
+lend(StorageObject *self, Py_ssize_t n)
 {
     SizeClassObject *size_class = self->size_class;
     if (self->idle) {
@@ -289,31 +358,27 @@ lend(StorageObject *self, PoolObject *shelf, Py_ssize_t n)
     }
     self->lent = 1;
     self->length = n;
-    self->shelf = (PoolObject *)Py_XNewRef(shelf);
-    size_class->served++;
-    size_class->asked += (uint64_t)n;
     size_class->in_use += (uint64_t)self->size;
     PyObject *view = PyMemoryView_FromObject((PyObject *)self);
+    if (view != NULL) {
+        size_class->served++;
+        size_class->asked += (uint64_t)n;
+    }
     Py_DECREF(self); /* without a view, it goes back at once */
     return view;
 }
 
 static PyObject *
-storage_lend(StorageObject *self, PyObject *args)
+storage_lend(StorageObject *self, PyObject *arg)
 {
-    PyObject *shelf;
-    Py_ssize_t n;
-    State *state = state_of(Py_TYPE(self));
-    if (state == NULL || !PyArg_ParseTuple(args, "On:lend", &shelf, &n)) {
+    Py_ssize_t n = PyLong_AsSsize_t(arg);
+    if (n == -1 && PyErr_Occurred()) {
         return NULL;
-    }
-    if (shelf != Py_None && !PyObject_TypeCheck(shelf, state->pool_type)) {
-        return PyErr_Format(PyExc_TypeError, "the shelf is a pool or None, not %.80R", shelf);
     }
     if (n < 0 || n > self->size || self->lent) {
         return PyErr_Format(PyExc_ValueError, "cannot lend %zd bytes of %zd", n, self->lent ? 0 : self->size);
     }
-    return lend((StorageObject *)Py_NewRef(self), shelf == Py_None ? NULL : (PoolObject *)shelf, n);
+    return lend((StorageObject *)Py_NewRef(self), n);
 }
 
 static Py_ssize_t
@@ -323,7 +388,7 @@ storage_length(StorageObject *self)
 }
 
 static PyMethodDef storage_methods[] = {
-    {"lend", (PyCFunction)storage_lend, METH_VARARGS, "A view; once nobody sees it any more, back to the shelf."},
+    {"lend", (PyCFunction)storage_lend, METH_O, "A view; once nobody sees it any more, back to the shelf."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -331,7 +396,6 @@ static PyType_Slot storage_slots[] = {
     {Py_tp_doc, "Bytes that are either idle or lent."},
     {Py_tp_new, storage_new},
     {Py_tp_dealloc, storage_dealloc},
-    {Py_tp_finalize, storage_finalize},
     {Py_tp_methods, storage_methods},
     {Py_sq_length, storage_length},
     {Py_bf_getbuffer, storage_getbuffer},
@@ -440,7 +504,7 @@ buffers_acquire(BuffersObject *self, PyObject *arg)
         PoolObject *shelf = (PoolObject *)PyTuple_GET_ITEM(self->shelves, index);
         StorageObject *storage = take_storage(self, shelf);
         if (storage != NULL) {
-            return lend(storage, shelf, n);
+            return lend(storage, n);
         }
     }
     else if (n < 0) {

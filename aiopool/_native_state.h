@@ -42,6 +42,19 @@ is_finalizing(void)
 #endif
 }
 
+/* If it still is the `old` number. Otherwise `old` becomes what it is. */
+static inline bool
+number_exchange(Number *number, uint64_t *old, uint64_t new)
+{
+#ifdef Py_GIL_DISABLED
+    return atomic_compare_exchange_weak(number, old, new);
+#else
+    (void)old;
+    *number = new;
+    return true;
+#endif
+}
+
 /* A lock that is only tried; with a GIL it is always free. Its holder runs no Python code and frees nothing. */
 static inline bool
 lock_try(Flag *lock)

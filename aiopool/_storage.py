@@ -7,15 +7,20 @@ or array over it has gone. That release is the put.
 
 It is the release of the buffer that counts, and no finalizer. The collector runs the finalizers of a garbage cycle
 before it takes the cycle apart, and each of them may still look at the view, or bring it back to life; what is released
-can never be seen again. (In the compiled twin the storage is its own exporter, which the collector does not know at
-all, and its deallocation is the put.)
+can never be seen again. Then it empties the objects of the cycle, in any order, and the exporter of a view may be one
+of them. So an exporter here is made of what cannot be emptied: a tuple, and the bytes. (In the compiled twin the
+storage is its own exporter, which the collector does not know at all, and its deallocation is the put.)
 
-The price here is an object for each acquire, and two calls of Python code; and Python code can export buffers from 3.12
-on only. On 3.11 views are right all the same, but their storage is not used again.
+What is lent does not keep its pool alive. When the pool has gone, with all that lay idle, a view goes on as before, and
+what stands behind it is freed in the end.
+
+The price here is two objects for each acquire, and two calls of Python code; and Python code can export buffers from
+3.12 on only. On 3.11 views are right all the same, but their storage is not used again.
 """
 
 import sys
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,15 +57,23 @@ class Ledger:
         self.idle -= size
         return False
 
+    def close(self) -> None:
+        """From now on nothing is kept."""
+        self.limit = 0
+
 
 class SizeClass:
     """What all storage of one size has in common, and what was done with it. Counted as the ledger is."""
 
-    __slots__ = ("asked", "in_use", "ledger", "served", "wipe")
+    __slots__ = ("__weakref__", "asked", "in_use", "itself", "ledger", "served", "shelf", "wipe")
 
     def __init__(self, ledger: Ledger, *, wipe: bool) -> None:
         self.ledger = ledger
         self.wipe = wipe
+        #: where the storage goes when it comes back; `None`: it is not kept
+        self.shelf: Callable[[], Shelf | None] | None = None
+        #: what is lent knows its size class by this
+        self.itself = weakref.ref(self)
         #: views that were acquired so far
         self.served = 0
         #: bytes that were asked for so far
@@ -68,83 +81,109 @@ class SizeClass:
         #: bytes of storage that somebody may see now
         self.in_use = 0
 
+    def take_back(self, used: bytearray) -> None:
+        """What was lent is seen by nobody any more."""
+        self.in_use -= len(used)
+        shelf = None if self.shelf is None else self.shelf()
+        if shelf is None:
+            return
+        try:
+            storage = Storage(self, len(used), used)
+            if self.ledger.admit(len(used)):
+                storage.idle = len(used)
+                shelf.put(storage)
+        except MemoryError:
+            pass  # there is none to keep it with: it is dropped, and gives some back
 
-class Storage(bytearray):
-    """Bytes that are idle, or lent, or fresh: those are zero."""
 
-    __slots__ = ("idle", "lent", "size_class")
+class Storage:
+    """Bytes in the pool's own hands: idle, or fresh and zero, or just about to be lent."""
 
-    def __init__(self, size_class: SizeClass, size: int) -> None:
+    __slots__ = ("content", "idle", "size_class")
+
+    def __init__(self, size_class: SizeClass, size: int, used: bytearray | None = None) -> None:
         self.size_class = size_class
-        self.idle = False
-        self.lent = False
-        super().__init__(size)  # last: without memory for it, this dies here, and asks what it was
+        #: what the ledger counts for it
+        self.idle = 0
+        self.content = _Content(size) if used is None else used
 
     def __del__(self) -> None:
-        # Only so that the counts are right, wherever it was dropped.
-        if self.idle:
-            self.size_class.ledger.idle -= len(self)
-        elif self.lent:
-            self.size_class.in_use -= len(self)
+        # Wherever it was dropped. The collector may do this to what a finalizer brings back: so it counts only once.
+        self._leave_ledger()
 
-    def lend(self, shelf: Shelf | None, n: int) -> memoryview:
-        """A view of the first `n` bytes. Once nobody can see them any more they are put back on the `shelf`, if any.
+    def _leave_ledger(self) -> None:
+        idle, self.idle = self.idle, 0
+        self.size_class.ledger.idle -= idle
 
-        For whoever made this or took it from a shelf; who must let go of it now.
+    def lend(self, n: int) -> memoryview:
+        """A view of the first `n` bytes. Once nobody can see them any more they are put back on the shelf, if any.
+
+        For whoever made this or took it from the shelf; who must let go of it now.
         """
         size_class = self.size_class
-        if self.idle:
-            self.idle = False
-            size_class.ledger.idle -= len(self)
-        self.lent = True
+        self._leave_ledger()
+        view = _export(self.content, size_class, n)
         size_class.served += 1
         size_class.asked += n
-        size_class.in_use += len(self)
-        return _export(self, shelf, n)
-
-    def give_back(self, shelf: Shelf | None) -> None:
-        """What was lent is seen by nobody any more."""
-        size_class = self.size_class
-        self.lent = False
-        size_class.in_use -= len(self)
-        if shelf is not None and size_class.ledger.admit(len(self)):
-            self.idle = True
-            try:
-                shelf.put(self)
-            except MemoryError:
-                pass  # there is none to keep it with: it is dropped, and gives some back
+        return view
 
 
 if sys.version_info >= (3, 12):
+    _Content = bytearray
 
-    class _Exporter:
+    class _Exporter(tuple[bytearray, "weakref.ref[SizeClass]", int, bool]):
         """Lends storage for as long as any view over it lives."""
 
-        __slots__ = ("_length", "_shelf", "_storage")
-
-        def __init__(self, storage: Storage, shelf: Shelf | None, length: int) -> None:
-            self._storage = storage
-            self._shelf = shelf
-            self._length = length
+        __slots__ = ()
 
         def __buffer__(self, flags: int) -> memoryview:
-            return memoryview(self._storage)[: self._length]
+            content, known, n, _ = self
+            view = memoryview(content)[:n]
+            if (size_class := known()) is not None:
+                size_class.in_use += len(content)
+            return view
 
         def __release_buffer__(
             self, view: memoryview, _is_finalizing: Callable[[], bool] = sys.is_finalizing, _bytes: type = bytes
         ) -> None:
-            if self._storage.size_class.wipe:
-                view[:] = _bytes(len(view))
+            content, known, n, wipe = self
+            if wipe:
+                view[:] = _bytes(n)
             view.release()
-            # While the interpreter goes, the code that puts may be gone already. Nobody is there to get anything.
-            self._storage.give_back(None if _is_finalizing() else self._shelf)
+            # A garbage pool is not known any more before the collector empties it. And while the interpreter goes, the
+            # code that puts may be gone already: nobody is there to get anything.
+            size_class = known()
+            if size_class is not None and not _is_finalizing():
+                size_class.take_back(content)
 
-    def _export(storage: Storage, shelf: Shelf | None, n: int) -> memoryview:
-        return memoryview(_Exporter(storage, shelf, n))
+    def _export(content: bytearray, size_class: SizeClass, n: int) -> memoryview:
+        return memoryview(_Exporter((content, size_class.itself, n, size_class.wipe)))
 
 else:
 
-    def _export(storage: Storage, shelf: Shelf | None, n: int) -> memoryview:
+    class _Content(bytearray):
+        """Bytes that tell when they go, so that the counts are right. Somebody may resize or copy them: `view.obj`."""
+
+        __slots__ = ("_lent",)
+
+        def __new__(cls, size: int) -> "_Content":
+            self = super().__new__(cls)
+            self._lent = None
+            return self
+
+        def lend(self, size_class: SizeClass) -> None:
+            self._lent = size_class.itself, len(self)
+            size_class.in_use += len(self)
+
+        def __del__(self) -> None:
+            lent, self._lent = self._lent, None
+            if lent is not None and (size_class := lent[0]()) is not None:
+                size_class.in_use -= lent[1]
+
+        def __reduce_ex__(self, protocol: object) -> tuple[type, tuple[bytes]]:
+            return bytearray, (bytes(self),)
+
+    def _export(content: _Content, size_class: SizeClass, n: int) -> memoryview:
         global _warned
         if not _warned:
             _warned = True
@@ -154,7 +193,8 @@ else:
                 RuntimeWarning,
                 stacklevel=5,
             )
-        return memoryview(storage)[:n]
+        content.lend(size_class)
+        return memoryview(content)[:n]
 
     _warned = False
 

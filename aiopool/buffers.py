@@ -10,7 +10,9 @@ stolen, else comes from the victim, else is made. Sizes double from class to cla
 storage, though not of the memory: pages that nobody touches cost nothing. Finer classes would waste less and hit less.
 """
 
+import atexit
 import sys
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
@@ -36,6 +38,7 @@ class Shelf(Pool[Storage]):
         super().__init__(partial(Storage, size_class, size), idle_timeout=idle_timeout)
         self.size = size
         self.size_class = size_class
+        size_class.shelf = weakref.ref(self)
 
     def _register(self) -> None:
         """The buffer pool is registered, and rotates all its shelves."""
@@ -130,8 +133,8 @@ class BufferPool(Base):
         try:
             for shelf in self._shelves:
                 if length <= shelf.size:
-                    return shelf.get().lend(shelf, length)
-            return Storage(self._oversize, length).lend(None, length)
+                    return shelf.get().lend(length)
+            return Storage(self._oversize, length).lend(length)
         except (MemoryError, OverflowError):
             raise MemoryError(f"acquire({length}): there is no memory for so many bytes") from None
 
@@ -199,6 +202,15 @@ def _sizes(smallest: int, largest: int) -> Iterator[int]:
         size *= 2
     yield largest
 
+
+def _stop() -> None:
+    """At exit: what comes back from now on is not kept. What would keep it may be gone before the last view."""
+    for pool in _collector.pools():
+        if isinstance(pool, BufferPool):
+            pool._ledger.close()
+
+
+atexit.register(_stop)
 
 if not TYPE_CHECKING and native is not None:
     native.speed_up(BufferPool)

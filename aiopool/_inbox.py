@@ -127,20 +127,25 @@ class Inbox:
 
     def _gather(self, size: int) -> memoryview:
         """Have all bytes lie in one chunk, of `size` or more."""
+        assert self._chunk is not None
         unread = self._unread()
         rest = self._end - self._start
-        if rest <= ROOM and self._chunk is not None:
+        if rest <= ROOM:
             # Let go of the chunk first: what is acquired next may be the same memory, and still in the caches.
-            self._chunk = memoryview(bytearray(self._chunk[self._start : self._end]))
-            self._start, self._end = 0, rest
+            self._set_aside()
         gathered = self._acquire(max(size, unread))
-        if self._chunk is not None:
-            gathered[:rest] = self._chunk[self._start : self._end]
+        gathered[:rest] = self._chunk[self._start : self._end]
         if self._next is not None:
             gathered[rest:unread] = self._next[: self._next_end]
         self._chunk, self._start, self._end = gathered, 0, unread
         self._next, self._next_end = None, 0
         return gathered
+
+    def _set_aside(self) -> None:
+        """Let go of the chunk, and keep what is unread in it."""
+        assert self._chunk is not None
+        self._chunk = memoryview(bytearray(self._chunk[self._start : self._end]))
+        self._start, self._end = 0, len(self._chunk)
 
     def _withdraw_soon(self) -> None:
         """Let go of `_offered` when the transport has done with it."""

@@ -122,7 +122,7 @@ class StreamReader(Inbox):
                 "mistake or attack, pass a BufferPool with a larger max_size as buffers",
                 0,
             )
-        while self._end - self._start + self._next_end < n:
+        while self._end - self._start + self._next_end < n or self._exception is not None:
             if self._exception is not None:
                 raise self._exception
             if self._eof:
@@ -214,6 +214,9 @@ class StreamReader(Inbox):
             raise RuntimeError(f"{caller}() called while another coroutine is already waiting for incoming data")
         if self._paused:
             self._resume()
+        if self._chunk is not None and (self._end - self._start) * PINNED < len(self._chunk):
+            # The beginning of a message. Nobody knows when the rest comes.
+            self._set_aside()
         # For as long as nothing is taken, even if nobody waits any more: whoever was cancelled may come back for it.
         self._needed = needed
         self._waiter = waiter = self._loop.create_future()

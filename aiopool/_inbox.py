@@ -64,7 +64,8 @@ class Inbox:
         # How many bytes somebody waits for, in one piece.
         self._needed = 0
 
-    def __len__(self) -> int:
+    def _unread(self) -> int:
+        """How many bytes there are. No `__len__`: a reader with nothing to read must not be false."""
         return self._end - self._start + self._next_end
 
     # --- receiving ---
@@ -111,7 +112,9 @@ class Inbox:
         return room > 0 and ROOM < self._end - self._start < self._needed <= len(chunk) - self._start
 
     def _make_room(self) -> memoryview:
-        return self._gather(max(self._needed, len(self) + self._receive))
+        unread = self._unread()
+        # What grows without anybody saying how far doubles each time, so that a byte is moved once or twice at most.
+        return self._gather(max(self._needed, unread + max(unread, self._receive)))
 
     def _acquire(self, size: int) -> memoryview:
         """A chunk of `size` bytes or more."""
@@ -124,20 +127,25 @@ class Inbox:
 
     def _gather(self, size: int) -> memoryview:
         """Have all bytes lie in one chunk, of `size` or more."""
-        unread = len(self)
+        assert self._chunk is not None
+        unread = self._unread()
         rest = self._end - self._start
-        if rest <= ROOM and self._chunk is not None:
+        if rest <= ROOM:
             # Let go of the chunk first: what is acquired next may be the same memory, and still in the caches.
-            self._chunk = memoryview(bytearray(self._chunk[self._start : self._end]))
-            self._start, self._end = 0, rest
+            self._set_aside()
         gathered = self._acquire(max(size, unread))
-        if self._chunk is not None:
-            gathered[:rest] = self._chunk[self._start : self._end]
+        gathered[:rest] = self._chunk[self._start : self._end]
         if self._next is not None:
             gathered[rest:unread] = self._next[: self._next_end]
         self._chunk, self._start, self._end = gathered, 0, unread
         self._next, self._next_end = None, 0
         return gathered
+
+    def _set_aside(self) -> None:
+        """Let go of the chunk, and keep what is unread in it."""
+        assert self._chunk is not None
+        self._chunk = memoryview(bytearray(self._chunk[self._start : self._end]))
+        self._start, self._end = 0, len(self._chunk)
 
     def _withdraw_soon(self) -> None:
         """Let go of `_offered` when the transport has done with it."""
@@ -168,3 +176,8 @@ class Inbox:
             self._end = self._next_end
             self._next = None
             self._next_end = 0
+
+    def _discard(self) -> None:
+        """Let go of everything."""
+        self._chunk = self._next = self._offered = None
+        self._start = self._end = self._next_end = self._needed = 0

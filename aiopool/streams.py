@@ -12,13 +12,12 @@ task costs more than receiving a few kilobytes, so the reader is only woken when
 import asyncio
 import re
 import socket
-import sys
 from asyncio import AbstractEventLoop, IncompleteReadError, LimitOverrunError, StreamWriter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-from ._checks import natural, shown
+from ._checks import callable_or_none, natural, shown
 from ._inbox import PINNED, Inbox
 from .buffers import KIB, BufferPool
 
@@ -54,6 +53,8 @@ class StreamReader(Inbox):
     )
 
     def __init__(self, buffers: BufferPool, *, limit: int = LIMIT, loop: AbstractEventLoop | None = None) -> None:
+        if not isinstance(buffers, BufferPool):
+            raise TypeError(f"buffers must be a BufferPool, not {shown(buffers)}")
         if natural("limit", limit) == 0:
             raise ValueError("limit must be more than 0 bytes")
         super().__init__(buffers)
@@ -69,7 +70,7 @@ class StreamReader(Inbox):
 
     def __repr__(self) -> str:
         eof = ", eof" if self._eof else ""
-        return f"<aiopool.streams.StreamReader {len(self)} bytes{eof}>"
+        return f"<aiopool.streams.StreamReader {self._unread()} bytes{eof}>"
 
     # --- reading ---
 
@@ -78,27 +79,15 @@ class StreamReader(Inbox):
 
         An empty view: the stream has ended.
         """
-        if self._exception is not None:
-            raise self._exception
-        if n < 0:
-            return await self._read_all()
-        if n > 0 and not self._end and not self._eof:
-            await self._wait("read", 1)
-        count = min(n, self._end - self._start)
+        while n < 0 or not self._end:
+            if self._exception is not None:
+                raise self._exception
+            if self._eof or n == 0:
+                break
+            # When all is asked for nothing is taken before the end, so that a cancelled read has lost nothing.
+            await self._wait("read", self._unread() + 1)
+        count = self._unread() if n < 0 else min(n, self._end - self._start)
         return self._take(count) if count else memoryview(b"")
-
-    async def _read_all(self) -> memoryview:
-        blocks = []
-        while block := await self.read(sys.maxsize):
-            blocks.append(block)
-        if len(blocks) == 1:
-            return blocks[0]
-        whole = self._buffers.acquire(sum(map(len, blocks)))
-        start = 0
-        for block in blocks:
-            whole[start : start + len(block)] = block
-            start += len(block)
-        return whole
 
     async def readinto(self, buffer: Any) -> int:
         """Fill a writable buffer with what is there, as soon as there is anything; how many bytes. 0: the stream ended.
@@ -133,11 +122,11 @@ class StreamReader(Inbox):
                 "mistake or attack, pass a BufferPool with a larger max_size as buffers",
                 0,
             )
-        while self._end - self._start + self._next_end < n:
+        while self._end - self._start + self._next_end < n or self._exception is not None:
             if self._exception is not None:
                 raise self._exception
             if self._eof:
-                raise IncompleteReadError(self._take_bytes(len(self)), n)
+                raise IncompleteReadError(self._take_bytes(self._unread()), n)
             await self._wait("readexactly", n)
         return self._take(n) if n else memoryview(b"")
 
@@ -149,11 +138,11 @@ class StreamReader(Inbox):
         :raises ValueError: there is no separator, or it is empty.
         """
         separators = _sorted(separator)
-        if self._exception is not None:
-            raise self._exception
         searched = 0
         while (found := self._find(separators, searched)) is None:
-            unread = len(self)
+            if self._exception is not None:
+                raise self._exception
+            unread = self._unread()
             if unread >= len(separators[0]):
                 # All but what may be the beginning of a separator.
                 searched = max(0, unread + 1 - len(separators[-1]))
@@ -178,7 +167,7 @@ class StreamReader(Inbox):
             return error.partial
         except LimitOverrunError as error:
             found = self._find((b"\n",), error.consumed)
-            self._take_bytes(error.consumed + 1 if found == (error.consumed, error.consumed + 1) else len(self))
+            self._take_bytes(error.consumed + 1 if found == (error.consumed, error.consumed + 1) else self._unread())
             raise ValueError(error.args[0]) from None
 
     def __aiter__(self) -> "StreamReader":
@@ -196,8 +185,8 @@ class StreamReader(Inbox):
 
     def _find(self, separators: Sequence[bytes], searched: int) -> tuple[int, int] | None:
         """From where to where the separator goes that ends first, looking from `searched` on."""
-        if self._next is not None:
-            self._gather(len(self))
+        if self._next_end:
+            self._gather(self._unread())
         if self._chunk is None:
             return None
         best = None
@@ -225,6 +214,9 @@ class StreamReader(Inbox):
             raise RuntimeError(f"{caller}() called while another coroutine is already waiting for incoming data")
         if self._paused:
             self._resume()
+        if self._chunk is not None and (self._end - self._start) * PINNED < len(self._chunk):
+            # The beginning of a message. Nobody knows when the rest comes.
+            self._set_aside()
         # For as long as nothing is taken, even if nobody waits any more: whoever was cancelled may come back for it.
         self._needed = needed
         self._waiter = waiter = self._loop.create_future()
@@ -237,8 +229,9 @@ class StreamReader(Inbox):
     # --- for the protocol ---
 
     def set_transport(self, transport: asyncio.BaseTransport) -> None:
-        """What is to pause when nobody reads."""
+        """What is to pause when nobody reads. It is not paused now."""
         self._transport = transport
+        self._paused = False
         self._may_be_in_vain = transport.get_extra_info("sslcontext") is not None
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -266,10 +259,7 @@ class StreamReader(Inbox):
 
     def set_exception(self, exc: BaseException) -> None:
         """Raised by every read from now on; what was not read yet is gone, as with asyncio's reader."""
-        self._offered = None
-        if len(self):
-            self._gather(0)
-            self._skip(len(self))
+        self._discard()
         self._exception = exc
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(exc)
@@ -293,7 +283,7 @@ class StreamReader(Inbox):
 
     def _skip(self, n: int) -> None:
         super()._skip(n)
-        if self._paused and len(self) <= self._limit:
+        if self._paused and self._unread() <= self._limit:
             self._resume()
 
     def _resume(self) -> None:
@@ -304,7 +294,13 @@ class StreamReader(Inbox):
 
 def _sorted(separator: bytes | tuple[bytes, ...]) -> Sequence[bytes]:
     """All the separators, the shortest first."""
-    separators = sorted(separator, key=len) if isinstance(separator, tuple) else (separator,)
+    given = separator if isinstance(separator, tuple) else (separator,)
+    try:
+        # Others that hold bytes, as a bytearray does, can be changed, and have no hash.
+        separators = [each if type(each) is bytes else memoryview(each).tobytes() for each in given]
+    except TypeError:
+        raise TypeError(f"readuntil() takes bytes or a tuple of bytes, not {shown(separator)}") from None
+    separators.sort(key=len)
     if not separators or not separators[0]:
         raise ValueError(f"readuntil() needs separators of at least one byte, not {shown(separator)}")
     return separators
@@ -458,7 +454,7 @@ async def open_connection(
     `buffers` is what to receive into; without it, one pool that all such streams share.
     """
     loop: Any = asyncio.get_running_loop()
-    protocol = _protocol(limit, buffers)
+    protocol = _protocols(limit, buffers)()
     transport, _ = await loop.create_connection(lambda: protocol, host, port, **kwds)
     return _streams(protocol, transport)
 
@@ -478,7 +474,7 @@ async def start_server(
     """
     loop: Any = asyncio.get_running_loop()
     server: asyncio.Server = await loop.create_server(
-        lambda: _protocol(limit, buffers, client_connected_cb), host, port, **kwds
+        _protocols(limit, buffers, client_connected_cb), host, port, **kwds
     )
     return server
 
@@ -490,7 +486,7 @@ if hasattr(socket, "AF_UNIX"):
     ) -> tuple[StreamReader, StreamWriter]:
         """`open_connection` over a Unix socket, as `asyncio.open_unix_connection`."""
         loop = asyncio.get_running_loop()
-        protocol = _protocol(limit, buffers)
+        protocol = _protocols(limit, buffers)()
         transport, _ = await loop.create_unix_connection(lambda: protocol, path, **kwds)
         return _streams(protocol, transport)
 
@@ -504,12 +500,21 @@ if hasattr(socket, "AF_UNIX"):
     ) -> asyncio.Server:
         """`start_server` over a Unix socket, as `asyncio.start_unix_server`."""
         loop = asyncio.get_running_loop()
-        return await loop.create_unix_server(lambda: _protocol(limit, buffers, client_connected_cb), path, **kwds)
+        return await loop.create_unix_server(_protocols(limit, buffers, client_connected_cb), path, **kwds)
 
 
-def _protocol(limit: int, buffers: BufferPool | None, client_connected_cb: ClientConnected | None = None) -> _Protocol:
-    reader = StreamReader(_default if buffers is None else buffers, limit=limit)
-    return _Protocol(reader, client_connected_cb)
+def _protocols(
+    limit: int, buffers: BufferPool | None, client_connected_cb: ClientConnected | None = None
+) -> Callable[[], _Protocol]:
+    """What makes a protocol with its reader for each connection."""
+    callable_or_none("client_connected_cb", client_connected_cb)
+    pool = _default if buffers is None else buffers
+
+    def make() -> _Protocol:
+        return _Protocol(StreamReader(pool, limit=limit), client_connected_cb)
+
+    make()  # else what is wrong with the arguments is seen when the first client comes, if at all
+    return make
 
 
 def _streams(protocol: _Protocol, transport: asyncio.BaseTransport) -> tuple[StreamReader, StreamWriter]:

@@ -28,6 +28,8 @@ def load(implementation: str) -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIOPOOL_NO_EXTENSIONS", "1" if implementation == "python" else "")
         package = importlib.import_module("aiopool")
+        # What the package does not import by itself.
+        importlib.import_module("aiopool.streams")
     assert package.implementation == implementation
     return package
 

@@ -1,0 +1,600 @@
+"""The reader of `aiopool.streams` beside asyncio's: the same bytes in any pieces, read in any way, give the same.
+
+Here transports are played (see feeding.py); test_streams.py has real ones.
+"""
+
+import asyncio
+import ctypes
+import random
+import sys
+
+import pytest
+from feeding import Pausable, Reading, feed, read_now
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not used again on Python 3.11:RuntimeWarning")
+
+SMALL = {"FIRST": 16, "MOST": 64, "BIG": 32, "ROOM": 4, "PINNED": 4}
+"""Constants with which a few bytes go every way that else takes megabytes."""
+
+
+@pytest.fixture(scope="module")
+def loop():
+    """Never runs: it only makes futures."""
+    loop = asyncio.new_event_loop()
+    loop.set_debug(False)
+    yield loop
+    loop.close()
+
+
+def shrink(patch, aiopool):
+    """Use small constants."""
+    for name, value in SMALL.items():
+        patch.setattr(aiopool._inbox, name, value)
+    patch.setattr(aiopool.streams, "PINNED", SMALL["PINNED"])
+
+
+@pytest.fixture
+def buffers(aiopool):
+    return aiopool.BufferPool()
+
+
+@pytest.fixture
+def reader(aiopool, buffers, loop):
+    return aiopool.streams.StreamReader(buffers, loop=loop)
+
+
+def turn(loop):
+    """What was to be done soon is done."""
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+
+def pattern(length, seed=0):
+    """As many bytes of no order."""
+    return random.Random(seed).randbytes(length)
+
+
+def address(view):
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))
+
+
+# --- any program, beside asyncio's reader ---
+
+LINES = bytes(random.Random(1).choices(b"abcdefgh|\n", k=1 << 19))
+ONE_LINE = bytes(random.Random(2).choices(b"abcdefgh", k=1 << 19))
+
+
+class Pair:
+    """Two readers, ours and asyncio's, to which the same happens."""
+
+    def __init__(self, ours, theirs, start, over_tls):
+        self.ours, self.theirs = ours, theirs
+        self.over_tls = over_tls
+        self.transports = Pausable("a context" if over_tls else None), Pausable()
+        ours.set_transport(self.transports[0])
+        theirs.set_transport(self.transports[1])
+        self.position = start
+        self.pending = None
+        self.kept = []
+        self.ended = False
+
+    # what may happen
+
+    def feed(self, length, text=LINES):
+        if self.ended or not length:
+            return
+        self.position = start = (self.position + 4097) % (len(text) - length)
+        feed(self.ours, text[start : start + length])
+        self.theirs.feed_data(text[start : start + length])
+        self.advance()
+
+    def feed_line(self, length):
+        self.feed(length, ONE_LINE)
+
+    def offer(self):
+        """A record has not come to its end yet."""
+        if self.over_tls and not self.ended:
+            self.ours.get_buffer(-1)
+            turn(self.ours._loop)
+
+    def eof(self):
+        if not self.ended:
+            self.ended = True
+            self.ours.feed_eof()
+            self.theirs.feed_eof()
+            self.advance()
+
+    def reset(self):
+        self.ended = True
+        error = ConnectionResetError()
+        self.ours.set_exception(error)
+        self.theirs.set_exception(error)
+        self.advance()
+        assert self.ours.exception() is self.theirs.exception() is error
+
+    def read(self, n):
+        self.start("read", n)
+
+    def readexactly(self, n):
+        self.start("readexactly", n)
+
+    def readuntil(self, separator):
+        self.start("readuntil", separator)
+
+    def readline(self):
+        self.start("readline")
+
+    def readinto(self, n):
+        target = bytearray(n)
+
+        async def ours():
+            return memoryview(target)[: await self.ours.readinto(target)]
+
+        if self.is_free():
+            self.compare(Reading(ours()), Reading(self.theirs.read(n)), ("readinto", n))
+
+    def cancel(self):
+        if self.pending is not None and not self.waits_for_all():
+            for reading in self.pending[:2]:
+                reading.cancel()
+            self.pending = None
+
+    def drop(self):
+        self.kept.clear()
+
+    # what follows
+
+    def waits_for_all(self):
+        """asyncio's reader then has taken already what came, and loses it if it is cancelled."""
+        return self.pending is not None and self.pending[2] == ("read", -1)
+
+    def is_free(self, *call):
+        """Whether asyncio's reader has a clear answer: it has none if somebody takes what another has searched."""
+        if self.pending is None:
+            return True
+        if self.waits_for_all() or call == ("read", -1):
+            return False
+        return self.pending[2][0] == "readexactly" or not self.theirs._buffer
+
+    def start(self, method, *args):
+        if self.is_free(method, *args):
+            ours, theirs = (Reading(getattr(each, method)(*args)) for each in (self.ours, self.theirs))
+            self.compare(ours, theirs, (method, *args))
+
+    def compare(self, ours, theirs, call):
+        assert ours.done == theirs.done
+        if not ours.done:
+            assert self.pending is None
+            self.pending = ours, theirs, call
+            return
+        outcome, expected = ours.outcome(), theirs.outcome()
+        if outcome[0] == expected[0] == "gave":
+            self.kept.append((ours.result, outcome[1]))
+            # We may give less than there is, and the rest when it is asked for.
+            while len(outcome[1]) < len(expected[1]):
+                more = read_now(self.ours.read(len(expected[1]) - len(outcome[1])))
+                assert len(more) > 0
+                outcome = ("gave", outcome[1] + bytes(more))
+        assert outcome == expected
+
+    def advance(self):
+        if self.pending is not None:
+            ours, theirs, call = self.pending
+            ours.advance()
+            theirs.advance()
+            self.pending = None
+            self.compare(ours, theirs, call)
+
+    def check(self):
+        """What is true after every step."""
+        for view, expected in self.kept:
+            assert bytes(view) == expected
+        if self.ours.exception() is None and not self.waits_for_all():
+            assert self.ours._unread() == len(self.theirs._buffer)
+            assert self.ours.at_eof() == self.theirs.at_eof()
+        if self.pending is not None:
+            assert not self.transports[0].paused
+
+
+def programs(lengths):
+    """What may happen to a connection, in a list."""
+    separators = [b"\n", b"|", b"a|", b"abc", bytearray(b"\n")]
+    if sys.version_info >= (3, 13):
+        separators += [(b"\n", b"|"), (b"gh|", b"h"), (b"bcdefg", b"cd", b"\n")]
+    with_length = ["feed", "feed", "feed_line", "read", "readexactly", "readexactly", "readinto"]
+    step = st.one_of(
+        *(st.tuples(st.just(name), lengths) for name in with_length),
+        st.tuples(st.just("readuntil"), st.sampled_from(separators)),
+        *(st.just((name,)) for name in ["readline", "offer", "cancel", "drop"]),
+    )
+    end = st.sampled_from([("eof",), ("eof",), ("reset",)])
+    return st.tuples(
+        st.lists(step, max_size=40),
+        st.lists(st.just(("read", -1)), max_size=1),
+        st.lists(st.tuples(st.just("feed"), lengths), max_size=4),
+        st.lists(end, max_size=1),
+        st.lists(step, max_size=6),
+    ).map(lambda parts: [step for part in parts for step in part])
+
+
+def run(reader_class, buffers, loop, programs, limit, seed):
+    """Two connections over one pool, each with its program, in some order."""
+    pairs = [
+        Pair(reader_class(buffers, limit=limit, loop=loop), asyncio.StreamReader(limit=limit, loop=loop), start, over_tls)
+        for start, over_tls in ((0, False), (1 << 17, True))
+    ]
+    order = [which for which, program in enumerate(programs) for _ in program]
+    random.Random(seed).shuffle(order)
+    rest = [iter(program) for program in programs]
+    for which in order:
+        name, *args = next(rest[which])
+        getattr(pairs[which], name)(*args)
+        for pair in pairs:
+            pair.check()
+        if not any(pair.ours._unread() or pair.kept for pair in pairs):
+            assert buffers.stats().bytes_in_use == 0
+    for pair in pairs:
+        for reading in (pair.pending or ())[:2]:
+            reading.cancel()
+
+
+def numbers(*ranges):
+    return st.one_of(*(st.integers(low, high) for low, high in ranges))
+
+
+SIZES = {
+    # lengths, the longest of them, and limits
+    "as it is": (
+        numbers((0, 300), (4000, 4200), (16000, 17000), (60_000, 70_000), (120_000, 300_000)),
+        300_000,
+        st.sampled_from([1, 5, 1000, 64 * 1024, 1 << 20]),
+    ),
+    "small": (numbers((0, 10), (0, 200)), 200, st.sampled_from([1, 2, 5, 20, 100, 1000])),
+}
+
+
+def check_any_program(aiopool, loop, sizes, reader_class, examples):
+    lengths, longest, limits = SIZES[sizes]
+
+    @settings(
+        deadline=None,
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        report_multiple_bugs=False,
+        phases=[Phase.generate] if reader_class is not aiopool.streams.StreamReader else list(Phase),
+    )
+    @given(st.tuples(programs(lengths), programs(lengths)), limits, st.integers(0, 1000))
+    def check(programs, limit, seed):
+        run(reader_class, aiopool.BufferPool(min_size=8, max_size=longest), loop, programs, limit, seed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if sizes == "small":
+            shrink(patch, aiopool)
+        check()
+
+
+# The small programs reach every branch of _inbox.py; after a change there, look with `coverage run --branch`.
+@pytest.mark.parametrize(("sizes", "examples"), [("as it is", 40), ("small", 300)])
+def test_any_program_gives_what_asyncios_reader_gives(aiopool, loop, sizes, examples):
+    check_any_program(aiopool, loop, sizes, aiopool.streams.StreamReader, examples)
+
+
+def moves_to_the_front(reader_class):
+    """Makes room by moving what is unread to the front of the chunk, as readers with a buffer of their own do."""
+
+    class Broken(reader_class):
+        def _make_room(self):
+            unread = self._end - self._start
+            if self._next is not None or max(self._needed, unread + 1) > len(self._chunk):
+                return super()._make_room()
+            self._chunk[:unread] = bytes(self._chunk[self._start : self._end])
+            self._start, self._end = 0, unread
+            return self._chunk
+
+    return Broken
+
+
+def keeps_its_chunk(reader_class):
+    """Receives into the same chunk again when all of it was taken."""
+
+    class Broken(reader_class):
+        def _acquire(self, size):
+            last = getattr(self, "last", None)
+            if last is None or len(last) < size:
+                self.last = last = super()._acquire(size)
+            return last
+
+    return Broken
+
+
+def forgets_the_next(reader_class):
+    """Gathers the first chunk only."""
+
+    class Broken(reader_class):
+        def _gather(self, size):
+            self._next, self._next_end = None, 0
+            return super()._gather(size)
+
+    return Broken
+
+
+def stays_paused(reader_class):
+    """Does not resume before it waits."""
+
+    class Broken(reader_class):
+        def _wait(self, caller, needed):
+            self._paused, paused = False, self._paused
+            waiter = super()._wait(caller, needed)
+            self._paused = paused
+            return waiter
+
+    return Broken
+
+
+@pytest.mark.parametrize("broken", [moves_to_the_front, keeps_its_chunk, forgets_the_next, stays_paused])
+def test_such_programs_find_what_is_wrong(aiopool, loop, broken):
+    with pytest.raises(AssertionError):
+        check_any_program(aiopool, loop, "small", broken(aiopool.streams.StreamReader), 1000)
+
+
+# --- where bytes go ---
+
+KIB = 1024
+
+
+@pytest.mark.parametrize("size", [300 * KIB, 1024 * KIB, 1024 * KIB + 1])
+def test_what_is_big_and_waited_for_is_received_where_it_is_taken(reader, size):
+    written = []
+
+    def receive(data):
+        offered = reader.get_buffer(-1)
+        offered[: len(data)] = data
+        written.append(address(offered))
+        reader.buffer_updated(len(data))
+
+    message = pattern(size)
+    reading = Reading(reader.readexactly(size))
+    for start in range(0, size, 100_000):
+        receive(message[start : start + 100_000])
+    reading.advance()
+    assert reading.result == message
+    assert written == [address(reading.result) + start for start in range(0, size, 100_000)]
+
+
+def test_only_what_came_before_it_was_waited_for_is_copied(reader):
+    """A header comes with the beginning of its body."""
+    message = pattern(1024 * KIB)
+    feed(reader, b"head" + message[: 10 * KIB])
+    assert read_now(reader.readexactly(4)) == b"head"
+    reading = Reading(reader.readexactly(len(message)))
+    offered = reader.get_buffer(-1)
+    rest = message[10 * KIB :]
+    assert len(offered) >= len(rest)
+    offered[: len(rest)] = rest
+    reader.buffer_updated(len(rest))
+    reading.advance()
+    assert reading.result == message
+    assert address(reading.result) == address(offered) - 10 * KIB
+
+
+def test_many_messages_come_out_of_one_receive(reader):
+    messages = [pattern(2 * KIB, seed) for seed in range(7)]
+    offered = reader.get_buffer(-1)
+    received = b"".join(messages)
+    offered[: len(received)] = received
+    reader.buffer_updated(len(received))
+    views = [read_now(reader.readexactly(2 * KIB)) for _ in messages]
+    assert views == messages
+    assert [address(view) - address(offered) for view in views] == [2 * KIB * number for number in range(7)]
+
+
+@pytest.mark.parametrize("read", ["readexactly", "read"])
+def test_what_is_smaller_than_a_sixteenth_of_its_chunk_is_a_copy(reader, buffers, read):
+    feed(reader, bytes(16 * KIB))
+    large = read_now(getattr(reader, read)(KIB))
+    small = read_now(getattr(reader, read)(KIB - 1))
+    read_now(reader.read(16 * KIB))
+    assert buffers.stats().bytes_in_use == 16 * KIB
+    del large
+    assert buffers.stats().bytes_in_use == 0
+    assert bytes(small) == bytes(KIB - 1)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_the_beginning_of_a_message_holds_no_big_chunk(reader, buffers, big):
+    """It may be long until the rest comes, if it ever does."""
+    if big:
+        reading = Reading(reader.readexactly(1024 * KIB))
+        feed(reader, bytes(1024 * KIB) + b"ten bytes!")
+        reading.advance()
+        del reading
+    else:
+        feed(reader, b"ten bytes!")
+    reading = Reading(reader.readexactly(11))
+    assert buffers.stats().bytes_in_use == 0
+    feed(reader, b"!")
+    reading.advance()
+    assert reading.result == b"ten bytes!!"
+
+
+def test_a_long_line_is_not_moved_over_and_over(aiopool, buffers, loop):
+    reader = aiopool.streams.StreamReader(buffers, limit=16 << 20, loop=loop)
+    line = b"x" * (8 << 20) + b"\n"
+    reading = Reading(reader.readline())
+    for start in range(0, len(line), 100_000):
+        feed(reader, line[start : start + 100_000])
+        reading.advance()
+    assert reading.result == line
+    stats = buffers.stats()
+    assert sum(each.asked for each in stats.classes) < 5 * len(line)
+
+
+def test_a_transport_that_cannot_pause_is_no_reason_to_lose_anything(reader):
+    class Unstoppable(Pausable):
+        def pause_reading(self):
+            raise NotImplementedError
+
+    reader.set_transport(Unstoppable())
+    for seed in range(50):
+        feed(reader, pattern(20 * KIB, seed))
+    for seed in range(50):
+        assert read_now(reader.readexactly(20 * KIB)) == pattern(20 * KIB, seed)
+
+
+def test_without_memory_nothing_is_lost(aiopool, reader, monkeypatch):
+    feed(reader, pattern(100))
+    reading = Reading(reader.readexactly(100 * KIB))
+
+    def acquire(self, size):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(aiopool._inbox.Inbox, "_acquire", acquire)
+        with pytest.raises(MemoryError):
+            reader.get_buffer(-1)
+    feed(reader, pattern(100 * KIB)[100:])
+    reading.advance()
+    assert reading.result == pattern(100 * KIB)
+
+
+def test_the_end_needs_no_memory(aiopool, reader, buffers, monkeypatch):
+    """A connection that there was no memory for is lost for that reason, and says so."""
+    feed(reader, pattern(100 * KIB))
+    feed(reader, pattern(100 * KIB))
+    reading = Reading(reader.readexactly(400 * KIB))
+    monkeypatch.delattr(aiopool._inbox.Inbox, "_acquire")
+    reader.set_exception(MemoryError())
+    reading.advance()
+    assert isinstance(reading.error, MemoryError)
+    assert buffers.stats().bytes_in_use == 0
+
+
+# --- what may come between a wake and the reader ---
+
+READS = {
+    "read": lambda reader: reader.read(10),
+    "read all": lambda reader: reader.read(),
+    "readexactly": lambda reader: reader.readexactly(10),
+    "readuntil": lambda reader: reader.readuntil(b"9"),
+    "readline": lambda reader: reader.readline(),
+    "readinto": lambda reader: reader.readinto(bytearray(10)),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_woken_reader_learns_of_a_reset(reader, read):
+    """It neither takes what is gone for the end of the stream, nor waits for it."""
+    reading = Reading(READS[read](reader))
+    feed(reader, b"012345678\n")
+    reader.set_exception(ConnectionResetError())
+    reading.advance()
+    assert isinstance(reading.error, ConnectionResetError)
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_woken_reader_that_is_cancelled_has_lost_nothing(reader, read):
+    reading = Reading(READS[read](reader))
+    feed(reader, b"0123456789\n")
+    reading.cancel()
+    assert read_now(reader.readline()) == b"0123456789\n"
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_reader_that_finds_nothing_left_goes_on_waiting(reader, read):
+    """asyncio's `read` would say here that the stream has ended."""
+    reading = Reading(READS[read](reader))
+    feed(reader, b"first")
+    assert read_now(reader.read(5)) == b"first"
+    reading.advance()
+    assert not reading.done
+    feed(reader, b"0123456789")
+    reader.feed_eof()
+    reading.advance()
+    assert reading.error is None
+
+
+@pytest.mark.parametrize("read", ["read all", "readexactly", "readuntil", "readline"])
+def test_a_read_can_be_cancelled_at_every_byte(reader, read):
+    for byte in b"012345678":
+        reading = Reading(READS[read](reader))
+        feed(reader, bytes([byte]))
+        reading.advance()
+        reading.cancel()
+    feed(reader, b"9\n")
+    reader.feed_eof()
+    assert read_now(reader.read()) == b"0123456789\n"
+
+
+# --- bad input ---
+
+
+def test_a_length_that_nobody_can_mean_is_refused_before_anything_is_allocated(aiopool, loop):
+    buffers = aiopool.BufferPool(max_size=1024 * KIB)
+    reader = aiopool.streams.StreamReader(buffers, limit=64 * KIB, loop=loop)
+    for n in (1024 * KIB + 1, 1 << 40, 1 << 100):
+        with pytest.raises(asyncio.LimitOverrunError, match=rf"^{n} bytes are more than max_size \(1048576\)"):
+            read_now(reader.readexactly(n))
+    assert buffers.stats().served == 0
+    feed(reader, b"all the same")
+    assert read_now(reader.read(20)) == b"all the same"
+    large = aiopool.streams.StreamReader(buffers, limit=2048 * KIB, loop=loop)
+    assert not Reading(large.readexactly(2048 * KIB)).done
+
+
+def test_a_reader_says_what_is_wrong_with_its_arguments(aiopool, reader, buffers, loop):
+    streams = aiopool.streams
+    for limit, error, message in [
+        (0, ValueError, "limit must be more than 0 bytes"),
+        (-1, ValueError, "limit must not be negative, but is -1"),
+        ("x", TypeError, "limit must be an integer, not 'x'"),
+    ]:
+        with pytest.raises(error, match=message):
+            streams.StreamReader(buffers, limit=limit, loop=loop)
+    with pytest.raises(TypeError, match="buffers must be a BufferPool, not 5"):
+        streams.StreamReader(5, loop=loop)
+    feed(reader, b"untouched")
+    with pytest.raises(ValueError, match="n must not be negative, but is -1"):
+        read_now(reader.readexactly(-1))
+    with pytest.raises(TypeError):
+        read_now(reader.readexactly("x"))
+    for separator in ((), b"", (b"x", b"")):
+        with pytest.raises(ValueError, match="separators of at least one byte"):
+            read_now(reader.readuntil(separator))
+    for separator in ("x", 5, [b"x"], (b"x", "y"), None):
+        with pytest.raises(TypeError, match="takes bytes or a tuple of bytes, not"):
+            read_now(reader.readuntil(separator))
+    with pytest.raises(TypeError, match=r"takes a writable buffer, not b'x'"):
+        read_now(reader.readinto(b"x"))
+    with pytest.raises(TypeError):
+        read_now(reader.readinto(memoryview(bytearray(10))[::2]))
+    assert read_now(reader.read(20)) == b"untouched"
+
+
+def test_a_reader_is_true_and_shows_what_it_holds(reader):
+    assert reader
+    assert repr(reader) == "<aiopool.streams.StreamReader 0 bytes>"
+    feed(reader, b"abc")
+    reader.feed_eof()
+    assert repr(reader) == "<aiopool.streams.StreamReader 3 bytes, eof>"
+
+
+def test_readinto_takes_any_writable_bytes(reader):
+    import array
+
+    numbers = array.array("I", [0, 0])
+    feed(reader, bytes(range(8)))
+    assert read_now(reader.readinto(numbers)) == 8
+    assert numbers.tobytes() == bytes(range(8))
+    assert read_now(reader.readinto(bytearray())) == 0
+
+
+def test_separators_of_several_lengths(reader):
+    """The one that ends first; and the shortest, of those that end together."""
+    feed(reader, b"one--two=-three-=four")
+    assert read_now(reader.readuntil((b"--", b"=", b"-="))) == b"one--"
+    assert read_now(reader.readuntil((b"--", b"=-", b"="))) == b"two="
+    assert read_now(reader.readuntil((b"-=f", b"three-="))) == b"-three-="
+    assert read_now(reader.readuntil(memoryview(b"u"))) == b"fou"

@@ -1,0 +1,211 @@
+"""`aiopool.streams` over TLS, on asyncio and uvloop, with a certificate made here."""
+
+import asyncio
+import gc
+import importlib.util
+import ssl
+
+import anyio
+import pytest
+import trustme
+from loops import PATIENCE
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore:Buffers are not used again on Python 3.11:RuntimeWarning"),
+]
+
+KIB = 1024
+MIB = 1024 * KIB
+LOOPS = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["asyncio"]
+
+
+@pytest.fixture(params=LOOPS)
+def anyio_backend(request):
+    """trio has no transports."""
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+
+
+@pytest.fixture(scope="module")
+def contexts():
+    """For the server, and for its clients."""
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+@pytest.fixture
+def streams(aiopool):
+    return aiopool.streams
+
+
+@pytest.fixture
+def buffers(aiopool):
+    return aiopool.BufferPool()
+
+
+@pytest.fixture(autouse=True)
+async def reports(anyio_backend):
+    """What the loop reported: nothing."""
+    reported = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
+    yield reported
+    await asyncio.sleep(0)
+    gc.collect()
+    assert reported == []
+
+
+async def until(condition):
+    with anyio.fail_after(PATIENCE):
+        while not condition():
+            await anyio.sleep(0.001)
+
+
+async def close(writer):
+    writer.close()
+    await writer.wait_closed()
+
+
+async def echo(reader, writer):
+    """Frames of a length that is sent before them."""
+    while not reader.at_eof():
+        try:
+            length = int.from_bytes(await reader.readexactly(4), "big")
+        except asyncio.IncompleteReadError:
+            break
+        writer.write(length.to_bytes(4, "big"))
+        writer.write(await reader.readexactly(length))
+        await writer.drain()
+    await close(writer)
+
+
+async def exchange(reader, writer, lengths):
+    for number, length in enumerate(lengths):
+        frame = bytes([number]) * length
+        writer.write(length.to_bytes(4, "big") + frame)
+        assert await reader.readexactly(4) == length.to_bytes(4, "big")
+        assert await reader.readexactly(length) == frame
+
+
+LENGTHS = [1, 100, 16 * KIB - 4, 16 * KIB, 100_000, 3 * MIB, 5]
+
+
+async def test_frames_over_tls(streams, buffers, contexts):
+    server_context, client_context = contexts
+    server = await streams.start_server(echo, "localhost", 0, ssl=server_context, buffers=buffers)
+    async with server:
+        reader, writer = await streams.open_connection(
+            *server.sockets[0].getsockname()[:2], ssl=client_context, server_hostname="localhost", buffers=buffers
+        )
+        await exchange(reader, writer, LENGTHS)
+        await until(lambda: buffers.stats().bytes_in_use == 0)
+        await close(writer)
+    assert buffers.stats().bytes_in_use == 0
+
+
+async def test_start_tls(streams, buffers, contexts):
+    """Both sides begin in the clear."""
+    server_context, client_context = contexts
+
+    async def upgrade(reader, writer):
+        assert await reader.readline() == b"STARTTLS\n"
+        writer.write(b"go on\n")
+        await writer.start_tls(server_context)
+        assert writer.get_extra_info("sslcontext") is server_context
+        await echo(reader, writer)
+
+    server = await streams.start_server(upgrade, "localhost", 0, buffers=buffers)
+    async with server:
+        reader, writer = await streams.open_connection(*server.sockets[0].getsockname()[:2], buffers=buffers)
+        writer.write(b"STARTTLS\n")
+        assert await reader.readline() == b"go on\n"
+        await writer.start_tls(client_context, server_hostname="localhost")
+        await exchange(reader, writer, LENGTHS)
+        await until(lambda: buffers.stats().bytes_in_use == 0)
+        await close(writer)
+
+
+async def test_a_sender_that_runs_ahead_is_held_back_after_start_tls(streams, buffers, contexts):
+    """It is the new transport that is paused, and not what lies under it."""
+    server_context, client_context = contexts
+
+    async def send(reader, writer):
+        await writer.start_tls(server_context)
+        writer.write(bytes(32 * MIB))
+        await writer.drain()
+        await close(writer)
+
+    server = await streams.start_server(send, "localhost", 0)
+    async with server:
+        reader, writer = await streams.open_connection(
+            *server.sockets[0].getsockname()[:2], limit=KIB, buffers=buffers
+        )
+        await writer.start_tls(client_context, server_hostname="localhost")
+        await until(lambda: reader._paused)
+        held = buffers.stats().bytes_in_use
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert buffers.stats().bytes_in_use == held < MIB
+        left = 32 * MIB
+        while left:
+            left -= len(await reader.read(MIB))
+            assert buffers.stats().bytes_in_use <= MIB
+        assert await reader.read() == b""
+        await close(writer)
+
+
+READS = {
+    "read": lambda reader: reader.read(10),
+    "readexactly": lambda reader: reader.readexactly(6),
+    "readline": lambda reader: reader.readline(),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+async def test_part_of_a_record_takes_no_buffer(streams, buffers, contexts, read):
+    """The transport asks where to write to before it knows that it can decrypt nothing yet."""
+    server_context, client_context = contexts
+    got = []
+
+    async def reads(reader, writer):
+        got.append(bytes(await READS[read](reader)))
+        writer.transport.abort()
+
+    server = await streams.start_server(reads, "localhost", 0, ssl=server_context, buffers=buffers)
+    async with server:
+        # A client whose records can be sent in parts.
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client_context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await reader.read(64 * KIB))
+        tls.write(b"hello\n")
+        sent = outgoing.read()
+        for start in range(len(sent) - 1):
+            writer.write(sent[start : start + 1])
+            await asyncio.sleep(0.001)  # so that it comes by itself; if it does not, less is tested
+            await until(lambda: buffers.stats().bytes_in_use == 0)
+        assert buffers.stats().served > 1
+        assert got == []
+        writer.write(sent[-1:])
+        await until(lambda: got == [b"hello\n"])
+        writer.close()
+    await until(lambda: buffers.stats().bytes_in_use == 0)
+
+
+async def test_a_client_that_does_not_trust_the_server(streams, contexts):
+    server_context, _ = contexts
+    called = []
+    server = await streams.start_server(lambda *streams: called.append(streams), "localhost", 0, ssl=server_context)
+    async with server:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await streams.open_connection(*server.sockets[0].getsockname()[:2], ssl=True, server_hostname="localhost")
+    assert called == []

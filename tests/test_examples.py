@@ -17,7 +17,15 @@ from types import ModuleType
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-NAMES = ["multi_loop_service", "numpy_zstd", "proxy", "request_buffers", "test_fixtures"]
+NAMES = [
+    "multi_loop_service",
+    "numpy_zstd",
+    "proxy",
+    "request_buffers",
+    "test_fixtures",
+    "trio_tasks",
+    "worker_threads",
+]
 
 
 def test_every_example_is_tested():
@@ -355,6 +363,40 @@ def test_numpy_zstd_as_a_program(run):
     )
     assert 0 < number(found["made"]) <= number(found["served"])
     assert int(found["decompressors"]) <= 4
+
+
+# --- trio_tasks ---
+
+
+def test_trio_tasks_as_a_program(run):
+    output = run("-W", "ignore:Buffers are not used again", EXAMPLES / "trio_tasks.py")
+    found = only_match(
+        r"records: 200 in (?P<pieces>[\d,]+) pieces, and 3 cancelled\n"
+        r"parsers: (?P<made>\d+) made, (?P<idle>\d+) idle, 3 dropped with half a record in them\n"
+        r"buffers: 203 acquired, 0 bytes in use\n",
+        output,
+    )
+    assert number(found["pieces"]) >= 200
+    assert 3 < int(found["made"]) <= 13
+    assert int(found["idle"]) == int(found["made"]) - 3
+
+
+# --- worker_threads ---
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_worker_threads_as_a_program(run, backend):
+    found = only_match(
+        r"before: 0 gets, 0 compressors made, 0 idle\n"
+        r"after: 200 gets, (?P<made>\d+) compressors made, (?P<idle>\d+) idle\n"
+        r"  off-loop: 100 gets, 0 private, \d+ shared, \d+ stolen\n"
+        r"  processor 1: 100 gets, (?P<private>\d+) private, \d+ shared, \d+ stolen\n"
+        r"compressed to \d+% on average, 100 times\n",
+        run(EXAMPLES / "worker_threads.py", backend),
+    )
+    assert found["made"] == found["idle"]
+    assert 1 <= int(found["made"]) <= 8
+    assert int(found["private"]) > 50
 
 
 def number(text: str) -> int:

@@ -222,7 +222,9 @@ def programs(lengths):
 def run(reader_class, buffers, loop, programs, limit, seed):
     """Two connections over one pool, each with its program, in some order."""
     pairs = [
-        Pair(reader_class(buffers, limit=limit, loop=loop), asyncio.StreamReader(limit=limit, loop=loop), start, over_tls)
+        Pair(
+            reader_class(buffers, limit=limit, loop=loop), asyncio.StreamReader(limit=limit, loop=loop), start, over_tls
+        )
         for start, over_tls in ((0, False), (1 << 17, True))
     ]
     order = [which for which, program in enumerate(programs) for _ in program]

@@ -630,9 +630,7 @@ async def test_an_idle_connection_costs_little_more_than_a_protocol_without_a_re
 
     await measured(await loop.create_server(NoReader, "127.0.0.1", 0))  # what is made once only
     without = await measured(await loop.create_server(NoReader, "127.0.0.1", 0))
-    ours = await measured(
-        await streams.start_server(lambda reader, writer: connections.append(writer), "127.0.0.1", 0)
-    )
+    ours = await measured(await streams.start_server(lambda reader, writer: connections.append(writer), "127.0.0.1", 0))
     assert ours - without <= KIB
     asyncios = await measured(
         await asyncio.start_server(lambda reader, writer: connections.append(writer), "127.0.0.1", 0)

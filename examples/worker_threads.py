@@ -1,0 +1,68 @@
+"""An object that goes to a worker thread and comes back, with anyio: on asyncio, uvloop or trio.
+
+Compressing takes long, so it is done in worker threads. Each task gets a compressor on the loop, lends it to a thread,
+and puts it back on the loop: so it lies in the loop's own shard, where the next task finds it first. A thread that
+needs another compressor while it works gets one off-loop. And what a thread has to tell the loop, it tells through
+`from_thread`, which runs as the loop.
+
+    python examples/worker_threads.py [asyncio|trio]
+
+Needs anyio and zstandard, and trio if that is asked for.
+"""
+
+import random
+import sys
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import zstandard
+
+from aiopool import Pool, PoolStats
+
+TASKS, ROUNDS = 4, 25
+
+compressors = Pool(zstandard.ZstdCompressor, name="compressors")
+ratios: list[float] = []
+
+
+async def compress_often(seed: int) -> None:
+    """A task: it lends a compressor of the loop's to a worker thread, again and again."""
+    data = random.Random(seed).choices(b"abcdefgh", k=10_000)
+    for _ in range(ROUNDS):
+        with compressors.borrow() as compressor:
+            await anyio.to_thread.run_sync(compress, compressor, bytes(data))
+
+
+def compress(compressor: zstandard.ZstdCompressor, data: bytes) -> None:
+    """In a worker thread, with the loop's compressor; and with one of its own for the second half."""
+    first, second = data[: len(data) // 2], data[len(data) // 2 :]
+    size = len(compressor.compress(first))
+    with compressors.borrow() as another:  # off-loop: what worker threads put, worker threads find
+        size += len(another.compress(second))
+    anyio.from_thread.run_sync(note, size / len(data))
+
+
+def note(ratio: float) -> None:
+    """On the loop, called by a thread."""
+    ratios.append(ratio)
+
+
+async def main() -> None:
+    show("before", compressors.stats())
+    async with anyio.create_task_group() as tasks:
+        for seed in range(TASKS):
+            tasks.start_soon(compress_often, seed)
+    show("after", compressors.stats())
+    print(f"compressed to {sum(ratios) / len(ratios):.0%} on average, {len(ratios)} times")
+
+
+def show(when: str, stats: PoolStats) -> None:
+    print(f"{when}: {stats.gets} gets, {stats.made} compressors made, {stats.idle} idle")
+    for each in stats.processors:
+        where = f"processor {each.id}" if each.id else "off-loop"
+        print(f"  {where}: {each.gets} gets, {each.private} private, {each.shared} shared, {each.stolen} stolen")
+
+
+if __name__ == "__main__":
+    anyio.run(main, backend=sys.argv[1] if len(sys.argv) > 1 else "asyncio")

@@ -1,5 +1,6 @@
 """Go's `sync.Pool` for Python's event loops."""
 
+from . import _debug
 from ._collector import cleanup, pools
 from ._implementation import implementation
 from ._pool import Borrow, Pool
@@ -17,3 +18,5 @@ __all__ = [
     "implementation",
     "pools",
 ]
+
+_debug.turn_on_when_asked()

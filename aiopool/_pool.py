@@ -21,7 +21,7 @@ from collections.abc import Callable
 from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, overload
 
 from . import _collector
 from ._checks import callable_or_none, natural, seconds, shown
@@ -76,6 +76,9 @@ class Pool(Base, Generic[T]):
     :raises TypeError: `new` or `reset` is not callable, `max_idle` is no integer, or `idle_timeout` no number.
     :raises ValueError: `max_idle` is negative, or `idle_timeout` is not positive.
     """
+
+    # Whether the debug mode looks at what comes and goes.
+    _WATCHED: ClassVar[bool] = True
 
     # No __dict__: CPython finds a method faster on an object that has none.
     __slots__ = (
@@ -169,7 +172,11 @@ class Pool(Base, Generic[T]):
         return slow
 
     def _get_slow(self) -> Any:
+        get = Pool.get
         id, shard = self._pin()
+        if Pool.get is not get:
+            # The loop we came to is in debug mode, and so are pools from now on. This is the first get to be seen.
+            return Pool.get(self)
         tally = shard.tally
         # From here on a cleanup cycle may make our shard the victim's. It stays ours, and what is in it is found now
         # or looked at twice; it cannot be found by two, for each take is atomic.
@@ -295,8 +302,8 @@ class Pool(Base, Generic[T]):
         """
         return Borrow(self)
 
-    def _abandon(self) -> None:
-        """A borrowed object will not come back."""
+    def _abandon(self, obj: T) -> None:
+        """`obj` was borrowed, and will not come back."""
         _, shard = self._pin()
         shard.tally.puts += 1
         shard.tally.refused += 1
@@ -438,7 +445,7 @@ class Borrow(Generic[T]):
         if exc_type is None:
             self._pool.put(obj)
         elif obj is not None:
-            self._pool._abandon()
+            self._pool._abandon(obj)
 
     async def __aenter__(self) -> T:
         return self.__enter__()

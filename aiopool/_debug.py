@@ -1,8 +1,8 @@
 """Debug mode: finds what is wrong in how a program uses its pools, and says where.
 
 It comes on with `AIOPOOL_DEBUG` in the environment, or when a pool is first used on an asyncio loop that is in debug
-mode itself. Coming on means that other methods take the place of `Pool.get`, `Pool.put` and `Pool._abandon`. So while it
-is off, the hot path is the same code as if there were no debug mode: nothing asks whether it is on.
+mode itself. Then other methods take the place of `Pool.get`, `Pool.put` and `Pool._abandon`. So while it is off, the
+hot path is the same code as if there were no debug mode: nothing asks whether it is on.
 
 What is certain is an error: an object that is put while it is idle. What may be meant, or is found when nobody is there
 to catch an exception, is a `ResourceWarning`. Both name the two places that do not fit together.
@@ -18,6 +18,7 @@ import os
 import sys
 import warnings
 import weakref
+from collections.abc import Callable
 from functools import update_wrapper
 from types import AsyncGeneratorType, CoroutineType, FrameType, FunctionType, GeneratorType, ModuleType
 from typing import Any
@@ -116,12 +117,11 @@ def _abandon(self: Pool[Any], obj: Any) -> None:
     _plain_abandon(self, obj)
 
 
-_PLAIN = {name: vars(Pool)[name] for name in ("__init__", "get", "put", "_abandon")}
+_PLAIN: dict[str, Callable[..., Any]] = {name: vars(Pool)[name] for name in ("__init__", "get", "put", "_abandon")}
 _plain_init, _plain_get, _plain_put, _plain_abandon = _PLAIN.values()
-_WATCHING = {
-    name: update_wrapper(method, _PLAIN[name])
-    for name, method in {"__init__": _init, "get": _get, "put": _put, "_abandon": _abandon}.items()
-}
+_WATCHING: dict[str, Callable[..., Any]] = {"__init__": _init, "get": _get, "put": _put, "_abandon": _abandon}
+for _name, _method in _WATCHING.items():
+    update_wrapper(_method, _PLAIN[_name])
 
 
 # --- a second put ---
@@ -145,8 +145,8 @@ def _is_idle(pool: Pool[Any], obj: object) -> bool:
 def _put_twice(pool: Pool[Any], obj: object, entry: Entry, place: Place) -> str:
     got = "it was never got" if entry.got is None else f"it was got at {entry.got}"
     return (
-        f"{shown(obj)} was put already and is idle in {entry.pool}: put at {entry.put}, and once more at {place}; {got}. "
-        f"Put each object once for each get"
+        f"{shown(obj)} was put already and is idle in {entry.pool}: put at {entry.put}, and once more at {place}; "
+        f"{got}. Put each object once for each get"
     )
 
 
@@ -182,9 +182,7 @@ _FAR = 1000
 
 def _holders(obj: object, entry: Entry) -> list[Any]:
     """What refers to `obj` and is no part of it, as a child that knows its parent is."""
-    holders = [
-        each for each in gc.get_referrers(obj) if each is not entry and not isinstance(each, _RUNNING_CODE)
-    ]
+    holders = [each for each in gc.get_referrers(obj) if each is not entry and not isinstance(each, _RUNNING_CODE)]
     parts = _parts(obj) if holders else set()
     return [each for each in holders if id(each) not in parts]
 

@@ -18,6 +18,8 @@ import sys
 import warnings
 import weakref
 from _thread import get_ident
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import getpid
 from types import FrameType
 from typing import Any, NamedTuple
@@ -78,6 +80,9 @@ class Entry:
         except TypeError:
             self._held = obj
 
+    def __str__(self) -> str:
+        return f"{self.what} of {self.pool}, got at {self.got}"
+
     def is_about(self, obj: object) -> bool:
         """Whether it is `obj` that this entry knows, and not one that lay at the same address."""
         return (self._held if self._ref is None else self._ref()) is obj
@@ -99,10 +104,21 @@ lent: dict[Entry, None] = {}
 """What is lent, in the order of the gets."""
 
 lending_for: object = None
-"""For whom objects are got at the moment: the pytest plugin tells, so that it can tell theirs apart."""
+"""For whom objects are got at the moment: the pytest plugin tells."""
 
 keeps_lost = False
 """Whether a lent object that was collected stays in `lent`, for somebody who will look there, instead of a warning."""
+
+
+@contextmanager
+def lending_to(owner: object) -> Iterator[None]:
+    """What is got during the block is got for `owner`."""
+    global lending_for
+    before, lending_for = lending_for, owner
+    try:
+        yield
+    finally:
+        lending_for = before
 
 
 def entry_of(obj: object) -> Entry | None:
@@ -198,7 +214,7 @@ class _Obituary:
 
     def __del__(self) -> None:
         entry = self._entry
-        warn(f"{entry.what} of {entry.pool} was collected while it was lent: got at {entry.got}, never put", entry.got)
+        warn(f"collected while it was lent: {entry}", entry.got)
 
 
 _held_before = 0

@@ -368,6 +368,23 @@ class Pool(Base, Generic[T]):
         self._cycles += 1
         return list(dropped.values())
 
+    def set_aside(self) -> Callable[[], list[Shard]]:
+        """Be as new, until the result is called: that brings back what is idle and counted now.
+
+        What it returns is what came in between, to be dropped. A get or a put under way goes on with the shard it
+        holds, as in a cleanup cycle; so an object is in one of the two, never in both. No cycle may come in between
+        the stores.
+        """
+        kept = self._primary, self._victim, self._tallies, self._cycles, self._since
+        self._primary, self._victim, self._tallies, self._cycles, self._since = {}, {}, {}, 0, monotonic()
+
+        def bring_back() -> list[Shard]:
+            doomed = [*self._primary.values(), *self._victim.values()]
+            self._primary, self._victim, self._tallies, self._cycles, self._since = kept
+            return doomed
+
+        return bring_back
+
     def idle_due(self) -> float:
         """When idle objects call for a cycle, in seconds of time.monotonic(); infinity: nothing is idle."""
         return self._since + self._idle_timeout if self._primary or self._victim else inf

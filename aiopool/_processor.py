@@ -90,7 +90,7 @@ if native is not None:
 
 
 # Called with each loop that a thread's pins come to. Set by the debug mode.
-look_at_loop: Callable[[object], object] = lambda running: None
+look_at_loop: Callable[[object], object] | None = None
 
 
 def pin() -> Processor | None:
@@ -106,7 +106,8 @@ def pin() -> Processor | None:
     if processor.loop is None or not processor.loop.is_loop(running):
         processor.loop = live_loop(running)
         processor.wake = None
-        look_at_loop(running)
+        if look_at_loop is not None:
+            look_at_loop(running)
     return processor
 
 

@@ -100,8 +100,8 @@ def _put(self: Pool[Any], obj: Any) -> None:
     if entry is not None:
         if entry.put is None:
             _check_not_shared_over_fork(obj, entry, entry.got, place)
-        elif _is_idle(self, obj):
-            raise ValueError(_put_twice(self, obj, entry, place))
+        elif _is_idle(obj, entry):
+            raise ValueError(_put_twice(obj, entry, place))
     # Before the put: after it, somebody else may have got the object.
     _loans.came_back(self, obj, place)
     try:
@@ -127,11 +127,14 @@ for _name, _method in _WATCHING.items():
 # --- a second put ---
 
 
-def _is_idle(pool: Pool[Any], obj: object) -> bool:
-    """Whether `obj` really lies in `pool`, as far as one can see.
+def _is_idle(obj: object, entry: Entry) -> bool:
+    """Whether `obj` really lies in its pool, as far as one can see.
 
     It was put and no get of it was seen. But the pool may have dropped it: then a finalizer, say, may put it once more.
     """
+    pool = entry.pool()
+    if not isinstance(pool, Pool):
+        return False  # it is gone, with all that lay there
     if native is not None and not getattr(sys, "_is_gil_enabled", lambda: True)():
         return pool in _newer  # the twin's shards can't be looked into while their owners work
     return any(
@@ -142,10 +145,10 @@ def _is_idle(pool: Pool[Any], obj: object) -> bool:
     )
 
 
-def _put_twice(pool: Pool[Any], obj: object, entry: Entry, place: Place) -> str:
+def _put_twice(obj: object, entry: Entry, place: Place) -> str:
     got = "it was never got" if entry.got is None else f"it was got at {entry.got}"
     return (
-        f"{shown(obj)} was put already and is idle in {entry.pool}: put at {entry.put}, and once more at {place}; "
+        f"{shown(obj)} was put already and is idle in {entry.pool_name}: put at {entry.put}, and once more at {place}; "
         f"{got}. Put each object once for each get"
     )
 
@@ -163,8 +166,8 @@ def _check_the_only_one(pool: Pool[Any], obj: object, entry: Entry, place: Place
         return
     for holder in _holders(obj, entry):
         warn(
-            f"{entry.what}, got from {entry.pool} at {place}, is in use elsewhere: {_described(holder)} refers to it. "
-            f"It was put at {entry.put}, and had not come from a pool",
+            f"{entry.what}, got from {entry.pool_name} at {place}, is in use elsewhere: {_described(holder)} refers to "
+            f"it. It was put at {entry.put}, and had not come from a pool",
             place,
         )
         return
@@ -217,8 +220,8 @@ def _check_not_shared_over_fork(obj: object, entry: Entry, before: Place | None,
     descriptor = _open_descriptor(obj)
     if descriptor is not None:
         warn(
-            f"{entry.what} of {entry.pool} came over a fork with open descriptor {descriptor}, which two processes now "
-            f"use: at {before} before the fork, at {place} after it. clear() such a pool in the child",
+            f"{entry.what} of {entry.pool_name} came over a fork with open descriptor {descriptor}, which two "
+            f"processes now use: at {before} before the fork, at {place} after it. clear() such a pool in the child",
             place,
         )
 

@@ -56,10 +56,11 @@ def _is_in_between(frame: FrameType) -> bool:
 class Entry:
     """What is known of one object."""
 
-    __slots__ = ("_held", "_ref", "got", "lost", "owner", "pool", "process", "put", "thread_id", "what")
+    __slots__ = ("_held", "_ref", "got", "lost", "owner", "pool", "pool_name", "process", "put", "thread_id", "what")
 
     def __init__(self, pool: Collectable, obj: Any) -> None:
-        self.pool = repr(pool)
+        self.pool = weakref.ref(pool)
+        self.pool_name = repr(pool)
         self.what = type(obj).__qualname__
         #: where it was got last; `None`: never, as far as was seen
         self.got: Place | None = None
@@ -81,7 +82,7 @@ class Entry:
             self._held = obj
 
     def __str__(self) -> str:
-        return f"{self.what} of {self.pool}, got at {self.got}"
+        return f"{self.what} of {self.pool_name}, got at {self.got}"
 
     def is_about(self, obj: object) -> bool:
         """Whether it is `obj` that this entry knows, and not one that lay at the same address."""
@@ -163,7 +164,8 @@ def _enter(pool: Collectable, obj: object) -> Entry:
     if entry is None:
         entry = _entries[id(obj)] = Entry(pool, obj)
     else:
-        entry.pool = repr(pool)
+        entry.pool = weakref.ref(pool)
+        entry.pool_name = repr(pool)
         entry.process = getpid()
         entry.thread_id = get_ident()
     return entry

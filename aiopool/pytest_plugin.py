@@ -26,6 +26,8 @@ class LeakCheck:
 
     def __init__(self, config: pytest.Config) -> None:
         self._default: str = config.getini("aiopool_leaks")
+        if self._default not in MODES:
+            raise pytest.UsageError(f"aiopool_leaks is off, warn or error, not {self._default!r}")
         # What fixtures left that have ended since the last look, and which fixture it was.
         self._left: dict[Entry, str] = {}
         self._other_loops: set[int | None] = set()

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+pytest_plugins = ["pytester"]
+
 IMPLEMENTATIONS = ["python"]
 if importlib.util.find_spec("aiopool._native") is not None:
     IMPLEMENTATIONS.append("native")
@@ -28,6 +30,7 @@ def load(implementation: str) -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIOPOOL_NO_EXTENSIONS", "1" if implementation == "python" else "")
         package = importlib.import_module("aiopool")
+        importlib.import_module("aiopool.testing")
     assert package.implementation == implementation
     return package
 

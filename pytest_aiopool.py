@@ -14,6 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from aiopool._pooled_fixture import Residents
+    from aiopool.pytest_plugin import LeakCheck
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,20 +30,24 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "aiopool_leaks(mode): as the ini option aiopool_leaks (off, warn or error), for one test"
     )
     if config.getini("aiopool_leaks") != "off":
-        _check_leaks(config)
+        _leak_check(config)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """The leak check, if one test is to have it."""
-    if any(item.get_closest_marker("aiopool_leaks") is not None for item in session.items):
-        _check_leaks(session.config)
+    marked = [item for item in session.items if item.get_closest_marker("aiopool_leaks") is not None]
+    if marked:
+        _leak_check(session.config).validate(marked)
 
 
-def _check_leaks(config: pytest.Config) -> None:
+def _leak_check(config: pytest.Config) -> LeakCheck:
     from aiopool.pytest_plugin import LeakCheck
 
-    if not config.pluginmanager.has_plugin("aiopool-leaks"):
-        config.pluginmanager.register(LeakCheck(config), "aiopool-leaks")
+    check: LeakCheck | None = config.pluginmanager.get_plugin("aiopool-leaks")
+    if check is None:
+        check = LeakCheck(config)
+        config.pluginmanager.register(check, "aiopool-leaks")
+    return check
 
 
 @pytest.fixture

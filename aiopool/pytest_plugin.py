@@ -33,6 +33,11 @@ class LeakCheck:
         self._other_loops: set[int | None] = set()
         _debug.turn_on()
 
+    def validate(self, items: list[pytest.Item]) -> None:
+        """Turn down markers that say nothing."""
+        for item in items:
+            self._mode(item)
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
         """From here on gets are the test's."""

@@ -19,6 +19,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from . import _loans
@@ -214,7 +215,9 @@ class Residents:
 
     def __init__(self, request: "pytest.FixtureRequest") -> None:
         self._request = request
-        self._idle: dict[Recipe, list[Resident]] = {}
+        self._known: set[Recipe] = set()
+        # No more than one of each kind: no two tests run at once.
+        self._idle: dict[Recipe, Resident] = {}
         self._loop: BackgroundLoop | None = None
 
     @property
@@ -226,11 +229,15 @@ class Residents:
 
     def take(self, recipe: Recipe) -> Resident:
         """An object that is as good as new."""
-        idle = self._idle.setdefault(recipe, [])
-        if idle:
-            return idle.pop()
+        idle = self._idle.pop(recipe, None)
+        if idle is not None:
+            return idle
         # Asked for by a request of session scope: pytest refuses what would not live as long.
         needs = {name: self._request.getfixturevalue(name) for name in recipe.needs}
+        if recipe not in self._known:
+            self._known.add(recipe)
+            # Only now, so that it is called before the end of what is needed.
+            self._request.session.addfinalizer(partial(self._tear_down, recipe))
         resident = Resident(recipe)
         # It lives longer than the test that is the first to need it.
         with _loans.lending_to(self):
@@ -244,22 +251,19 @@ class Residents:
             good = self.loop.run(resident.reset())
         finally:
             if good:
-                self._idle[recipe].append(resident)
+                self._idle[recipe] = resident
             else:
                 self.loop.run(resident.move_out())
 
+    def _tear_down(self, recipe: Recipe) -> None:
+        resident = self._idle.pop(recipe, None)
+        if resident is not None:
+            self.loop.run(resident.move_out())
+
     def close(self) -> None:
-        """Tear down all of them, and then the loop."""
-        errors = []
-        for resident in [each for idle in self._idle.values() for each in idle]:
-            try:
-                self.loop.run(resident.move_out())
-            except Exception as error:
-                errors.append(error)
+        """End the loop."""
         if self._loop is not None:
             self._loop.stop()
-        if errors:
-            raise errors[0] if len(errors) == 1 else ExceptionGroup("tearing down pooled fixtures failed", errors)
 
 
 class BackgroundLoop:

@@ -2,17 +2,22 @@
 
 import contextlib
 import importlib
+import os
 import sys
 from types import ModuleType
 
 import pytest
 
+# Only these plugins; the asserts of no plugin need be rewritten.
+OPTIONS = [
+    *("-p", "pytest_aiopool", "-p", "asyncio", "-p", "anyio", "-p", "xdist", "-p", "no:cacheprovider"),
+    "--assert=plain",
+]
+
 # pytest takes out of this process what such a suite imported; these would take a second each time.
 for name in ("pytest_asyncio", "anyio.pytest_plugin", "anyio._backends._asyncio", "anyio._backends._trio", "uvloop"):
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
-
-OPTIONS = ["-p", "pytest_aiopool", "-p", "no:cacheprovider"]
 
 INI = """
 [pytest]
@@ -27,8 +32,10 @@ class Suite:
 
     def __init__(self, aiopool: ModuleType, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
         self._pytester = pytester
+        self.path = pytester.path
         monkeypatch.setenv("AIOPOOL_NO_EXTENSIONS", "1" if aiopool.implementation == "python" else "")
-        monkeypatch.setenv("PYTHONPATH", ":".join(filter(None, sys.path)))
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
         # A suite that is run in this process imports a copy of its own.
         for name in [name for name in sys.modules if name.partition(".")[0] in ("aiopool", "pytest_aiopool")]:
             monkeypatch.delitem(sys.modules, name)
@@ -45,6 +52,11 @@ class Suite:
     def run_apart(self, *options: str, **outcomes: int) -> str:
         """The same in a process of its own."""
         return self._checked(self._pytester.runpytest_subprocess(*OPTIONS, *options), outcomes)
+
+    def run_bare(self, **outcomes: int) -> str:
+        """The same, with no plugin but ours."""
+        self._pytester.makefile(".ini", pytest="[pytest]")
+        return self._checked(self._pytester.runpytest_subprocess("-p", "pytest_aiopool"), outcomes)
 
     def refused(self) -> str:
         """What pytest prints that runs no test."""

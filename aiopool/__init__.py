@@ -1,4 +1,7 @@
-"""Go's `sync.Pool` for Python's event loops."""
+"""Go's `sync.Pool` for Python's event loops.
+
+PYTEST_DONT_REWRITE: a word to pytest, which would warn programs that import this before they run it.
+"""
 
 from . import _debug
 from ._collector import cleanup, pools

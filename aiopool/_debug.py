@@ -25,6 +25,7 @@ from typing import Any
 
 from . import _loans, _processor
 from ._checks import shown
+from ._collector import pools
 from ._implementation import native
 from ._loans import Entry, Place, caller, warn
 from ._pool import Pool
@@ -33,6 +34,9 @@ _on = False
 
 # The pools that were made since: nothing of what they do went unseen.
 _newer: "weakref.WeakSet[Pool[Any]]" = weakref.WeakSet()
+
+# The others, and how many of their puts were seen or came before.
+_older: "weakref.WeakKeyDictionary[Pool[Any], int]" = weakref.WeakKeyDictionary()
 
 
 def is_on() -> bool:
@@ -46,6 +50,8 @@ def turn_on() -> None:
     if _on:
         return
     _on = True
+    _older.update((pool, pool.stats().puts) for pool in pools() if isinstance(pool, Pool))
+    _loans.is_sure = _saw_every_put
     if native is not None:
         # A borrow goes past the methods of the one class that was sped up last. Now that is none that has pools.
         native.speed_up(type("Nobody", (native.Base,), {}))
@@ -65,6 +71,7 @@ def turn_off() -> None:
         native.speed_up(Pool)
     _loans.forget_all()
     _newer.clear()
+    _older.clear()
 
 
 # --- what takes the place of the pool's methods ---
@@ -109,12 +116,26 @@ def _put(self: Pool[Any], obj: Any) -> None:
     except BaseException:
         _loans.forget(obj)  # it was not kept
         raise
+    finally:
+        _count_put(self)
 
 
 def _abandon(self: Pool[Any], obj: Any) -> None:
     if self._WATCHED:
         _loans.forget(obj)
+        _count_put(self)
     _plain_abandon(self, obj)
+
+
+def _count_put(pool: Pool[Any]) -> None:
+    if pool in _older:
+        _older[pool] += 1  # one that is lost to another thread makes us doubt, and no more
+
+
+def _saw_every_put(entry: Entry) -> bool:
+    """Whether what `entry` says is lent can't have been put by a bound method from before."""
+    pool = entry.pool()
+    return pool in _newer or (isinstance(pool, Pool) and pool in _older and pool.stats().puts <= _older[pool])
 
 
 _PLAIN: dict[str, Callable[..., Any]] = {name: vars(Pool)[name] for name in ("__init__", "get", "put", "_abandon")}
@@ -135,14 +156,11 @@ def _is_idle(obj: object, entry: Entry) -> bool:
     pool = entry.pool()
     if not isinstance(pool, Pool):
         return False  # it is gone, with all that lay there
-    if native is not None and not getattr(sys, "_is_gil_enabled", lambda: True)():
-        return pool in _newer  # the twin's shards can't be looked into while their owners work
-    return any(
-        held is obj
-        for shards in (pool._primary, pool._victim)
-        for shard in list(shards.values())
-        for held in [*shard.private, *shard.shared]
-    )
+    idle = (shard for shards in (pool._primary, pool._victim) for shard in list(shards.values()))
+    if native is None or getattr(sys, "_is_gil_enabled", lambda: True)():
+        return any(held is obj for shard in idle for held in [*shard.private, *shard.shared.copy()])
+    # Nobody may look into a twin's private slot while its owner works. The owner's own put does, in any case.
+    return any(held is obj for shard in idle for held in shard.shared.copy())
 
 
 def _put_twice(obj: object, entry: Entry, place: Place) -> str:

@@ -18,7 +18,7 @@ import sys
 import warnings
 import weakref
 from _thread import get_ident
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import getpid
 from types import FrameType
@@ -84,6 +84,10 @@ class Entry:
     def __str__(self) -> str:
         return f"{self.what} of {self.pool_name}, got at {self.got}"
 
+    def is_lent(self) -> bool:
+        """Whether no put came after the last get."""
+        return self.put is None
+
     def is_about(self, obj: object) -> bool:
         """Whether it is `obj` that this entry knows, and not one that lay at the same address."""
         return (self._held if self._ref is None else self._ref()) is obj
@@ -106,6 +110,9 @@ lent: dict[Entry, None] = {}
 
 lending_for: object = None
 """For whom objects are got at the moment: the pytest plugin tells."""
+
+is_sure: Callable[[Entry], bool] = Entry.is_lent
+"""Whether what an entry says is lent really is: the debug mode tells, which may have missed a put."""
 
 keeps_lost = False
 """Whether a lent object that was collected stays in `lent`, for somebody who will look there, instead of a warning."""
@@ -197,7 +204,7 @@ def _end(key: int, entry: Entry) -> None:
         return
     if keeps_lost:
         entry.lost = True
-    elif lent.pop(entry, _NOBODYS) is None and entry.process == getpid():
+    elif lent.pop(entry, _NOBODYS) is None and entry.process == getpid() and is_sure(entry):
         # In the child of a fork, what the parent lent is the parent's.
         _Obituary(entry)
 

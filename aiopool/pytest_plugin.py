@@ -94,7 +94,7 @@ class LeakCheck:
         _loans.keeps_lost = False
         _loans.lending_for = None
         lines = []
-        for entry in list(_loans.lent):
+        for entry in filter(_loans.is_sure, list(_loans.lent)):
             if entry.owner is item and entry.thread_id not in self._other_loops:
                 lines.append(f"  {entry}")
             elif entry in self._left:

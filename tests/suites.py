@@ -1,7 +1,7 @@
 """Suites that are written by a test and run by pytest, as a user would run them."""
 
 import contextlib
-import importlib
+import importlib.util
 import os
 import sys
 from types import ModuleType
@@ -43,7 +43,9 @@ class Suite:
     def write(self, *ini: str, **files: str) -> None:
         """The lines of the ini file, and the modules by their names."""
         self._pytester.makefile(".ini", pytest=INI.format("\n".join(ini)))
-        self._pytester.makepyfile(**files)
+        # Where there is no uvloop, such a test runs on asyncio once more.
+        options = '{"use_uvloop": True}' if importlib.util.find_spec("uvloop") else "{}"
+        self._pytester.makepyfile(**{name: text.replace("UVLOOP", options) for name, text in files.items()})
 
     def run(self, *options: str, **outcomes: int) -> str:
         """What pytest prints, in this process, if the tests come out as expected."""

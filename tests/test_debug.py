@@ -206,6 +206,25 @@ def test_a_get_that_was_not_seen_is_no_double_put(aiopool):
         aiopool._debug.turn_off()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_put_that_was_not_seen_is_no_loss(aiopool, said, kind):
+    pool, other = aiopool.Pool(kind), aiopool.Pool(kind)
+    put = pool.put  # bound before the debug mode comes on
+    aiopool._debug.turn_on()
+    try:
+        put(pool.get())
+        pool.clear()
+        aiopool._loans.sweep()
+        assert said.all() == []
+        # Where every put was seen, a loss is certain.
+        other.put(other.get())
+        other.get()
+        aiopool._loans.sweep()
+        assert "collected while it was lent" in said.one()
+    finally:
+        aiopool._debug.turn_off()
+
+
 def test_the_next_object_at_the_same_address_is_another(debugging, said):
     pool = debugging.Pool()
     ids = set()

@@ -75,7 +75,7 @@ def content(wheel: Path) -> list[str]:
         return archive.namelist()
 
 
-def pytest_plugins(wheel: Path) -> str:
+def entry_points_in(wheel: Path) -> str:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = fnmatch.filter(archive.namelist(), "*.dist-info/entry_points.txt")
         return archive.read(name).decode().strip()
@@ -114,7 +114,7 @@ def test_a_wheel_has_the_extension_and_not_its_source(project):
         "aiopool",
         "pytest_aiopool.py",
     }  # and no tests or examples
-    assert pytest_plugins(wheel) == "[pytest11]\npytest_aiopool = pytest_aiopool"
+    assert entry_points_in(wheel) == "[pytest11]\npytest_aiopool = pytest_aiopool"
     assert "aiopool/py.typed" in names
     assert not fnmatch.filter(names, "*.[ch]")
     if FAILED in said:

@@ -57,7 +57,7 @@ async def test_on_asyncio():
     await leaks()
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio", ("asyncio", {"use_uvloop": True})], ids=["a", "t", "u"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio", ("asyncio", UVLOOP)], ids=["a", "t", "u"])
 async def test_on_anyio():
     await leaks()
 

@@ -58,7 +58,7 @@ async def test_asyncio(shop, number):
     shop.orders.append(number)
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio", ("asyncio", {"use_uvloop": True})])
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio", ("asyncio", UVLOOP)])
 async def test_anyio(shop):
     assert not shop.orders
     shop.orders.append("anyio")
@@ -314,7 +314,7 @@ async def test_asyncio(connection):
         await asyncio.wait_for(connection.run(Connection.wait), 0.01)
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio", ("asyncio", {"use_uvloop": True})])
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio", ("asyncio", UVLOOP)])
 async def test_anyio(connection):
     import anyio
     await use(connection)

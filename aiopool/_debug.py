@@ -159,8 +159,9 @@ def _is_idle(obj: object, entry: Entry) -> bool:
     idle = (shard for shards in (pool._primary, pool._victim) for shard in list(shards.values()))
     if native is None or getattr(sys, "_is_gil_enabled", lambda: True)():
         return any(held is obj for shard in idle for held in [*shard.private, *shard.shared.copy()])
-    # Nobody may look into a twin's private slot while its owner works. The owner's own put does, in any case.
-    return any(held is obj for shard in idle for held in shard.shared.copy())
+    # Nobody but its owner may look into a twin's private slot.
+    _, own = pool._pin()
+    return own.holds_private(obj) or any(held is obj for shard in idle for held in shard.shared)
 
 
 def _put_twice(obj: object, entry: Entry, place: Place) -> str:

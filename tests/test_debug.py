@@ -13,6 +13,8 @@ import weakref
 import pytest
 from loops import in_thread, loop_thread
 
+FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
@@ -100,6 +102,8 @@ def test_a_double_put_is_found_wherever_the_object_lies(debugging, kind):
 
     with loop_thread() as other:
         other.run(put_all())  # one is private there, two are in a shared list
+        if FREE_THREADED and debugging.implementation == "native":
+            del things[0]  # nobody but the owner can look into a private slot
         for thing in things:
             with pytest.raises(ValueError, match="was put already") as caught:
                 pool.put(thing)
@@ -236,7 +240,8 @@ def test_the_next_object_at_the_same_address_is_another(debugging, said):
     debugging._loans.sweep()
     fresh = [Bare() for _ in range(100)]
     # The naive version goes by the address alone, and takes some of these for objects that are idle: false double puts.
-    assert any(id(bare) in ids for bare in fresh)
+    # (Free-threaded builds are slower to use an address again.)
+    assert FREE_THREADED or any(id(bare) in ids for bare in fresh)
     assert not any(debugging._loans.entry_of(bare) for bare in fresh)
 
 

@@ -1,5 +1,9 @@
-"""Go's `sync.Pool` for Python's event loops."""
+"""Go's `sync.Pool` for Python's event loops.
 
+PYTEST_DONT_REWRITE: a word to pytest, which would warn programs that import this before they run it.
+"""
+
+from . import _debug
 from ._collector import cleanup, pools
 from ._implementation import implementation
 from ._pool import Borrow, Pool
@@ -25,3 +29,5 @@ __all__ = [
     "implementation",
     "pools",
 ]
+
+_debug.turn_on_when_asked()

@@ -23,7 +23,8 @@ import os
 import sysconfig
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from math import inf
 from threading import Lock
@@ -51,6 +52,10 @@ class Collectable(Protocol):
 
     def renew_locks(self) -> None:
         """In the child of a fork."""
+
+    def set_aside(self) -> Callable[[], Iterable["Doomed"]]:
+        """Be as new until the result is called; that returns what came in between."""
+        ...
 
 
 class Doomed(Protocol):
@@ -221,6 +226,13 @@ def cycle(due: list[Any]) -> None:
     finally:
         lock.release()
     drop()
+
+
+@contextmanager
+def no_cycle() -> Iterator[None]:
+    """No cycle comes during the block. Waits for one that is under way: not for the hot path."""
+    with _cycling:
+        yield
 
 
 def discard(shards: Iterable[Doomed]) -> None:

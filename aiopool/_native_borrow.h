@@ -159,7 +159,7 @@ borrow_exit(BorrowObject *self, PyObject *const *args, Py_ssize_t nargs)
                                        : PyObject_CallMethodOneArg(self->pool, self->state->put, obj);
     }
     else if (obj != Py_None) {
-        result = PyObject_CallMethodNoArgs(self->pool, self->state->abandon);
+        result = PyObject_CallMethodOneArg(self->pool, self->state->abandon, obj);
     }
     else {
         result = Py_NewRef(Py_None);

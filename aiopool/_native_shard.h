@@ -324,7 +324,10 @@ shard_get_private(ShardObject *self, void *Py_UNUSED(closure))
 static PyObject *
 shard_get_shared(ShardObject *self, void *Py_UNUSED(closure))
 {
-    return ring_list(&self->shared);
+    shard_lock(self);
+    PyObject *list = ring_list(&self->shared);
+    lock_release(&self->lock);
+    return list;
 }
 
 static PyMethodDef shard_methods[] = {
@@ -345,7 +348,7 @@ static PyMemberDef shard_members[] = {
 
 static PyGetSetDef shard_getset[] = {
     {"private", (getter)shard_get_private, NULL, "A list of the private objects, of a shard at rest.", NULL},
-    {"shared", (getter)shard_get_shared, NULL, "A list of the shared objects, of a shard at rest.", NULL},
+    {"shared", (getter)shard_get_shared, NULL, "A list of the shared objects.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -84,6 +84,9 @@ class Pool(Base, Generic[T]):
     :raises ValueError: `max_idle` is negative, or `idle_timeout` is not positive.
     """
 
+    # Whether the debug mode looks at what comes and goes.
+    _WATCHED: ClassVar[bool] = True
+
     # No __dict__: CPython finds a method faster on an object that has none.
     __slots__ = (
         "__weakref__",
@@ -191,7 +194,11 @@ class Pool(Base, Generic[T]):
     def _get_slow(self) -> Any:
         if self._origins is not None:
             return self._get_at_home(self._origins)
+        get = Pool.get
         id, shard = self._pin()
+        if Pool.get is not get:
+            # The loop we came to is in debug mode, and so are pools from now on. This is the first get to be seen.
+            return Pool.get(self)
         tally = shard.tally
         # From here on a cleanup cycle may make our shard the victim's. It stays ours, and what is in it is found now
         # or looked at twice; it cannot be found by two, for each take is atomic.
@@ -266,13 +273,13 @@ class Pool(Base, Generic[T]):
         id, shard = self._pin()
         if shard.holds_private(obj):
             raise ValueError(f"{shown(obj)} was put already and is idle in {self!r}: put each object once for each get")
-        if self._origins is not None and not self._admits(self._origins, obj, id):
-            self._abandon()
-            return
+        welcome = self._origins is None or self._admits(self._origins, obj, id)
         tally = shard.tally
         tally.puts += 1
         # Refused until it is kept: so reset may raise whatever it likes, and the count is right.
         tally.refused += 1
+        if not welcome:
+            return
         if self._reset is not None and self._reset(obj) is False:
             return
         if self._max_idle is not None and self._idle_at(id) >= self._max_idle:
@@ -396,11 +403,17 @@ class Pool(Base, Generic[T]):
         """
         return Borrow(self)
 
-    def _abandon(self) -> None:
-        """A borrowed object will not come back."""
+    def _abandon(self, obj: T) -> None:
+        """`obj` will not come back."""
         tally = self._tally(pin())
         tally.puts += 1
         tally.refused += 1
+
+    def _note_lent(self, obj: T) -> None:
+        """`obj`, which was made outside, is lent from now on. For the debug mode, which takes its place."""
+
+    def _note_back(self, obj: T) -> None:
+        """`obj` comes back, and not by `put`. For the debug mode, which takes its place."""
 
     # --- filling and emptying ---
 
@@ -480,6 +493,23 @@ class Pool(Base, Generic[T]):
         self._cycles += 1
         return self._doomed(dropped)
 
+    def set_aside(self) -> Callable[[], list[_collector.Doomed]]:
+        """Be as new, until the result is called: that brings back what is idle and counted now.
+
+        What it returns is what came in between, to be dropped. A get or a put under way goes on with the shard it
+        holds, as in a cleanup cycle; so an object is in one of the two, never in both. No cycle may come in between
+        the stores.
+        """
+        kept = self._primary, self._victim, self._tallies, self._cycles, self._since
+        self._primary, self._victim, self._tallies, self._cycles, self._since = {}, {}, {}, 0, monotonic()
+
+        def bring_back() -> list[_collector.Doomed]:
+            doomed: list[_collector.Doomed] = [*self._doomed(self._primary), *self._doomed(self._victim)]
+            self._primary, self._victim, self._tallies, self._cycles, self._since = kept
+            return doomed
+
+        return bring_back
+
     def idle_due(self) -> float:
         """When idle objects call for a cycle, in seconds of time.monotonic(); infinity: nothing is idle."""
         return self._since + self._idle_timeout if self._primary or self._victim else inf
@@ -557,7 +587,7 @@ class Borrow(Generic[T]):
         if exc_type is None:
             self._pool.put(obj)
         elif obj is not None:
-            self._pool._abandon()
+            self._pool._abandon(obj)
 
     async def __aenter__(self) -> T:
         return self.__enter__()

@@ -18,6 +18,7 @@ import itertools
 import os
 import threading
 from _thread import get_ident
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, ClassVar
 
@@ -88,6 +89,10 @@ if native is not None:
     native.bind_pins_to(pinned)
 
 
+# Called with each loop that a thread's pins come to. Set by the debug mode.
+look_at_loop: Callable[[object], object] | None = None
+
+
 def pin() -> Processor | None:
     """The processor of the running code; `None` off-loop. Binds it in the current context. Never waits."""
     running = running_loop()
@@ -101,6 +106,8 @@ def pin() -> Processor | None:
     if processor.loop is None or not processor.loop.is_loop(running):
         processor.loop = live_loop(running)
         processor.wake = None
+        if look_at_loop is not None:
+            look_at_loop(running)
     return processor
 
 

@@ -56,7 +56,7 @@ class AsyncPool(Generic[T]):
     :raises ValueError: `max_idle` is negative, or `idle_timeout` is not positive.
     """
 
-    __slots__ = ("__weakref__", "_close", "_closed", "_get", "_idle", "_keeps_all", "_loop_bound", "_new", "_reset")
+    __slots__ = ("__weakref__", "_close", "_closed", "_idle", "_keeps_all", "_loop_bound", "_new", "_reset")
 
     @overload
     def __init__(
@@ -105,7 +105,6 @@ class AsyncPool(Generic[T]):
         # Whether put keeps whatever comes, with nothing to await.
         self._keeps_all = reset is None and max_idle is None and not loop_bound
         self._idle: _Idle[Any] = _Idle(max_idle=max_idle, idle_timeout=idle_timeout, loop_bound=loop_bound, name=name)
-        self._get = self._idle.get
         _collector.register(self)
 
     # --- get ---
@@ -125,7 +124,7 @@ class AsyncPool(Generic[T]):
         """
         if self._closed:
             self._refuse_to_make()
-        obj: T | None = self._get()
+        obj: T | None = self._idle.get()
         if obj is None:
             return await self._make()
         return obj
@@ -169,7 +168,7 @@ class AsyncPool(Generic[T]):
     async def _put(self, obj: T) -> None:
         if not self._idle.admits(obj):
             # No loop is left on which it could be closed.
-            self._idle._abandon()
+            self._idle._abandon(obj)
             return
         if self._reset is not None and not self._closed:
             try:
@@ -198,7 +197,7 @@ class AsyncPool(Generic[T]):
 
     async def _discard(self, obj: T, error: BaseException | None = None) -> None:
         """`obj` was lent, and is not to be kept, because of `error`."""
-        self._idle._abandon()
+        self._idle._abandon(obj)
         await self._close_one(obj, error)
 
     async def _close_one(self, obj: T, error: BaseException | None = None) -> None:
@@ -308,6 +307,10 @@ class AsyncPool(Generic[T]):
         """In the child of a fork."""
         self._idle.renew_locks()
 
+    def set_aside(self) -> Callable[[], list[_collector.Doomed]]:
+        """As that of `Pool`."""
+        return self._idle.set_aside()
+
     # --- looking at it ---
 
     def stats(self) -> PoolStats:
@@ -387,6 +390,7 @@ class _Idle(Pool[T]):
         if self._keeps_all:
             self.put(obj)
             return True
+        self._note_back(obj)
         return self._keep(obj)
 
     def adopt(self, obj: T) -> None:
@@ -395,6 +399,7 @@ class _Idle(Pool[T]):
         shard.tally.made += 1
         if self._origins is not None:
             self._origins.lend(obj, key)
+        self._note_lent(obj)
 
     def take_any(self) -> T | None:
         """An idle object, whoever put it; of a loop-bound pool, one of the running loop. No get, so not counted."""

@@ -13,9 +13,9 @@ storage, though not of the memory: pages that nobody touches cost nothing. Finer
 import atexit
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from . import _collector
 from ._checks import natural
@@ -31,6 +31,9 @@ MIB = 1024 * KIB
 class Shelf(Pool[Storage]):
     """The idle storage of one size class. A pool as any other, but for the collector, who knows the whole."""
 
+    # Nobody gets or puts storage by hand, so there is nothing to watch.
+    _WATCHED = False
+
     __slots__ = ("size", "size_class")
 
     def __init__(self, size: int, size_class: SizeClass, idle_timeout: float | None) -> None:
@@ -42,9 +45,19 @@ class Shelf(Pool[Storage]):
     def _register(self) -> None:
         """The buffer pool is registered, and rotates all its shelves."""
 
-    def size_class_stats(self) -> SizeClassStats:
-        counts = self.size_class
-        return SizeClassStats(self.size, counts.served, counts.asked, counts.in_use, self.stats())
+
+class Counts(NamedTuple):
+    """What only ever grows in a size class."""
+
+    served: int
+    asked: int
+
+    @classmethod
+    def of(cls, size_class: SizeClass) -> "Counts":
+        return cls(size_class.served, size_class.asked)
+
+    def less(self, other: "Counts") -> "Counts":
+        return Counts(self.served - other.served, self.asked - other.asked)
 
 
 if TYPE_CHECKING or native is None:
@@ -86,7 +99,7 @@ class BufferPool(Base):
     :raises ValueError: a size is negative, `min_size` is 0 or more than `max_size`, or `idle_timeout` is not positive.
     """
 
-    __slots__ = ("__weakref__", "_cycles", "_ledger", "_name", "_oversize")
+    __slots__ = ("__weakref__", "_cycles", "_ledger", "_name", "_oversize", "_uncounted")
 
     def __init__(
         self,
@@ -106,6 +119,8 @@ class BufferPool(Base):
             Shelf(size, SizeClass(self._ledger, wipe=bool(wipe)), idle_timeout) for size in _sizes(smallest, largest)
         )
         self._oversize = SizeClass(self._ledger, wipe=bool(wipe))
+        # What was counted before the stats began, for each size class and for what is oversize.
+        self._uncounted = [Counts(0, 0)] * (len(self._shelves) + 1)
         self._name = name
         self._cycles = 0
         _collector.register(self)
@@ -166,6 +181,23 @@ class BufferPool(Base):
         for shelf in self._shelves:
             shelf.renew_locks()
 
+    def set_aside(self) -> Callable[[], list[_collector.Doomed]]:
+        """As that of `Pool`. What is lent is seen by who has it, so that goes on being counted."""
+        returns = [shelf.set_aside() for shelf in self._shelves]
+        uncounted, cycles = self._uncounted, self._cycles
+        self._uncounted, self._cycles = self._counts(), 0
+
+        def bring_back() -> list[_collector.Doomed]:
+            pairs = zip(self._counts(), self._uncounted, uncounted, strict=True)
+            self._uncounted = [now.less(then.less(before)) for now, then, before in pairs]
+            self._cycles = cycles
+            return [shard for bring_back_shelf in returns for shard in bring_back_shelf()]
+
+        return bring_back
+
+    def _counts(self) -> list[Counts]:
+        return [Counts.of(each) for each in [*(shelf.size_class for shelf in self._shelves), self._oversize]]
+
     # --- looking at it ---
 
     def stats(self) -> BufferStats:
@@ -174,13 +206,12 @@ class BufferPool(Base):
         >>> view = buffers.acquire(1025); buffers.stats().bytes_in_use
         2048
         """
-        return BufferStats(
-            self._name,
-            tuple([shelf.size_class_stats() for shelf in self._shelves]),
-            OversizeStats(self._oversize.served, self._oversize.asked, self._oversize.in_use),
-            self._ledger.idle,
-            self._cycles,
+        *counts, oversize = [now.less(then) for now, then in zip(self._counts(), self._uncounted, strict=True)]
+        classes = tuple(
+            SizeClassStats(shelf.size, *count, shelf.size_class.in_use, shelf.stats())
+            for shelf, count in zip(self._shelves, counts, strict=True)
         )
+        return BufferStats(self._name, classes, OversizeStats(*oversize, self._oversize.in_use), self._cycles)
 
     def __repr__(self) -> str:
         name = hex(id(self)) if self._name is None else repr(self._name)

@@ -170,10 +170,13 @@ class BufferStats(NamedTuple):
     classes: tuple[SizeClassStats, ...]
     #: what was too big to be kept
     oversize: OversizeStats
-    #: bytes that lie in the pool now; never more than `max_idle_bytes`
-    bytes_idle: int
     #: cleanup cycles that the pool went through
     cycles: int
+
+    @property
+    def bytes_idle(self) -> int:
+        """Bytes that lie in the pool now."""
+        return sum(each.bytes_idle for each in self.classes)
 
     @property
     def bytes_in_use(self) -> int:

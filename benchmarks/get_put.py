@@ -29,7 +29,7 @@ from _timing import IN_FLIGHT, Candidate, Repeat, Results, measure
 from rich.table import Table
 
 import aiopool
-from aiopool import Pool
+from aiopool import Pool, _debug
 
 TASKS = 1000
 
@@ -104,6 +104,15 @@ async def with_reset(n: int) -> None:
     for _ in repeat(None, n):
         obj = pool.get()
         pool.put(obj)
+
+
+async def debug_mode(n: int) -> None:
+    """On for this row only: what all other rows of aiopool show is the debug mode off, after it was on."""
+    _debug.turn_on()
+    try:
+        await get_put(n)
+    finally:
+        _debug.turn_off()
 
 
 async def many_in_flight(n: int) -> None:
@@ -242,6 +251,7 @@ SECTIONS = [
     [
         Candidate("aiopool: with borrow()", borrow),
         Candidate("aiopool: get + put with reset", with_reset),
+        Candidate("aiopool: get + put in debug mode", debug_mode),
         Candidate("aiopool: get + put off-loop", off_loop),
         Candidate("aiopool: get that steals", stealing.repeat, stealing.prepare),
         Candidate("aiopool: get from the victim", victim_hits.repeat, victim_hits.prepare),

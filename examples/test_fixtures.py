@@ -1,8 +1,8 @@
 """An async fixture that is set up once and used by many tests, each of them on an event loop of its own.
 
 Run it with `pytest examples/test_fixtures.py`, or as a program. pytest-asyncio makes a new loop for every test, and so
-sets up every async fixture again. Here a pool keeps what the fixture gives out: `reset` makes it as good as new, and
-the next test gets it on the next loop.
+sets up every async fixture again. Here `pooled_fixture` keeps what the fixture gives out: `reset` makes it as good as
+new, and the next test gets it on the next loop.
 """
 
 import asyncio
@@ -11,11 +11,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import pytest_asyncio
 
-from aiopool import Pool, Processor, current_processor
+from aiopool.testing import pooled_fixture
 
+pytest_plugins = ["pytest_aiopool"]  # only needed where aiopool is not installed, but lies in the path
 pytestmark = pytest.mark.asyncio
+
+events: Counter[str] = Counter()
+loops: list[asyncio.AbstractEventLoop] = []
 
 
 class Shop:
@@ -33,62 +36,57 @@ class Shop:
         self.orders[item] += 1
 
 
-def reset(shop: Shop) -> bool:
-    """Undo what a test did. `False` if that is too much to undo: then the pool drops the shop."""
+async def reset(shop: Shop) -> bool:
+    """Undo what a test did. `False` if that is too much to undo: then the next test gets another shop."""
+    events["reset"] += 1
     shop.orders.clear()
     return not shop.closed
 
 
-loops: list[asyncio.AbstractEventLoop] = []
-processors: list[Processor | None] = []
+@pytest.fixture(scope="session")
+def town() -> Iterator[str]:
+    yield "Utrecht"
+    print(f"\n{len(loops)} tests on {len(set(loops))} loops")
+    print(f"shops opened: {events['opened']}, reset: {events['reset']}, closed down: {events['closed down']}")
+    assert len(set(loops)) == len(loops) == events["reset"]
+    assert events["opened"] == events["closed down"] <= 2
 
 
-@pytest.fixture(scope="module")
-def shops() -> Iterator[Pool[Shop]]:
-    pool = Pool(Shop, reset=reset, name="shops")
-    yield pool
-    stats = pool.stats()
-    print(f"\n{stats.gets} tests on {len(set(loops))} loops and {len(set(processors))} processor")
-    print(f"shops made: {stats.made}, hits: {stats.hits}, refused by reset: {stats.refused}")
-    assert len(set(loops)) == len(loops) == stats.gets
-    # One thread is one processor, however many loops it runs. So what the last test put is what the next one gets.
-    assert len(set(processors)) == 1
-    assert stats.made <= 1 + stats.refused
-
-
-@pytest_asyncio.fixture
-async def shop(shops: Pool[Shop]) -> AsyncIterator[Shop]:
-    loops.append(asyncio.get_running_loop())
-    processors.append(current_processor())
-    # pytest does not raise a test's failure in its fixtures, so the block ends well and the shop comes back after any
-    # test: only reset can tell whether it is still good.
-    with shops.borrow() as shop:
-        yield shop
+@pooled_fixture(reset=reset)
+async def shop(town: str) -> AsyncIterator[Shop]:
+    await asyncio.sleep(0.02)
+    events["opened"] += 1
+    yield Shop()
+    events["closed down"] += 1
 
 
 @pytest.mark.parametrize("item", [f"item {number}" for number in range(1, 10)])
 async def test_a_shop_starts_without_orders(shop: Shop, item: str) -> None:
+    loops.append(asyncio.get_running_loop())
     assert not shop.orders
     await shop.order(item)
     assert shop.orders == {item: 1}
 
 
 async def test_an_item_sells_out(shop: Shop) -> None:
+    loops.append(asyncio.get_running_loop())
     await asyncio.gather(*(shop.order("item 3") for _ in range(3)))
     with pytest.raises(LookupError, match="no item 3 for sale"):
         await shop.order("item 3")
 
 
 async def test_a_closed_shop_takes_no_orders(shop: Shop) -> None:
+    loops.append(asyncio.get_running_loop())
     shop.closed = True
     with pytest.raises(LookupError, match="no item 9 for sale"):
         await shop.order("item 9")
 
 
 async def test_the_shop_after_a_closed_one_is_open(shop: Shop) -> None:
+    loops.append(asyncio.get_running_loop())
     await shop.order("item 9")
 
 
 if __name__ == "__main__":
-    # The warning would be that this program imported pytest_asyncio before pytest could rewrite its asserts.
+    # The warning would be that this program imported aiopool before pytest could rewrite its asserts.
     sys.exit(pytest.main([__file__, "--quiet", "--capture=no", "-W", "ignore:Module already imported"]))

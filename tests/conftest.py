@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+pytest_plugins = ["pytester"]
+
 IMPLEMENTATIONS = ["python"]
 if importlib.util.find_spec("aiopool._native") is not None:
     IMPLEMENTATIONS.append("native")
@@ -30,6 +32,7 @@ def load(implementation: str) -> ModuleType:
         package = importlib.import_module("aiopool")
         # What the package does not import by itself.
         importlib.import_module("aiopool.streams")
+        importlib.import_module("aiopool.testing")
     assert package.implementation == implementation
     return package
 

@@ -446,7 +446,7 @@ import asyncio, gc, sys, threading, aiopool
 class PutsBack:
     def __del__(self):
         pool.put(self)
-        other.get()
+        other.put(other.get())
         aiopool.cleanup()
 
 pool, other = aiopool.Pool(name="full"), aiopool.Pool(object)

@@ -326,7 +326,7 @@ def test_multi_loop_service_ends_when_its_clients_fail():
 
 def test_fixtures_as_a_program(run):
     output = run(EXAMPLES / "test_fixtures.py")
-    assert "12 tests on 12 loops and 1 processor\nshops made: 2, hits: 10, refused by reset: 1\n" in output
+    assert "12 tests on 12 loops\nshops opened: 2, reset: 12, closed down: 2\n" in output
     assert re.search(r"^12 passed", output, re.MULTILINE)
 
 

@@ -75,6 +75,12 @@ def content(wheel: Path) -> list[str]:
         return archive.namelist()
 
 
+def entry_points_in(wheel: Path) -> str:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = fnmatch.filter(archive.namelist(), "*.dist-info/entry_points.txt")
+        return archive.read(name).decode().strip()
+
+
 def extensions(wheel: Path) -> list[str]:
     return [name for name in content(wheel) if name.endswith((".so", ".pyd"))]
 
@@ -104,7 +110,11 @@ def implementation(wheel: Path, **variables: str) -> str:
 def test_a_wheel_has_the_extension_and_not_its_source(project):
     wheel, said = build(project, "wheel", CFLAGS="-O0")
     names = content(wheel)
-    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"aiopool"}  # and no tests or examples
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {
+        "aiopool",
+        "pytest_aiopool.py",
+    }  # and no tests or examples
+    assert entry_points_in(wheel) == "[pytest11]\npytest_aiopool = pytest_aiopool"
     assert "aiopool/py.typed" in names
     assert not fnmatch.filter(names, "*.[ch]")
     if FAILED in said:

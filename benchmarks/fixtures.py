@@ -1,0 +1,103 @@
+"""What a suite costs whose async fixture takes long to set up: made for each test, or pooled.
+
+pytest runs the same suite of tests, each on a loop of its own, once with a fixture of pytest-asyncio and once with
+`aiopool.testing.pooled_fixture`; then the same with pytest-xdist on two workers. The set-up is a sleep, so it costs no
+CPU and two workers can really do two at a time: a set-up that computes gains less from workers, and as much from
+pooling.
+
+What would make the figures misleading: the tests do nothing, so all that is seen is the fixture and pytest itself. How
+much a suite gains is the set-up's share of its time.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from _report import arguments, headline, plain_table, show, write_json
+
+TESTS = 200
+SET_UP = 0.02
+"""In seconds."""
+
+SUITE = f"""
+import asyncio, os
+import pytest, pytest_asyncio
+from aiopool.testing import pooled_fixture
+
+@FIXTURE
+async def database():
+    await asyncio.sleep({SET_UP})
+    with open(os.environ["MADE"], "a") as made:
+        made.write(".")
+    yield {{}}
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("number", range({TESTS}))
+async def test_it(database, number):
+    assert not database
+    database[number] = asyncio.get_running_loop()
+"""
+
+FIXTURES = {
+    "made for each test": "pytest_asyncio.fixture",
+    "pooled": "pooled_fixture(reset=dict.clear)",
+}
+
+WORKERS = {"one process": [], "two workers of pytest-xdist": ["-n", "2"]}
+
+
+class Run(NamedTuple):
+    """One run of the suite."""
+
+    #: wall-clock time of the whole process
+    seconds: float
+    #: how often the fixture was set up
+    made: int
+
+
+def run(folder: Path, fixture: str, options: list[str]) -> Run:
+    (folder / "test_suite.py").write_text(SUITE.replace("FIXTURE", fixture), encoding="utf-8")
+    made = folder / "made"
+    made.write_text("", encoding="utf-8")
+    root = str(Path(__file__).parent.parent)
+    plugins = ["-p", "pytest_aiopool", "-p", "asyncio", "-p", "xdist", "-p", "no:cacheprovider"]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *plugins, *options, "test_suite.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": root, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "MADE": str(made)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.perf_counter() - start
+    if not re.search(rf"^{TESTS} passed", done.stdout, re.MULTILINE):
+        raise SystemExit(done.stdout + done.stderr)
+    return Run(seconds, len(made.read_text(encoding="utf-8")))
+
+
+def main() -> None:
+    options = arguments(__doc__, rounds=5, quick=1)
+    best: dict[tuple[str, str], Run] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        # Round by round, as a machine is faster in one minute than in the next; the fastest is the least disturbed.
+        for _ in range(options.rounds):
+            for workers, extra in WORKERS.items():
+                for name, fixture in FIXTURES.items():
+                    done = run(Path(folder), fixture, extra)
+                    best[workers, name] = min(done, best.get((workers, name), done))
+    table = plain_table(headline(), "", "in s", "set-ups", "times as fast")
+    for (workers, name), done in best.items():
+        ratio = best[workers, "made for each test"].seconds / done.seconds
+        table.add_row(f"{workers}, {name}", f"{done.seconds:.2f}", str(done.made), f"{ratio:.1f}")
+    show(f"{TESTS} tests with a set-up of {SET_UP * 1000:.0f} ms, pytest's own start included", table)
+    write_json(options.json, {f"{workers}, {name}": done._asdict() for (workers, name), done in best.items()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What pytest loads of aiopool at the start of every run: names, and nothing behind them.
+
+pytest imports the plugins of all installed packages, whether a suite needs them or not. So this module stands outside
+of the package, whose import would bring all pools and asyncio along, and imports what it offers when a suite uses it.
+What that is stands in `aiopool.testing` and `aiopool.pytest_plugin`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from aiopool._pooled_fixture import Residents
+    from aiopool.pytest_plugin import LeakCheck
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The ini option."""
+    parser.addini(
+        "aiopool_leaks", "what to do if a test got an object and did not put it back: off, warn or error", default="off"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker; and the leak check, if all tests are to have it."""
+    config.addinivalue_line(
+        "markers", "aiopool_leaks(mode): as the ini option aiopool_leaks (off, warn or error), for one test"
+    )
+    if config.getini("aiopool_leaks") != "off":
+        _leak_check(config)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The leak check, if one test is to have it."""
+    marked = [item for item in session.items if item.get_closest_marker("aiopool_leaks") is not None]
+    if marked:
+        _leak_check(session.config).validate(marked)
+
+
+def _leak_check(config: pytest.Config) -> LeakCheck:
+    from aiopool.pytest_plugin import LeakCheck
+
+    check: LeakCheck | None = config.pluginmanager.get_plugin("aiopool-leaks")
+    if check is None:
+        check = LeakCheck(config)
+        config.pluginmanager.register(check, "aiopool-leaks")
+    return check
+
+
+@pytest.fixture
+def aiopool_isolated() -> Iterator[None]:
+    """Every pool is empty when the test begins, and afterwards as it was before."""
+    from aiopool.testing import isolated
+
+    with isolated():
+        yield
+
+
+@pytest.fixture(scope="session")
+def _aiopool_residents(request: pytest.FixtureRequest) -> Iterator[Residents]:
+    from aiopool._pooled_fixture import Residents
+
+    residents = Residents(request)
+    yield residents
+    residents.close()

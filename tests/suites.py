@@ -1,0 +1,76 @@
+"""Suites that are written by a test and run by pytest, as a user would run them."""
+
+import contextlib
+import importlib.util
+import os
+import sys
+from types import ModuleType
+
+import pytest
+
+# Only these plugins; the asserts of no plugin need be rewritten.
+OPTIONS = [
+    *("-p", "pytest_aiopool", "-p", "asyncio", "-p", "anyio", "-p", "xdist", "-p", "no:cacheprovider"),
+    "--assert=plain",
+]
+
+# pytest takes out of this process what such a suite imported; these would take a second each time.
+for name in ("pytest_asyncio", "anyio.pytest_plugin", "anyio._backends._asyncio", "anyio._backends._trio", "uvloop"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+
+INI = """
+[pytest]
+asyncio_default_fixture_loop_scope = function
+filterwarnings = default
+{}
+"""
+
+
+class Suite:
+    """Writes and runs suites that use one implementation of the package."""
+
+    def __init__(self, aiopool: ModuleType, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._pytester = pytester
+        self.path = pytester.path
+        monkeypatch.setenv("AIOPOOL_NO_EXTENSIONS", "1" if aiopool.implementation == "python" else "")
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        # A suite that is run in this process imports a copy of its own.
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("aiopool", "pytest_aiopool")]:
+            monkeypatch.delitem(sys.modules, name)
+
+    def write(self, *ini: str, **files: str) -> None:
+        """The lines of the ini file, and the modules by their names."""
+        self._pytester.makefile(".ini", pytest=INI.format("\n".join(ini)))
+        # Where there is no uvloop, such a test runs on asyncio once more.
+        options = '{"use_uvloop": True}' if importlib.util.find_spec("uvloop") else "{}"
+        self._pytester.makepyfile(**{name: text.replace("UVLOOP", options) for name, text in files.items()})
+
+    def run(self, *options: str, **outcomes: int) -> str:
+        """What pytest prints, in this process, if the tests come out as expected."""
+        return self._checked(self._pytester.runpytest_inprocess(*OPTIONS, *options), outcomes)
+
+    def run_apart(self, *options: str, **outcomes: int) -> str:
+        """The same in a process of its own."""
+        return self._checked(self._pytester.runpytest_subprocess(*OPTIONS, *options), outcomes)
+
+    def run_bare(self, **outcomes: int) -> str:
+        """The same, with no plugin but ours."""
+        self._pytester.makefile(".ini", pytest="[pytest]")
+        return self._checked(self._pytester.runpytest_subprocess("-p", "pytest_aiopool"), outcomes)
+
+    def refused(self) -> str:
+        """What pytest prints that runs no test."""
+        return self._pytester.runpytest_inprocess(*OPTIONS).stderr.str()
+
+    def _checked(self, result: pytest.RunResult, outcomes: dict[str, int]) -> str:
+        output = result.stdout.str() + result.stderr.str()
+        assert result.parseoutcomes() == outcomes, output
+        return output
+
+
+@pytest.fixture
+def suite(aiopool: ModuleType, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
+    """To write a suite and run it."""
+    return Suite(aiopool, pytester, monkeypatch)

@@ -1,0 +1,680 @@
+"""The debug mode: what it finds, what it must not take for a mistake, and that off it is not there."""
+
+import asyncio
+import gc
+import os
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+import weakref
+
+import pytest
+from loops import in_thread, loop_thread
+
+FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+
+class Thing:
+    """Can be referenced weakly."""
+
+
+class Bare:
+    """Can't, as a bytearray can't."""
+
+    __slots__ = ("other",)
+
+
+KINDS = [Thing, Bare, bytearray, list]
+
+
+@pytest.fixture
+def debugging(aiopool):
+    """The package in debug mode."""
+    aiopool._debug.turn_on()
+    yield aiopool
+    aiopool._debug.turn_off()
+
+
+@pytest.fixture
+def said():
+    """The texts of the warnings so far, and whatever could not be raised."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield Texts(caught)
+
+
+class Texts:
+    def __init__(self, caught):
+        self._caught = caught
+
+    def all(self):
+        assert all(each.category is ResourceWarning for each in self._caught)
+        return [str(each.message) for each in self._caught]
+
+    def one(self):
+        (text,) = self.all()
+        return text
+
+
+def line(function, text):
+    """The number of the line of `function` that has `text`."""
+    code = function.__code__
+    with open(__file__, encoding="utf-8") as source:
+        lines = source.read().splitlines()
+    return next(number for number in range(code.co_firstlineno, len(lines)) if text in lines[number - 1])
+
+
+def place(function, text):
+    """How messages name that line."""
+    return f"{__file__}:{line(function, text)}, in {function.__qualname__}"
+
+
+# --- putting twice ---
+
+
+def test_a_double_put_into_the_private_slot_names_both_places(debugging):
+    pool = debugging.Pool(Thing, name="things")
+
+    async def main():
+        thing = pool.get()
+        pool.put(thing)  # first
+        with pytest.raises(ValueError, match=r"was put already and is idle in <aiopool\.Pool 'things'>") as caught:
+            pool.put(thing)  # second
+        return str(caught.value)
+
+    text = asyncio.run(main())
+    assert f"put at {place(main, '# first')}, and once more at {place(main, '# second')};" in text
+    assert f"it was got at {place(main, 'thing = pool.get()')}" in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_double_put_is_found_wherever_the_object_lies(debugging, kind):
+    pool = debugging.Pool(kind)
+    things = [pool.get() for _ in range(3)]
+
+    async def put_all():
+        for thing in things:
+            pool.put(thing)
+
+    with loop_thread() as other:
+        other.run(put_all())  # one is private there, two are in a shared list
+        if FREE_THREADED and debugging.implementation == "native":
+            del things[0]  # nobody but the owner can look into a private slot
+        for thing in things:
+            with pytest.raises(ValueError, match="was put already") as caught:
+                pool.put(thing)
+            assert f"put at {place(put_all, 'pool.put(thing)')}, and once more at " in str(caught.value)
+        debugging.cleanup()
+        for thing in things:
+            with pytest.raises(ValueError, match="was put already"):  # now it is the victim's
+                pool.put(thing)
+    assert pool.stats().idle == 3
+
+
+def test_a_double_put_into_another_pool_is_found(debugging):
+    one, other = debugging.Pool(Thing, name="one"), debugging.Pool(Thing, name="other")
+    thing = one.get()
+    one.put(thing)
+    with pytest.raises(ValueError, match=r"idle in <aiopool\.Pool 'one'>"):
+        other.put(thing)
+
+
+def test_who_puts_what_is_anothers_by_now_is_named_to_that_other(debugging):
+    pool = debugging.Pool(Thing)
+
+    def hasty():
+        thing = pool.get()
+        pool.put(thing)
+        yield
+        pool.put(thing)  # the mistake
+        yield
+
+    running = hasty()
+    next(running)
+    lent_to_another = pool.get()  # of another
+    next(running)
+    with pytest.raises(ValueError, match="was put already") as caught:
+        pool.put(lent_to_another)
+    assert f"put at {place(hasty, '# the mistake')}" in str(caught.value)
+    test = test_who_puts_what_is_anothers_by_now_is_named_to_that_other
+    assert f"it was got at {place(test, '# of another')}" in str(caught.value)
+
+
+def test_nothing_of_the_pool_changes_by_a_double_put(debugging, said):
+    resets = []
+    pool = debugging.Pool(Thing, reset=resets.append)
+    thing = pool.get()
+    pool.put(thing)
+    with pytest.raises(ValueError, match="was put already"):
+        pool.put(thing)
+    assert (resets, pool.stats().puts, pool.stats().idle) == ([thing], 1, 1)
+    assert pool.get() is thing
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_putting_once_for_each_get_is_right(debugging, said, kind):
+    pool = debugging.Pool(kind)
+    for _ in range(3):
+        thing = pool.get()
+        pool.put(thing)
+        with pool.borrow() as thing:
+            pass
+    pool.fill(2)
+    in_thread(lambda: pool.put(pool.get()))
+    assert said.all() == []
+
+
+def test_what_was_not_kept_can_be_put_again(debugging):
+    def refuse(thing):
+        raise RuntimeError("not now")
+
+    pool = debugging.Pool(Thing, reset=refuse)
+    thing = pool.get()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="not now"):
+            pool.put(thing)
+
+
+def test_what_the_pool_dropped_may_be_put_by_its_finalizer(debugging, said):
+    class Phoenix:
+        def __del__(self):
+            pool.put(self)
+
+    pool = debugging.Pool(Phoenix)
+    phoenix = pool.get()
+    pool.put(phoenix)
+    del phoenix
+    pool.clear()
+    assert pool.stats().idle == 1
+    assert said.all() == []
+    Phoenix.__del__ = lambda self: None
+
+
+def test_a_get_that_was_not_seen_is_no_double_put(aiopool):
+    pool = aiopool.Pool(Thing)
+    get = pool.get  # bound before the debug mode comes on
+    aiopool._debug.turn_on()
+    try:
+        thing = get()
+        for _ in range(3):
+            pool.put(thing)
+            assert get() is thing
+        pool.put(thing)
+        with pytest.raises(ValueError, match="it was never got"):
+            pool.put(thing)
+    finally:
+        aiopool._debug.turn_off()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_put_that_was_not_seen_is_no_loss(aiopool, said, kind):
+    pool, other = aiopool.Pool(kind), aiopool.Pool(kind)
+    put = pool.put  # bound before the debug mode comes on
+    aiopool._debug.turn_on()
+    try:
+        put(pool.get())
+        pool.clear()
+        aiopool._loans.sweep()
+        assert said.all() == []
+        # Where every put was seen, a loss is certain.
+        other.put(other.get())
+        other.get()
+        aiopool._loans.sweep()
+        assert "collected while it was lent" in said.one()
+    finally:
+        aiopool._debug.turn_off()
+
+
+def test_the_next_object_at_the_same_address_is_another(debugging, said):
+    pool = debugging.Pool()
+    ids = set()
+    for bare in [Bare() for _ in range(100)]:
+        pool.put(bare)
+        ids.add(id(bare))
+    del bare
+    pool.clear()
+    debugging._loans.sweep()
+    fresh = [Bare() for _ in range(100)]
+    # The naive version goes by the address alone, and takes some of these for objects that are idle: false double puts.
+    # (Free-threaded builds are slower to use an address again.)
+    assert FREE_THREADED or any(id(bare) in ids for bare in fresh)
+    assert not any(debugging._loans.entry_of(bare) for bare in fresh)
+
+
+# --- collected while lent ---
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_object_that_is_collected_while_lent_is_reported_with_the_place(debugging, said, kind):
+    pool = debugging.Pool(kind, name="things")
+
+    def forgetful():
+        pool.get()  # and gone
+
+    forgetful()
+    debugging._loans.sweep()
+    text = said.one()
+    assert f"{kind.__qualname__} of <aiopool.Pool 'things'>, got at {place(forgetful, '# and gone')}" in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_object_in_use_is_not_reported(debugging, said, kind):
+    pool = debugging.Pool(kind)
+    held = [pool.get() for _ in range(50)]
+    debugging._loans.sweep()
+    gc.collect()
+    assert said.all() == []
+    for thing in held:
+        pool.put(thing)
+
+
+def test_sweeps_come_by_themselves_and_hold_up_no_more_than_what_lives(debugging, said):
+    pool = debugging.Pool(lambda: bytearray(1))
+    held = [pool.get() for _ in range(10)]
+    for _ in range(100):
+        pool.get()
+        assert len(debugging._loans._entries) <= 2 * (len(held) + 1) + 1
+    assert len(said.all()) >= 80
+
+
+def test_idle_objects_that_are_dropped_are_forgotten(debugging, said):
+    pool = debugging.Pool(lambda: bytearray(1))
+    held = [pool.get() for _ in range(10)]
+    for buffer in held:
+        pool.put(buffer)
+    del held, buffer
+    pool.clear()
+    debugging._loans.sweep()
+    assert not debugging._loans._entries
+    assert said.all() == []
+
+
+def test_a_finalizer_may_put_back_what_is_collected_in_a_cycle(debugging, said, monkeypatch):
+    class Session:
+        def __init__(self):
+            self.thing = pool.get()
+            self.itself = self
+
+        def __del__(self):
+            pool.put(self.thing)
+
+    class Watched:
+        pass
+
+    pool = debugging.Pool(Watched)
+    Session()
+    gc.collect()
+    assert pool.stats().idle == 1
+    assert said.all() == []
+
+    # The naive version reports what is dead for a weak reference, before the finalizers run. (From 3.15 on, weak
+    # references are told after the finalizers.)
+    monkeypatch.setattr(debugging._loans, "on_gc", None)
+    gc.callbacks[:] = [each for each in gc.callbacks if getattr(each, "__module__", "") != "aiopool._loans"]
+    Session()
+    gc.collect()
+    if sys.version_info < (3, 14):
+        assert "Watched" in said.one()
+    monkeypatch.undo()
+    debugging._loans.listen()
+
+
+def test_a_borrow_that_fails_lends_nothing_any_more(debugging, said):
+    pool = debugging.Pool(Thing)
+    with pytest.raises(ZeroDivisionError), pool.borrow():
+        raise ZeroDivisionError
+    gc.collect()
+    assert said.all() == []
+    assert not debugging._loans.lent
+
+
+def test_a_borrow_names_the_line_of_its_block(debugging):
+    from contextlib import ExitStack
+
+    pool = debugging.Pool(Thing)
+
+    async def main():
+        async with pool.borrow():  # async with
+            yield
+        with pool.borrow():  # with
+            yield
+        with ExitStack() as stack:
+            stack.enter_context(pool.borrow())  # stack
+            yield
+
+    async def lines():
+        return [entry.got.line async for _ in main() for entry in debugging._loans.lent]
+
+    assert asyncio.run(lines()) == [line(main, text) for text in ("# async with", "# with", "# stack")]
+
+
+def test_a_warning_that_is_an_error_does_not_hit_who_happens_to_get(debugging, monkeypatch):
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: unraisable.append(args.exc_value))
+    pool = debugging.Pool(lambda: bytearray(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(5):
+            assert pool.get() == bytearray(1)
+    assert {type(each) for each in unraisable} == {ResourceWarning}
+
+
+# --- never got, and in use elsewhere ---
+
+
+def test_what_comes_from_outside_and_is_in_use_there_is_reported(debugging, said):
+    pool = debugging.Pool(name="things")
+    registry = {"main": Thing()}
+    pool.put(registry["main"])  # put
+    assert said.all() == []  # as yet, nobody shares it
+    thing = pool.get()  # got
+    text = said.one()
+    test = test_what_comes_from_outside_and_is_in_use_there_is_reported
+    assert "a dict refers to it" in text
+    assert f"put at {place(test, '# put')}" in text
+    assert f"at {place(test, '# got')}" in text
+    pool.put(thing)
+    assert pool.get() is thing  # from here on it is the pool's
+    assert len(said.all()) == 1
+
+
+class Knot:
+    """Its parts know it."""
+
+    def __init__(self):
+        self.parts = [{"whole": self}]
+        self.method = self.hello
+
+    def hello(self):
+        """A bound method refers to its object."""
+
+
+def in_a_local_variable(pool):
+    thing = Thing()
+    pool.put(thing)
+    pool.get()
+
+
+def in_a_suspended_coroutine(pool):
+    async def put():
+        thing = Thing()
+        pool.put(thing)
+        await asyncio.sleep(0)
+        pool.get()
+
+    asyncio.run(put())
+
+
+def from_a_list_that_is_gone(pool):
+    for thing in [Thing(), Thing()]:
+        pool.put(thing)
+    pool.get()
+
+
+def referred_to_by_its_parts(pool):
+    pool.put(Knot())
+    pool.get()
+
+
+def referred_to_weakly(pool):
+    thing = Thing()
+    seen.add(thing)
+    pool.put(thing)
+    pool.get()
+
+
+seen = weakref.WeakSet()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        in_a_local_variable,
+        in_a_suspended_coroutine,
+        from_a_list_that_is_gone,
+        referred_to_by_its_parts,
+        referred_to_weakly,
+    ],
+)
+def test_what_is_right_to_put_is_not_reported(debugging, said, use):
+    use(debugging.Pool())
+    assert [text for text in said.all() if "in use elsewhere" in text] == []
+
+
+def test_as_an_error_it_hands_out_nothing(debugging):
+    pool = debugging.Pool()
+    keep = [Thing()]
+    pool.put(keep[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ResourceWarning, match="a list refers to it"):
+            pool.get()
+    assert not debugging._loans.lent
+    pool.put(keep[0])  # it is nobody's, and can be put
+
+
+# --- fork ---
+
+
+def in_child(work):
+    """What `work()` returns, a string, in the child of a fork."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pytest's plugins may have threads
+        child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, work().encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    return text
+
+
+class Connection:
+    """Its descriptor is an attribute's."""
+
+    def __init__(self):
+        self.socket = socket.socket()
+
+
+@needs_fork
+def test_an_idle_connection_that_came_over_a_fork_is_reported(debugging, said):
+    pool = debugging.Pool(Connection, name="connections")
+    connection = pool.get()
+    pool.put(connection)  # before
+    number = connection.socket.fileno()
+
+    def work():
+        pool.get()  # after
+        return said.one()
+
+    text = in_child(work)
+    test = test_an_idle_connection_that_came_over_a_fork_is_reported
+    assert f"Connection of <aiopool.Pool 'connections'> came over a fork with open descriptor {number}" in text
+    assert f"at {place(test, '# before')} before the fork, at {place(work, '# after')} after it" in text
+    assert said.all() == []
+    connection.socket.close()
+
+
+@needs_fork
+def test_a_lent_connection_that_is_put_in_the_child_is_reported(debugging, said):
+    pool = debugging.Pool(Connection)
+
+    def work():
+        pool.put(connection)
+        return said.one()
+
+    connection = pool.get()
+    assert "came over a fork" in in_child(work)
+    connection.socket.close()
+    pool.put(connection)
+
+
+@needs_fork
+def test_a_pool_that_is_cleared_in_the_child_and_plain_memory_are_right(debugging, said):
+    connections, buffers = debugging.Pool(Connection), debugging.Pool(bytearray)
+    connection = connections.get()
+    connections.put(connection)
+    lent = buffers.get()
+    buffers.put(buffers.get())
+
+    def work():
+        connections.clear()
+        fresh = connections.get()
+        connections.put(fresh)
+        fresh.socket.close()
+        buffers.put(lent)
+        buffers.put(buffers.get())
+        return repr(said.all())
+
+    assert in_child(work) == "[]"
+    connection.socket.close()
+    buffers.put(lent)
+
+
+@needs_fork
+def test_what_the_parent_lent_is_no_loss_of_the_child(debugging, said):
+    pool = debugging.Pool(Thing)
+    held = [pool.get()]
+
+    def work():
+        held.clear()
+        return repr(said.all())
+
+    assert in_child(work) == "[]"
+    held.clear()
+    assert "collected while it was lent" in said.one()
+
+
+# --- on and off ---
+
+
+def test_off_the_hot_path_is_the_very_same_code(aiopool):
+    names = ("__init__", "get", "put", "borrow", "_abandon", "_get_slow", "_put_slow")
+    before = [vars(aiopool.Pool)[name] for name in names]
+    code = [getattr(method, "__code__", None) for method in before]
+    aiopool._debug.turn_on()
+    assert vars(aiopool.Pool)["get"] is not before[1]
+    aiopool._debug.turn_on()  # twice does no harm
+    aiopool._debug.turn_off()
+    after = [vars(aiopool.Pool)[name] for name in names]
+    assert [getattr(method, "__code__", None) for method in after] == code
+    if aiopool.implementation == "python":
+        assert after == before
+    else:
+        assert [type(method) for method in after] == [type(method) for method in before]
+    assert not aiopool._debug.is_on()
+    assert aiopool._loans.on_gc not in gc.callbacks
+
+
+def test_off_everything_works_as_ever(aiopool):
+    aiopool._debug.turn_on()
+    aiopool._debug.turn_off()
+    pool = aiopool.Pool(Thing)
+
+    async def main():
+        with pool.borrow() as thing:
+            pass
+        with pool.borrow() as same:
+            assert same is thing
+        pool.put(same)
+
+    with pytest.raises(ValueError, match="put each object once for each get"):
+        asyncio.run(main())
+    assert not aiopool._loans._entries
+
+
+def test_subclasses_with_methods_of_their_own_are_watched(debugging):
+    class Counting(debugging.Pool):
+        gets = 0
+
+        def get(self):
+            Counting.gets += 1
+            return super().get()
+
+    pool = Counting(Thing)
+    with pool.borrow() as thing:
+        pass
+    assert Counting.gets == 1
+    with pytest.raises(ValueError, match="was put already"):
+        pool.put(thing)
+
+
+def test_many_threads(debugging, said):
+    pool = debugging.Pool(lambda: bytearray(10))
+
+    async def work():
+        for _ in range(300):
+            buffers = [pool.get() for _ in range(3)]
+            for buffer in buffers:
+                pool.put(buffer)
+            del buffers, buffer
+            await asyncio.sleep(0)
+
+    threads = [threading.Thread(target=asyncio.run, args=(work(),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert said.all() == []
+    assert not debugging._loans.lent
+
+
+# --- as a user sees it ---
+
+
+def run(child_env, program, *options, **variables):
+    done = subprocess.run(
+        [sys.executable, *options, "-c", program],
+        env={**child_env, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+LEAK = """
+import asyncio, aiopool
+
+pool = aiopool.Pool(lambda: bytearray(10), name="frames")
+
+async def main():
+    pool.get()
+    pool.put(pool.get())
+
+asyncio.run(main(){})
+"""
+
+
+def test_by_the_environment(child_env):
+    assert run(child_env, LEAK.format("")) == ""
+    said = run(child_env, LEAK.format(""), AIOPOOL_DEBUG="1")
+    assert "<string>:7: ResourceWarning: aiopool: collected while it was lent: bytearray of <aiopool.Pool 'fr" in said
+    assert said.count("ResourceWarning") == 1
+
+
+def test_by_the_loop(child_env):
+    said = run(child_env, LEAK.format(", debug=True"))
+    assert "<string>:7: ResourceWarning: aiopool: collected while it was lent" in said
+    said = run(child_env, LEAK.format(""), "-X", "dev", "-W", "error")
+    assert "ResourceWarning: aiopool: collected while it was lent" in said
+
+
+def test_what_lives_until_the_interpreter_ends_is_no_loss(child_env):
+    program = "import aiopool; kept = [aiopool.Pool(kind).get() for kind in (bytearray, set)]"
+    assert run(child_env, program, "-W", "error", AIOPOOL_DEBUG="1") == ""
+
+
+def test_the_users_filters_are_respected(child_env):
+    assert run(child_env, LEAK.format(""), "-W", "ignore", AIOPOOL_DEBUG="1") == ""

@@ -1,0 +1,470 @@
+"""`pooled_fixture` in suites that pytest runs, and what `aiopool.testing` offers without pytest."""
+
+import asyncio
+import threading
+
+import pytest
+from loops import loop_thread
+from suites import suite  # noqa: F401 - a fixture
+
+# --- pooled fixtures ---
+
+SHOP = """
+import asyncio
+import pytest, pytest_asyncio
+from aiopool.testing import pooled_fixture
+
+events = []
+
+class Shop:
+    def __init__(self):
+        self.orders = []
+        self.broken = False
+
+def say(text):
+    events.append(text)
+    print(f"<{text}>")
+"""
+
+POOLED = (
+    SHOP
+    + """
+async def reset(shop):
+    say("reset")
+    shop.orders.clear()
+    return not shop.broken
+
+@pooled_fixture(reset=reset)
+async def shop():
+    "A shop that is expensive."
+    say("made")
+    await asyncio.sleep(0)
+    yield Shop()
+    await asyncio.sleep(0)
+    say("torn down")
+"""
+)
+
+ON_MANY_LOOPS = (
+    POOLED
+    + """
+loops = []
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("number", range(5))
+async def test_asyncio(shop, number):
+    loops.append(asyncio.get_running_loop())
+    assert not shop.orders
+    shop.orders.append(number)
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio", ("asyncio", UVLOOP)])
+async def test_anyio(shop):
+    assert not shop.orders
+    shop.orders.append("anyio")
+
+def test_plain(shop):
+    assert not shop.orders
+    shop.orders.append("plain")
+
+class TestClass:
+    @pytest.mark.asyncio(loop_scope="class")
+    async def test_class(self, shop):
+        assert not shop.orders
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_module(shop):
+    assert not shop.orders
+
+@pytest.mark.asyncio(loop_scope="package")
+async def test_package(shop):
+    assert not shop.orders
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_session(shop):
+    assert not shop.orders
+
+def test_at_last():
+    assert len(set(loops)) == 5
+    assert events == ["made"] + 13 * ["reset"]
+"""
+)
+
+
+@pytest.mark.parametrize("mode", ["strict", "auto"])
+def test_one_object_serves_tests_on_many_loops(suite, mode):  # noqa: F811
+    suite.write(f"asyncio_mode = {mode}", "aiopool_leaks = error", test_shop=ON_MANY_LOOPS)
+    output = suite.run("-s", passed=14)
+    assert output.count("<made>") == output.count("<torn down>") == 1
+    assert output.index("<torn down>") > output.rindex("<reset>")
+
+
+def test_anyio_in_auto_mode(suite):  # noqa: F811
+    program = (
+        POOLED
+        + """
+async def test_anyio(shop, anyio_backend):
+    assert not shop.orders
+    shop.orders.append(1)
+"""
+    )
+    suite.write("anyio_mode = auto", test_shop=program)
+    output = suite.run("-s", passed=2)
+    assert output.count("<made>") == 1
+
+
+def test_an_object_whose_reset_fails_is_torn_down_and_replaced(suite):  # noqa: F811
+    program = (
+        POOLED
+        + """
+def test_breaks_it(shop):
+    shop.broken = True
+
+def test_has_another(shop):
+    assert not shop.broken
+    assert events == ["made", "reset", "torn down", "made"]
+"""
+    )
+    suite.write(test_shop=program)
+    assert suite.run("-s", passed=2).count("<torn down>") == 2
+
+
+def test_a_reset_that_raises_is_an_error_of_the_test_before(suite):  # noqa: F811
+    program = (
+        SHOP
+        + """
+def reset(shop):
+    if shop.orders:
+        raise RuntimeError("cannot undo orders")
+
+@pooled_fixture(reset=reset)
+async def shop():
+    yield Shop()
+    say("torn down")
+
+def test_one(shop):
+    shop.orders.append(1)
+
+def test_two(shop):
+    assert not shop.orders
+    assert events == ["torn down"]
+"""
+    )
+    suite.write(test_shop=program)
+    output = suite.run(passed=2, errors=1)
+    assert "ERROR at teardown of test_one" in output
+    assert "RuntimeError: cannot undo orders" in output
+
+
+def test_a_test_that_fails_gives_the_object_back_too(suite):  # noqa: F811
+    program = (
+        POOLED
+        + """
+def test_fails(shop):
+    shop.orders.append(1)
+    assert False
+
+def test_next(shop):
+    assert not shop.orders
+    assert events == ["made", "reset"]
+"""
+    )
+    suite.write(test_shop=program)
+    suite.run(failed=1, passed=1)
+
+
+def test_what_goes_wrong_in_the_factory_is_shown(suite):  # noqa: F811
+    program = (
+        SHOP
+        + """
+@pooled_fixture
+async def no_shop():
+    raise ConnectionError("no shop today")
+
+@pooled_fixture
+async def nothing():
+    if False:
+        yield
+
+@pooled_fixture
+async def twice():
+    yield 1
+    yield 2
+
+@pooled_fixture
+async def bad_end():
+    yield 1
+    raise RuntimeError("cannot close")
+
+def test_no_shop(no_shop): pass
+def test_nothing(nothing): pass
+def test_twice(twice): pass
+def test_bad_end(bad_end): pass
+"""
+    )
+    suite.write(test_shop=program)
+    output = suite.run(passed=2, errors=3)
+    assert "ConnectionError: no shop today" in output
+    assert "nothing at 0x" in output
+    assert "ended without a yield" in output
+    # At the end of the session both are told of.
+    assert "has a second yield" in output
+    assert "RuntimeError: cannot close" in output
+
+
+def test_a_task_group_around_the_yield(suite):  # noqa: F811
+    program = (
+        SHOP
+        + """
+@pooled_fixture
+async def shop():
+    shop = Shop()
+    async def sell():
+        await shop.order.wait()
+        if shop.broken:
+            raise RuntimeError("the shop burned down")
+    async with asyncio.TaskGroup() as group, asyncio.timeout(100):
+        shop.order = asyncio.Event()
+        selling = group.create_task(sell())
+        yield shop
+        shop.order.set()
+    say("torn down")
+
+def test_one(shop): pass
+
+def test_other(shop): pass
+"""
+    )
+    suite.write(test_shop=program)
+    assert suite.run("-s", passed=2).count("<torn down>") == 1
+
+
+def test_a_factory_gets_the_fixtures_that_live_as_long(suite):  # noqa: F811
+    program = (
+        SHOP
+        + """
+@pytest.fixture(scope="session")
+def address(tmp_path_factory):
+    yield tmp_path_factory.mktemp("shop")
+    say("address gone")
+
+@pytest.fixture
+def short():
+    pass
+
+@pooled_fixture
+async def shop(address):
+    yield (Shop(), address)
+    say("torn down")
+
+@pooled_fixture
+async def wrong(short):
+    pass
+
+def test_shop(shop):
+    assert shop[1].exists()
+
+def test_wrong(wrong): pass
+"""
+    )
+    suite.write(test_shop=program)
+    output = suite.run("-s", passed=1, errors=1)
+    assert "ScopeMismatch" in output
+    assert output.index("<torn down>") < output.index("<address gone>")
+
+
+BOUND = (
+    SHOP
+    + """
+class Connection:
+    "Works on its own loop only, as they do."
+    def __init__(self):
+        self.lock = asyncio.Lock()
+        self.loop = asyncio.get_running_loop()
+
+    async def query(self, text, *, times=1):
+        assert asyncio.get_running_loop() is self.loop
+        await asyncio.sleep(0)
+        if text == "wrong":
+            raise LookupError(text)
+        return text * times
+
+    async def wait(self):
+        try:
+            await asyncio.sleep(100)
+        finally:
+            say("cancelled")
+
+@pooled_fixture(loop_bound=True, reset=lambda connection: say("reset"))
+async def connection():
+    return Connection()
+
+async def use(connection):
+    assert await connection.run(Connection.query, "a", times=3) == "aaa"
+    assert await connection.run(lambda each: each.loop.is_running())
+    with pytest.raises(LookupError, match="wrong"):
+        await connection.run(Connection.query, "wrong")
+
+@pytest.mark.asyncio
+async def test_asyncio(connection):
+    await use(connection)
+    with pytest.raises(RuntimeError, match="await run"):
+        connection.run_sync(Connection.query, "a")
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(connection.run(Connection.wait), 0.01)
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio", ("asyncio", UVLOOP)])
+async def test_anyio(connection):
+    import anyio
+    await use(connection)
+    with anyio.move_on_after(0.01):
+        await connection.run(Connection.wait)
+
+def test_plain(connection):
+    assert connection.run_sync(Connection.query, "b") == "b"
+    assert "Connection" in repr(connection)
+
+def test_as_it_is_it_fails_elsewhere(connection):
+    with pytest.raises(AssertionError):
+        asyncio.run(connection._obj.query("a"))
+
+def test_at_last():
+    assert events.count("reset") == 6
+    assert events.count("cancelled") == 4
+"""
+)
+
+
+def test_loop_bound_objects_are_used_on_their_own_loop(suite):  # noqa: F811
+    suite.write(test_bound=BOUND)
+    suite.run(passed=7)
+
+
+def test_under_xdist_each_worker_has_its_own(suite):  # noqa: F811
+    program = (
+        POOLED
+        + """
+import os
+
+@pytest.mark.parametrize("number", range(8))
+def test_it(shop, number, tmp_path_factory, worker_id):
+    (tmp_path_factory.getbasetemp().parent / f"{worker_id}-{id(shop)}").touch()
+"""
+    )
+    suite.write(test_shop=program)
+    suite.run_apart("-n", "2", f"--basetemp={suite.path / 'base'}", passed=8)
+    made = [path.name.partition("-")[0] for path in (suite.path / "base").glob("gw*")]
+    assert sorted(made) == ["gw0", "gw1"]
+
+
+def test_the_fixture_is_described(suite):  # noqa: F811
+    suite.write(test_shop=POOLED)
+    assert "A shop that is expensive." in suite.run("--fixtures", "-q")
+
+
+@pytest.mark.parametrize("factory", [lambda: 1, asyncio.sleep(0).close, 3], ids=["function", "method", "number"])
+def test_only_async_functions_are_factories(aiopool, factory):
+    with pytest.raises(TypeError, match="pooled_fixture takes an async def function, not"):
+        aiopool.testing.pooled_fixture(factory)
+
+
+def test_a_reset_that_cannot_be_called(aiopool):
+    async def factory():
+        """Nothing."""
+
+    with pytest.raises(TypeError, match="reset must be callable or None, not 3"):
+        aiopool.testing.pooled_fixture(factory, reset=3)
+
+
+# --- isolation ---
+
+
+def test_isolated_pools_are_empty_and_come_back(aiopool):
+    pool, reset = aiopool.Pool(object), object()
+
+    async def main():
+        for thing in things:
+            pool.put(thing)
+        before = pool.stats()
+        with aiopool.testing.isolated():
+            assert pool.stats().idle == pool.stats().puts == 0
+            assert pool.get() not in things
+            pool.put(reset)
+            with aiopool.testing.isolated():
+                assert pool.get() is not reset
+            assert pool.get() is reset
+            pool.put(reset)
+        assert pool.stats() == before
+        assert {pool.get() for _ in things} == things
+
+    things = {object() for _ in range(3)}
+    asyncio.run(main())
+
+
+def test_pools_made_in_isolation_keep_nothing_of_it(aiopool):
+    with aiopool.testing.isolated():
+        pool = aiopool.Pool(bytearray)
+        pool.fill(3)
+    assert pool.stats().idle == 0
+
+
+def test_cycles_do_not_reach_what_is_set_aside(aiopool):
+    pool = aiopool.Pool(bytearray)
+    pool.fill(1)
+    with aiopool.testing.isolated():
+        for _ in range(3):
+            aiopool.cleanup()
+    assert (pool.stats().idle, pool.stats().cycles) == (1, 0)
+
+
+def test_what_is_lent_in_one_and_put_in_the_other(aiopool):
+    pool = aiopool.Pool(object)
+    lent = pool.get()
+    with aiopool.testing.isolated():
+        lent_inside = pool.get()
+        pool.put(lent)  # gone with the rest
+    assert pool.stats().idle == 0
+    pool.put(lent_inside)
+    assert pool.get() is lent_inside
+
+
+def test_a_processor_of_its_own_is_no_isolation(reference):
+    # The naive version: bind another processor in the context, as the pin does.
+    pool = reference.Pool(object)
+    theirs = [object() for _ in range(3)]
+
+    async def main():
+        for thing in theirs:
+            pool.put(thing)
+        own = reference._processor.Processor(threading.get_ident())
+        own.id = 1000
+        own.loop = reference._processor.pin().loop
+        reference._processor.pinned.set(own)
+        stolen = pool.get()
+        # And a worker thread has no processor that could be another one.
+        return stolen, await asyncio.to_thread(pool.get)
+
+    stolen, in_a_thread = asyncio.run(main())
+    assert stolen in theirs
+    assert in_a_thread in theirs
+
+
+def test_loops_in_other_threads_go_on_meanwhile(aiopool):
+    pool = aiopool.Pool(object)
+    with loop_thread() as other:
+        things = {other.call(pool.get) for _ in range(3)}
+        for thing in things:
+            other.call(pool.put, thing)
+        with aiopool.testing.isolated():
+            assert other.call(pool.get) not in things
+        assert {other.call(pool.get) for _ in things} == things
+
+
+def test_blocks_that_overlap_are_an_error(aiopool):
+    first, second = aiopool.testing.isolated(), aiopool.testing.isolated()
+    first.__enter__()
+    second.__enter__()
+    with pytest.raises(RuntimeError, match="overlap: only one test at a time"):
+        first.__exit__(None, None, None)
+    second.__exit__(None, None, None)

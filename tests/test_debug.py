@@ -678,3 +678,54 @@ def test_what_lives_until_the_interpreter_ends_is_no_loss(child_env):
 
 def test_the_users_filters_are_respected(child_env):
     assert run(child_env, LEAK.format(""), "-W", "ignore", AIOPOOL_DEBUG="1") == ""
+
+
+# --- async pools ---
+
+
+def test_async_pools_are_watched_too(debugging, said):
+    async def main():
+        made = debugging.AsyncPool(Thing, reset=lambda thing: None, max_idle=1, name="things")
+        first, second = await made.get(), await made.get()
+        await made.put(first)
+        with pytest.raises(ValueError, match="put at .*test_debug.py:"):
+            await made.put(first)
+        await made.put(second)  # one too many: not kept, and so not lost
+        async with made.borrow():
+            pass
+        with pytest.raises(KeyError):
+            async with made.borrow():
+                raise KeyError
+        await made.aclose()
+        del first, second
+        assert said.all() == []
+        lost = debugging.AsyncPool(Thing, name="lost")
+        await lost.get()
+        gc.collect()
+        assert "'lost'" in said.one()
+
+    asyncio.run(main())
+
+
+def test_an_async_pool_from_before_the_debug_mode(aiopool, said):
+    async def main():
+        pool = aiopool.AsyncPool(Thing)
+        await pool.put(Thing())
+        aiopool._debug.turn_on()
+        try:
+            await pool.get()
+            gc.collect()
+        finally:
+            aiopool._debug.turn_off()
+        assert "collected while it was lent" in said.one()
+
+    asyncio.run(main())
+
+
+def test_buffers_come_back_by_themselves_so_there_is_nothing_to_watch(debugging, said):
+    warnings.simplefilter("ignore", RuntimeWarning)  # in Python, on 3.11
+    buffers = debugging.BufferPool()
+    view = buffers.acquire(10)
+    del view
+    buffers.acquire(10)
+    assert said.all() == []

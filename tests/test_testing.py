@@ -468,3 +468,24 @@ def test_blocks_that_overlap_are_an_error(aiopool):
     with pytest.raises(RuntimeError, match="overlap: only one test at a time"):
         first.__exit__(None, None, None)
     second.__exit__(None, None, None)
+
+
+@pytest.mark.filterwarnings("ignore:Buffers are not used again on Python 3.11:RuntimeWarning")
+def test_isolation_of_buffer_pools_and_async_pools(aiopool):
+    buffers, made = aiopool.BufferPool(), aiopool.AsyncPool(bytearray)
+    kept = buffers.acquire(10)
+    buffers.acquire(10)  # not kept in Python on 3.11
+    buffers.acquire(1 << 25)
+    asyncio.run(made.fill(3))
+    before = buffers.stats(), made.stats()
+    with aiopool.testing.isolated():
+        assert (buffers.stats().served, buffers.stats().oversize.served, buffers.stats().bytes_idle) == (0, 0, 0)
+        assert buffers.stats().bytes_in_use == 1024
+        assert (made.stats().idle, made.stats().made) == (0, 0)
+        buffers.acquire(20)
+        buffers.acquire(1 << 25)
+        asyncio.run(made.fill(1))
+        assert (buffers.stats().served, buffers.stats().oversize.served, made.stats().idle) == (2, 1, 1)
+    assert (buffers.stats(), made.stats()) == before
+    del kept
+    assert buffers.stats().bytes_in_use == 0

@@ -22,7 +22,7 @@ LOOPS = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["async
 
 @pytest.fixture(params=LOOPS)
 def anyio_backend(request):
-    """trio has no transports."""
+    """Streams are for asyncio: trio has no transports."""
     return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
@@ -140,9 +140,7 @@ async def test_a_sender_that_runs_ahead_is_held_back_after_start_tls(streams, bu
 
     server = await streams.start_server(send, "localhost", 0)
     async with server:
-        reader, writer = await streams.open_connection(
-            *server.sockets[0].getsockname()[:2], limit=KIB, buffers=buffers
-        )
+        reader, writer = await streams.open_connection(*server.sockets[0].getsockname()[:2], limit=KIB, buffers=buffers)
         await writer.start_tls(client_context, server_hostname="localhost")
         await until(lambda: reader._paused)
         held = buffers.stats().bytes_in_use

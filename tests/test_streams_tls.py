@@ -178,24 +178,26 @@ async def test_part_of_a_record_takes_no_buffer(streams, buffers, contexts, read
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = client_context.wrap_bio(incoming, outgoing, server_hostname="localhost")
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
-        while True:
-            try:
-                tls.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                writer.write(outgoing.read())
-                incoming.write(await reader.read(64 * KIB))
-        tls.write(b"hello\n")
-        sent = outgoing.read()
-        for start in range(len(sent) - 1):
-            writer.write(sent[start : start + 1])
-            await asyncio.sleep(0.001)  # so that it comes by itself; if it does not, less is tested
-            await until(lambda: buffers.stats().bytes_in_use == 0)
-        assert buffers.stats().served > 1
-        assert got == []
-        writer.write(sent[-1:])
-        await until(lambda: got == [b"hello\n"])
-        writer.close()
+        try:
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    incoming.write(await reader.read(64 * KIB))
+            tls.write(b"hello\n")
+            sent = outgoing.read()
+            for start in range(len(sent) - 1):
+                writer.write(sent[start : start + 1])
+                await asyncio.sleep(0.001)  # so that it comes by itself; if it does not, less is tested
+                await until(lambda: buffers.stats().bytes_in_use == 0)
+            assert buffers.stats().served > 1
+            assert got == []
+            writer.write(sent[-1:])
+            await until(lambda: got == [b"hello\n"])
+        finally:
+            writer.close()
     await until(lambda: buffers.stats().bytes_in_use == 0)
 
 

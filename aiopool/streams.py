@@ -461,7 +461,6 @@ def _settle(waiter: "asyncio.Future[None]", exc: BaseException | None) -> None:
         waiter.set_result(None)
     else:
         waiter.set_exception(exc)
-        waiter.exception()  # seen: who waits gets it, and if nobody does any more, nobody need be told
 
 
 def _handled(transport: asyncio.BaseTransport, task: "asyncio.Task[None]") -> None:

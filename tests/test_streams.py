@@ -358,7 +358,7 @@ async def test_drain_does_not_wait_for_ever_for_a_peer_that_is_gone(either):
         drain = asyncio.create_task(writer.drain())
         await settled()
         peer.reset()
-        with pytest.raises(ConnectionError):
+        with anyio.fail_after(PATIENCE), pytest.raises(ConnectionError):
             await drain
         with pytest.raises(ConnectionError):
             await writer.drain()
@@ -597,6 +597,7 @@ async def test_an_idle_connection_holds_no_buffer(streams, buffers, read, size):
 async def test_an_idle_connection_costs_little_more_than_a_protocol_without_a_reader(streams):
     """At most 1 KiB, for the reader, the writer and what is between them and the transport."""
     loop = asyncio.get_running_loop()
+    loop.set_debug(False)  # else each future keeps a traceback
     connections = []
 
     class NoReader(asyncio.Protocol):

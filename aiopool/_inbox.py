@@ -12,7 +12,8 @@ there is nothing to decrypt yet.
 
 A view keeps its whole chunk from being used again. A small one would pin many times its size for as long as somebody
 keeps it, in a queue or a cache, and to copy a few kilobytes costs less than to receive them. So what is smaller than a
-sixteenth of its chunk is copied out of it: what one keeps takes at most sixteen times its size.
+sixteenth of its chunk is copied out of it: what one keeps takes at most sixteen times its size. (Of storage it may be
+twice that, for sizes double from class to class.) So is what is unread, when a reader has to wait for more.
 """
 
 from .buffers import KIB, BufferPool

@@ -37,6 +37,11 @@ class StreamReader(Inbox):
 
     `limit` is asyncio's: the longest line in bytes, and half of what is received without being waited for. A message
     asked for by `readexactly` may be as big as `max_size` of the buffer pool, if that is more than `limit`.
+
+    In the examples below, `received(data)` is a reader to which a peer has sent `data`, and then no more.
+
+    :raises TypeError: `buffers` is no `BufferPool`, or `limit` no integer.
+    :raises ValueError: `limit` is not more than 0.
     """
 
     __slots__ = (
@@ -77,7 +82,14 @@ class StreamReader(Inbox):
     async def read(self, n: int = -1) -> memoryview:
         """Up to `n` bytes, as soon as there are any; all until the end of the stream if `n` is negative.
 
-        An empty view: the stream has ended.
+        An empty view: the stream has ended. With a positive `n` it may be less than is there, and a cancelled read has
+        taken nothing.
+
+        >>> reader = received(b"some bytes")
+        >>> bytes(asyncio.run(reader.read(4))), bytes(asyncio.run(reader.read()))
+        (b'some', b' bytes')
+
+        :raises OSError: the connection broke, and this is how. So do all other reads.
         """
         while n < 0 or not self._end:
             if self._exception is not None:
@@ -90,7 +102,11 @@ class StreamReader(Inbox):
         return self._take(count) if count else memoryview(b"")
 
     async def readinto(self, buffer: Any) -> int:
-        """Fill a writable buffer with what is there, as soon as there is anything; how many bytes. 0: the stream ended.
+        r"""Fill a writable buffer with what is there, as soon as there is anything; how many bytes. 0: the stream ended.
+
+        >>> target = bytearray(10)
+        >>> asyncio.run(received(b"some").readinto(target)), target[:5]
+        (4, bytearray(b'some\x00'))
 
         :raises TypeError: `buffer` can't be written to, or is not contiguous.
         """
@@ -102,7 +118,12 @@ class StreamReader(Inbox):
                 return len(received)
 
     async def readexactly(self, n: int) -> memoryview:
-        """Exactly `n` bytes, in one piece.
+        """Exactly `n` bytes, in one piece. Large ones were received where they are.
+
+        >>> reader = received(bytes([0, 5]) + b"hello")
+        >>> length = int.from_bytes(asyncio.run(reader.readexactly(2)), "big")
+        >>> bytes(asyncio.run(reader.readexactly(length)))
+        b'hello'
 
         :raises IncompleteReadError: the stream ended before; its `partial` has the `bytes` that came.
         :raises LimitOverrunError: `n` is more than `max_size` of the buffer pool and more than `limit`. Nothing was
@@ -133,8 +154,13 @@ class StreamReader(Inbox):
     async def readuntil(self, separator: bytes | tuple[bytes, ...] = b"\n") -> bytes:
         """All up to and including the first `separator`; of several, the one that ends first.
 
+        >>> reader = received(b"key=value;")
+        >>> asyncio.run(reader.readuntil(b"=")), asyncio.run(reader.readuntil((b"|", b";")))
+        (b'key=', b'value;')
+
         :raises IncompleteReadError: the stream ended before; its `partial` has the `bytes` that came.
         :raises LimitOverrunError: there is none in the first `limit` bytes. They can still be read by other means.
+        :raises TypeError: a separator is no `bytes`.
         :raises ValueError: there is no separator, or it is empty.
         """
         separators = _sorted(separator)
@@ -157,7 +183,13 @@ class StreamReader(Inbox):
         return self._take_bytes(stop)
 
     async def readline(self) -> bytes:
-        """A line with its newline, which only the last one may lack. Empty: the stream has ended.
+        r"""A line with its newline, which only the last one may lack. Empty: the stream has ended.
+
+        Or let `async for line in reader` ask for all of them.
+
+        >>> reader = received(b"first\nlast")
+        >>> [asyncio.run(reader.readline()) for _ in range(3)]
+        [b'first\n', b'last', b'']
 
         :raises ValueError: the line is longer than `limit`. It is thrown away, or as much of it as was received.
         """
@@ -180,7 +212,12 @@ class StreamReader(Inbox):
         return line
 
     def at_eof(self) -> bool:
-        """Whether the stream has ended and all of it was read."""
+        """Whether the stream has ended and all of it was read.
+
+        >>> reader = received(b"all"); before = reader.at_eof()
+        >>> bytes(asyncio.run(reader.read())), before, reader.at_eof()
+        (b'all', False, True)
+        """
         return self._eof and not self._end
 
     def _find(self, separators: Sequence[bytes], searched: int) -> tuple[int, int] | None:
@@ -424,7 +461,6 @@ def _settle(waiter: "asyncio.Future[None]", exc: BaseException | None) -> None:
         waiter.set_result(None)
     else:
         waiter.set_exception(exc)
-        waiter.exception()  # seen: who waits gets it, and if nobody does any more, nobody need be told
 
 
 def _handled(transport: asyncio.BaseTransport, task: "asyncio.Task[None]") -> None:
@@ -449,9 +485,25 @@ async def open_connection(
     buffers: BufferPool | None = None,
     **kwds: Any,
 ) -> tuple[StreamReader, StreamWriter]:
-    """Connect to a server; a reader and a writer. As `asyncio.open_connection`, with the same further arguments.
+    r"""Connect to a server; a reader and a writer. As `asyncio.open_connection`, with the same further arguments.
 
     `buffers` is what to receive into; without it, one pool that all such streams share.
+
+    >>> async def client(address):
+    ...     reader, writer = await streams.open_connection(*address)
+    ...     line = await reader.readline()
+    ...     writer.close()
+    ...     return line
+    >>> async def greet(reader, writer):
+    ...     writer.write(b"hello\n")
+    ...     writer.close()
+    >>> async def main():
+    ...     async with await streams.start_server(greet, "127.0.0.1", 0) as server:
+    ...         return await client(server.sockets[0].getsockname())
+    >>> asyncio.run(main())
+    b'hello\n'
+
+    :raises OSError: there is no such server, or it does not answer.
     """
     loop: Any = asyncio.get_running_loop()
     protocol = _protocols(limit, buffers)()
@@ -470,7 +522,12 @@ async def start_server(
 ) -> asyncio.Server:
     """Call back with a reader and a writer for each client. As `asyncio.start_server`, with the same further arguments.
 
-    `buffers` is what to receive into; without it, one pool that all such streams share.
+    `buffers` is what to receive into; without it, one pool that all such streams share. See `open_connection` for an
+    example. What the callback raises goes to the loop's exception handler, and its client is closed.
+
+    :raises OSError: it can't listen there.
+    :raises TypeError: the callback can't be called, `buffers` is no `BufferPool`, or `limit` no integer.
+    :raises ValueError: `limit` is not more than 0.
     """
     loop: Any = asyncio.get_running_loop()
     server: asyncio.Server = await loop.create_server(

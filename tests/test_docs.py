@@ -8,9 +8,11 @@ import re
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
+from feeding import feed
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -39,11 +41,21 @@ def test_the_examples_in_docstrings_do_what_they_show(aiopool):
                 pool=aiopool.Pool(bytearray),
                 BufferPool=aiopool.BufferPool,
                 buffers=aiopool.BufferPool(),
+                streams=aiopool.streams,
+                received=partial(received, aiopool.streams, aiopool.BufferPool()),
             )
             result = doctest.DocTestRunner().run(test)
             assert result.failed == 0
             found += result.attempted
     assert found >= 8
+
+
+def received(streams, buffers, data):
+    """The reader of the examples, which comes to its end and never waits."""
+    reader = streams.StreamReader(buffers, loop=object())
+    feed(reader, data)
+    reader.feed_eof()
+    return reader
 
 
 def test_every_public_name_says_what_it_is(aiopool):

@@ -147,7 +147,7 @@ class Pair:
     # what follows
 
     def waits_for_all(self):
-        """asyncio's reader then has taken already what came, and loses it if it is cancelled."""
+        """What came then was taken already by the reader of asyncio, which loses it if it is cancelled."""
         return self.pending is not None and self.pending[2] == ("read", -1)
 
     def is_free(self, *call):
@@ -506,7 +506,7 @@ def test_a_woken_reader_that_is_cancelled_has_lost_nothing(reader, read):
 
 @pytest.mark.parametrize("read", READS)
 def test_a_reader_that_finds_nothing_left_goes_on_waiting(reader, read):
-    """asyncio's `read` would say here that the stream has ended."""
+    """Here the `read` of asyncio would say that the stream has ended."""
     reading = Reading(READS[read](reader))
     feed(reader, b"first")
     assert read_now(reader.read(5)) == b"first"

@@ -28,7 +28,7 @@ LOOPS = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["async
 
 @pytest.fixture(params=LOOPS)
 def anyio_backend(request):
-    """trio has no transports."""
+    """Streams are for asyncio: trio has no transports."""
     return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
@@ -44,7 +44,7 @@ def buffers(aiopool):
 
 @pytest.fixture(params=["asyncio", "aiopool"])
 def either(request, aiopool):
-    """asyncio's streams, and ours: for what both are to do alike."""
+    """Both, for what they are to do alike: the streams of asyncio, and ours."""
     return asyncio if request.param == "asyncio" else aiopool.streams
 
 
@@ -130,7 +130,7 @@ async def served(streams, callback, **kwds):
 
 
 async def test_each_way_to_read(either):
-    async with connected(either) as (reader, writer, peer):
+    async with connected(either) as (reader, _, peer):
         await peer.send(b"exactly;up to;until|a line\ninto!one\ntwo\nlast")
         peer.end()
         assert await reader.readexactly(8) == b"exactly;"
@@ -149,7 +149,7 @@ async def test_each_way_to_read(either):
 
 
 async def test_memoryviews_or_bytes(streams):
-    async with connected(streams) as (reader, writer, peer):
+    async with connected(streams) as (reader, _, peer):
         await peer.send(b"exactly;up to;until|a line\ninto!rest")
         peer.end()
         assert isinstance(await reader.readexactly(8), memoryview)
@@ -168,7 +168,7 @@ async def test_memoryviews_or_bytes(streams):
 @pytest.mark.parametrize("size", [1, 100, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 3 * MIB + 7])
 async def test_frames_of_any_size_come_as_they_were_sent(streams, buffers, size):
     frames = [pattern(size, seed) for seed in range(5)]
-    async with connected(streams, buffers=buffers) as (reader, writer, peer), anyio.create_task_group() as tasks:
+    async with connected(streams, buffers=buffers) as (reader, _, peer), anyio.create_task_group() as tasks:
         tasks.start_soon(peer.send, b"".join(struct.pack("I", size) + frame for frame in frames))
         kept = []
         for _ in frames:
@@ -180,7 +180,7 @@ async def test_frames_of_any_size_come_as_they_were_sent(streams, buffers, size)
 
 async def test_connections_that_share_a_pool_do_not_see_each_others_bytes(streams, buffers):
     async def exchange(seed):
-        async with connected(streams, buffers=buffers) as (reader, writer, peer), anyio.create_task_group() as tasks:
+        async with connected(streams, buffers=buffers) as (reader, _, peer), anyio.create_task_group() as tasks:
             frames = [pattern(length, seed) for length in (10, 5000, 100_000, 300_000, 20_000, 1)] * 3
             tasks.start_soon(peer.send, b"".join(frames))
             kept = []
@@ -204,7 +204,7 @@ async def test_what_is_big_is_received_into_what_is_taken(streams, buffers, monk
         return buffer
 
     monkeypatch.setattr(streams.StreamReader, "get_buffer", recording)
-    async with connected(streams, buffers=buffers) as (reader, writer, peer), anyio.create_task_group() as tasks:
+    async with connected(streams, buffers=buffers) as (reader, _, peer), anyio.create_task_group() as tasks:
         reading = asyncio.create_task(reader.readexactly(4 * MIB))
         await settled()
         tasks.start_soon(peer.send, bytes(4 * MIB))
@@ -327,9 +327,9 @@ async def test_a_cancelled_callback_closes_its_connection(streams):
 
 async def test_bad_arguments_are_turned_down_at_once(streams):
     for wrong, error in [({"limit": 0}, ValueError), ({"limit": "x"}, TypeError), ({"buffers": 5}, TypeError)]:
-        with pytest.raises(error, match="limit must|buffers must"):
+        with pytest.raises(error, match=r"^(limit|buffers) must"):
             await streams.start_server(echo, "127.0.0.1", 0, **wrong)
-        with pytest.raises(error, match="limit must|buffers must"):
+        with pytest.raises(error, match=r"^(limit|buffers) must"):
             await streams.open_connection("127.0.0.1", 1, **wrong)
     with pytest.raises(TypeError, match="client_connected_cb must be callable or None, not 5"):
         await streams.start_server(5, "127.0.0.1", 0)
@@ -339,7 +339,7 @@ async def test_bad_arguments_are_turned_down_at_once(streams):
 
 
 async def test_drain_waits_for_a_slow_peer(either):
-    async with connected(either) as (reader, writer, peer):
+    async with connected(either) as (_, writer, peer):
         data = pattern(8 * MIB)
         writer.write(data)
         drains = [asyncio.create_task(writer.drain()) for _ in range(3)]
@@ -353,28 +353,28 @@ async def test_drain_waits_for_a_slow_peer(either):
 
 
 async def test_drain_does_not_wait_for_ever_for_a_peer_that_is_gone(either):
-    async with connected(either) as (reader, writer, peer):
+    async with connected(either) as (_, writer, peer):
         writer.write(bytes(8 * MIB))
         drain = asyncio.create_task(writer.drain())
         await settled()
         peer.reset()
-        with pytest.raises(ConnectionError):
+        with anyio.fail_after(PATIENCE), pytest.raises(ConnectionError):
             await drain
         with pytest.raises(ConnectionError):
             await writer.drain()
 
 
 async def test_drain_after_close(either):
-    async with connected(either) as (reader, writer, peer):
+    async with connected(either) as (_, writer, _):
         writer.close()
+        await settled()
         with pytest.raises(ConnectionResetError, match="Connection lost"):
-            for _ in range(10):
-                await writer.drain()
+            await writer.drain()
         assert writer.is_closing()
 
 
 async def test_wait_closed(either):
-    async with connected(either) as (reader, writer, peer):
+    async with connected(either) as (reader, writer, _):
         waiting = [asyncio.create_task(writer.wait_closed()) for _ in range(2)]
         await settled()
         assert not any(each.done() for each in waiting)
@@ -385,7 +385,7 @@ async def test_wait_closed(either):
 
 
 async def test_wait_closed_tells_what_broke_the_connection(either):
-    async with connected(either) as (reader, writer, peer):
+    async with connected(either) as (_, writer, peer):
         waiting = asyncio.create_task(writer.wait_closed())
         await settled()
         peer.reset()
@@ -397,7 +397,7 @@ async def test_wait_closed_tells_what_broke_the_connection(either):
 
 async def test_a_broken_connection_that_nobody_waits_for_is_no_news(either):
     """Nothing is reported, now or when it is collected: the fixture looks."""
-    async with connected(either) as (reader, writer, peer):
+    async with connected(either) as (reader, _, peer):
         peer.reset()
         await until(reader.exception)
 
@@ -416,7 +416,7 @@ READS = {
 
 @pytest.mark.parametrize("read", READS)
 async def test_a_reset_reaches_who_reads_and_whoever_reads_later(either, read):
-    async with connected(either) as (reader, writer, peer):
+    async with connected(either) as (reader, _, peer):
         reading = asyncio.create_task(READS[read](reader))
         await settled()
         assert reader.exception() is None
@@ -470,7 +470,7 @@ async def test_what_was_received_before_a_pause_can_be_read_after_close(either):
 
 @pytest.mark.parametrize("read", ["read all", "readexactly", "readuntil", "readline"])
 async def test_a_read_can_be_cancelled_at_every_byte(streams, read):
-    async with connected(streams) as (reader, writer, peer):
+    async with connected(streams) as (reader, _, peer):
         for byte in b"012345678":
             reading = asyncio.create_task(READS[read](reader))
             await settled()
@@ -485,7 +485,7 @@ async def test_a_read_can_be_cancelled_at_every_byte(streams, read):
 
 
 async def test_two_readers_at_once_are_an_error(either):
-    async with connected(either) as (reader, writer, peer):
+    async with connected(either) as (reader, _, peer):
         reading = asyncio.create_task(reader.readline())
         await settled()
         for name, read in READS.items():
@@ -580,7 +580,7 @@ async def test_a_view_can_be_sent_to_a_slow_peer_while_reading_goes_on(streams, 
 @pytest.mark.parametrize("size", [10, 16 * KIB, 64 * KIB, MIB])
 async def test_an_idle_connection_holds_no_buffer(streams, buffers, read, size):
     """16 KiB fill a chunk exactly: libuv asks for another before it knows that there is no more."""
-    async with connected(streams, buffers=buffers) as (reader, writer, peer), anyio.create_task_group() as tasks:
+    async with connected(streams, buffers=buffers) as (reader, _, peer), anyio.create_task_group() as tasks:
         for _ in range(3):
             tasks.start_soon(peer.send, bytes(size))
             view = await reader.readexactly(size)
@@ -597,6 +597,7 @@ async def test_an_idle_connection_holds_no_buffer(streams, buffers, read, size):
 async def test_an_idle_connection_costs_little_more_than_a_protocol_without_a_reader(streams):
     """At most 1 KiB, for the reader, the writer and what is between them and the transport."""
     loop = asyncio.get_running_loop()
+    loop.set_debug(False)  # else each future keeps a traceback
     connections = []
 
     class NoReader(asyncio.Protocol):

@@ -22,7 +22,7 @@ LOOPS = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["async
 
 @pytest.fixture(params=LOOPS)
 def anyio_backend(request):
-    """trio has no transports."""
+    """Streams are for asyncio: trio has no transports."""
     return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
@@ -93,7 +93,7 @@ async def exchange(reader, writer, lengths):
 LENGTHS = [1, 100, 16 * KIB - 4, 16 * KIB, 100_000, 3 * MIB, 5]
 
 
-async def test_frames_over_tls(streams, buffers, contexts):
+async def test_frames_over_tls(streams, buffers, contexts, caplog):
     server_context, client_context = contexts
     server = await streams.start_server(echo, "localhost", 0, ssl=server_context, buffers=buffers)
     async with server:
@@ -104,6 +104,7 @@ async def test_frames_over_tls(streams, buffers, contexts):
         await until(lambda: buffers.stats().bytes_in_use == 0)
         await close(writer)
     assert buffers.stats().bytes_in_use == 0
+    assert "eof_received" not in caplog.text  # asyncio warns of protocols that would keep half of a TLS connection open
 
 
 async def test_start_tls(streams, buffers, contexts):
@@ -178,28 +179,30 @@ async def test_part_of_a_record_takes_no_buffer(streams, buffers, contexts, read
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = client_context.wrap_bio(incoming, outgoing, server_hostname="localhost")
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
-        while True:
-            try:
-                tls.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                writer.write(outgoing.read())
-                incoming.write(await reader.read(64 * KIB))
-        tls.write(b"hello\n")
-        sent = outgoing.read()
-        for start in range(len(sent) - 1):
-            writer.write(sent[start : start + 1])
-            await asyncio.sleep(0.001)  # so that it comes by itself; if it does not, less is tested
-            await until(lambda: buffers.stats().bytes_in_use == 0)
-        assert buffers.stats().served > 1
-        assert got == []
-        writer.write(sent[-1:])
-        await until(lambda: got == [b"hello\n"])
-        writer.close()
+        try:
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    incoming.write(await reader.read(64 * KIB))
+            tls.write(b"hello\n")
+            sent = outgoing.read()
+            for start in range(len(sent) - 1):
+                writer.write(sent[start : start + 1])
+                await asyncio.sleep(0.001)  # so that it comes by itself; if it does not, less is tested
+                await until(lambda: buffers.stats().bytes_in_use == 0)
+            assert buffers.stats().served > 1
+            assert got == []
+            writer.write(sent[-1:])
+            await until(lambda: got == [b"hello\n"])
+        finally:
+            writer.close()
     await until(lambda: buffers.stats().bytes_in_use == 0)
 
 
-async def test_a_client_that_does_not_trust_the_server(streams, contexts):
+async def test_a_client_that_does_not_trust_the_server(streams, contexts, reports):
     server_context, _ = contexts
     called = []
     server = await streams.start_server(lambda *streams: called.append(streams), "localhost", 0, ssl=server_context)
@@ -207,3 +210,5 @@ async def test_a_client_that_does_not_trust_the_server(streams, contexts):
         with pytest.raises(ssl.SSLCertVerificationError):
             await streams.open_connection(*server.sockets[0].getsockname()[:2], ssl=True, server_hostname="localhost")
     assert called == []
+    await asyncio.sleep(0)
+    reports.clear()  # the failed handshake, in debug mode

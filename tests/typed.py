@@ -1,8 +1,10 @@
 """What the type checkers make of the interface. They read this file; nobody runs it."""
 
+import asyncio
 from typing import assert_type
 
 import aiopool
+from aiopool import streams
 
 made = aiopool.Pool(lambda: bytearray(10), reset=lambda buffer: buffer.clear())
 assert_type(made, aiopool.Pool[bytearray])
@@ -56,3 +58,27 @@ assert_type(aiopool.implementation, str)
 
 made.put("no buffer")  # type: ignore[arg-type]
 aiopool.Pool(3)  # type: ignore[call-overload]
+
+
+async def streaming(buffers: aiopool.BufferPool) -> None:
+    """A server with either kind of callback, and a client."""
+
+    async def serve(reader: streams.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert_type(await reader.readexactly(4), memoryview)
+        assert_type(await reader.read(), memoryview)
+        assert_type(await reader.readinto(bytearray(10)), int)
+        assert_type(await reader.readuntil((b"a", b"b")), bytes)
+        async for line in reader:
+            assert_type(line, bytes)
+        await writer.drain()
+
+    def call_back(reader: streams.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    assert_type(await streams.start_server(serve, "localhost", 0, buffers=buffers), asyncio.Server)
+    await streams.start_unix_server(call_back, "path", limit=1000)
+    reader, writer = await streams.open_connection("localhost", 80, buffers=buffers, ssl=True)
+    assert_type(reader, streams.StreamReader)
+    assert_type(writer, asyncio.StreamWriter)
+    await streams.open_connection("localhost", 80, buffers=5)  # type: ignore[arg-type]
+    await streams.start_server(streaming, "localhost", 80)  # type: ignore[arg-type]

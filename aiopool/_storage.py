@@ -146,10 +146,10 @@ if sys.version_info >= (3, 12):
         def __release_buffer__(
             self, view: memoryview, _is_finalizing: Callable[[], bool] = sys.is_finalizing, _bytes: type = bytes
         ) -> None:
+            # The view is not touched: where all is garbage the collector may have emptied it already.
             content, known, n, wipe = self
             if wipe:
-                view[:] = _bytes(n)
-            view.release()
+                content[:n] = _bytes(n)
             # A garbage pool is not known any more before the collector empties it. And while the interpreter goes, the
             # code that puts may be gone already: nobody is there to get anything.
             size_class = known()

@@ -37,8 +37,9 @@ class Shelf(Protocol):
 class Ledger:
     """The idle bytes of one pool, over all its size classes and all loops.
 
-    Many threads write here: exact with a GIL, since no thread switch comes inside a `+=` on an attribute; without one
-    the Python implementation may miss some. The compiled twin counts atomically.
+    Many threads write here: exact with a GIL, since no thread switch comes inside a `+=` on an attribute. Without one
+    the Python implementation misses some; so the pool counts anew at each cleanup cycle, or the ledger would be full
+    one day with nothing idle. The compiled twin counts atomically.
     """
 
     __slots__ = ("idle", "limit")
@@ -60,6 +61,10 @@ class Ledger:
     def close(self) -> None:
         """From now on nothing is kept."""
         self.limit = 0
+
+
+EXACT = native is not None or getattr(sys, "_is_gil_enabled", lambda: True)()
+"""Whether what is counted by many threads is exact."""
 
 
 class SizeClass:

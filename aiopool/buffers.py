@@ -22,7 +22,7 @@ from ._checks import natural
 from ._implementation import native
 from ._pool import Pool
 from ._shard import Shard
-from ._storage import Ledger, SizeClass, Storage
+from ._storage import EXACT, Ledger, SizeClass, Storage
 from .stats import BufferStats, OversizeStats, SizeClassStats
 
 KIB = 1024
@@ -151,6 +151,8 @@ class BufferPool(Base):
     def rotate(self) -> list[Shard]:
         """One cleanup cycle's part, for each size class."""
         self._cycles += 1
+        if not EXACT:
+            self._ledger.idle = sum([shelf.size_class_stats().bytes_idle for shelf in self._shelves])
         return [shard for shelf in self._shelves for shard in shelf.rotate()]
 
     def idle_due(self) -> float:

@@ -308,12 +308,15 @@ put_itself(StorageObject *self)
 static bool
 give_back(StorageObject *self)
 {
-    PyObject *type, *error, *traceback; /* whoever let go of the last view may be in the middle of raising */
     self->lent = 0;
     self->size_class->in_use -= (uint64_t)self->size;
     if (self->size_class->wipe) {
         memset(self->bytes, 0, (size_t)self->length);
     }
+    if (PyErr_Occurred() == NULL) {
+        return put_itself(self);
+    }
+    PyObject *type, *error, *traceback; /* whoever let go of the last view is in the middle of raising */
     PyErr_Fetch(&type, &error, &traceback);
     bool lives = put_itself(self);
     PyErr_Restore(type, error, traceback);

@@ -37,8 +37,9 @@ class Shelf(Protocol):
 class Ledger:
     """The idle bytes of one pool, over all its size classes and all loops.
 
-    Many threads write here: exact with a GIL, since no thread switch comes inside a `+=` on an attribute; without one
-    the Python implementation may miss some. The compiled twin counts atomically.
+    Many threads write here: exact with a GIL, since no thread switch comes inside a `+=` on an attribute. Without one
+    the Python implementation misses some; so the pool counts anew at each cleanup cycle, or the ledger would be full
+    one day with nothing idle. The compiled twin counts atomically.
     """
 
     __slots__ = ("idle", "limit")
@@ -60,6 +61,10 @@ class Ledger:
     def close(self) -> None:
         """From now on nothing is kept."""
         self.limit = 0
+
+
+EXACT = native is not None or getattr(sys, "_is_gil_enabled", lambda: True)()
+"""Whether what is counted by many threads is exact."""
 
 
 class SizeClass:
@@ -146,10 +151,10 @@ if sys.version_info >= (3, 12):
         def __release_buffer__(
             self, view: memoryview, _is_finalizing: Callable[[], bool] = sys.is_finalizing, _bytes: type = bytes
         ) -> None:
+            # The view is not touched: where all is garbage the collector may have emptied it already.
             content, known, n, wipe = self
             if wipe:
-                view[:] = _bytes(n)
-            view.release()
+                content[:n] = _bytes(n)
             # A garbage pool is not known any more before the collector empties it. And while the interpreter goes, the
             # code that puts may be gone already: nobody is there to get anything.
             size_class = known()

@@ -21,7 +21,7 @@ from . import _collector
 from ._checks import natural
 from ._implementation import native
 from ._pool import Pool
-from ._storage import Ledger, SizeClass, Storage
+from ._storage import EXACT, Ledger, SizeClass, Storage
 from .stats import BufferStats, OversizeStats, SizeClassStats
 
 KIB = 1024
@@ -170,6 +170,8 @@ class BufferPool(Base):
     def rotate(self) -> list[_collector.Doomed]:
         """One cleanup cycle's part, for each size class."""
         self._cycles += 1
+        if not EXACT:
+            self._ledger.idle = sum([shelf.stats().idle * shelf.size for shelf in self._shelves])
         return [shard for shelf in self._shelves for shard in shelf.rotate()]
 
     def idle_due(self) -> float:

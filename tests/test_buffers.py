@@ -417,6 +417,22 @@ def test_the_bound_holds_when_threads_race(reusing):
     assert max(seen) <= limit
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python code cannot export buffers before 3.12")
+def test_a_ledger_that_missed_some_is_right_after_the_next_cycle(reference, monkeypatch):
+    """Without a GIL, in Python: threads that count at once."""
+    monkeypatch.setattr(reference.buffers, "EXACT", False)
+    pool = reference.BufferPool(max_idle_bytes=10 * KIB)
+    pool._ledger.idle = 10 * KIB
+    pool.acquire(100)
+    assert class_of(pool, 100).bytes_idle == 0, "it takes itself for full"
+    reference.cleanup()
+    pool.acquire(100)
+    assert pool.stats().bytes_idle == class_of(pool, 100).bytes_idle == KIB
+    reference.cleanup()
+    reference.cleanup()
+    assert pool.stats().bytes_idle == 0
+
+
 # --- wiping ---
 
 

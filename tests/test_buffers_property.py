@@ -1,6 +1,6 @@
 """Random programs over one pool: no byte ever changes under a live view.
 
-Each view has bytes of its own, which a model knows: whatever is written through one view shows through all that lie over
+Each view has bytes of its own, which a model knows: what is written through one view shows through all that lie over
 the same bytes, and through no other. After each step of the program every live view is compared with the model.
 """
 
@@ -10,6 +10,7 @@ import sys
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from loops import LoopThread, in_thread
 from naive_buffers import PutByFinalizer, PutByHand
@@ -236,5 +237,6 @@ def test_a_pool_to_which_one_gives_back_by_hand_does_not_stand_this(threads):
 
 
 def test_a_pool_that_puts_in_a_finalizer_does_not_stand_this(threads):
-    with pytest.raises(AssertionError):
+    # Whom a collector finalizes first is not the same each time, and hypothesis says so.
+    with pytest.raises((AssertionError, Flaky)):
         run(threads, make_pool=PutByFinalizer)

@@ -1,0 +1,273 @@
+"""What a view from a `BufferPool` costs, beside a fresh bytearray, from 64 bytes to 16 MiB.
+
+Measured inside a running asyncio loop, all in one run (`_timing.py` tells how). One operation is an acquire and the
+drop of the view, or `bytearray(n)` and its drop. The result is how many times as much the fresh one costs; below 1.00
+pooling loses. Three ways, because what a fresh buffer costs depends on its use:
+
+- untouched, one at a time;
+- filled: all bytes are written once, by copying them from somewhere. This is nearer to what a program does, and the
+  copy is the same for both;
+- 100 in flight: a hundred are held before the first is dropped, so that malloc cannot hand out the same warm memory
+  again and again, and all but one of the pool's go through the shared list.
+
+A second table has the less common paths, for one size, and what `wipe=True` adds for each size.
+
+What would make the figures misleading: one thread works alone. The C library decides what a fresh buffer costs: glibc
+gives big ones back to the system at once until it has seen some freed (its threshold moves, up to 32 MiB), and then
+keeps them, but clears them with memset. And a fresh bytearray is zero, which a pooled buffer is only with `wipe`.
+"""
+
+import asyncio
+from itertools import repeat
+
+from _report import arguments, headline, plain_table, show, write_json
+from _timing import IN_FLIGHT, Candidate, Repeat, Results, Spread, measure
+from rich.table import Table
+
+from aiopool import BufferPool, cleanup
+
+KIB = 1024
+MIB = 1024 * KIB
+SIZES = [64, KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB]
+
+PATH_SIZE = 4 * KIB
+"""The size that the less common paths are measured with."""
+
+
+def new_pool(*, wipe: bool = False) -> BufferPool:
+    """One that keeps all that a benchmark has in flight."""
+    return BufferPool(max_idle_bytes=1 << 40, idle_timeout=None, wipe=wipe)
+
+
+# --- fresh and pooled ---
+
+
+def fresh(size: int) -> Repeat:
+    async def work(n: int) -> None:
+        for _ in repeat(None, n):
+            bytearray(size)
+
+    return work
+
+
+def pooled(size: int, *, wipe: bool = False) -> Repeat:
+    async def work(n: int) -> None:
+        pool = new_pool(wipe=wipe)
+        for _ in repeat(None, n):
+            pool.acquire(size)
+
+    return work
+
+
+def fresh_filled(size: int) -> Repeat:
+    content = b"x" * size
+
+    async def work(n: int) -> None:
+        for _ in repeat(None, n):
+            memoryview(bytearray(size))[:] = content
+
+    return work
+
+
+def pooled_filled(size: int) -> Repeat:
+    content = b"x" * size
+
+    async def work(n: int) -> None:
+        pool = new_pool()
+        for _ in repeat(None, n):
+            pool.acquire(size)[:] = content
+
+    return work
+
+
+def fresh_in_flight(size: int) -> Repeat:
+    async def work(n: int) -> None:
+        for _ in repeat(None, n):
+            [bytearray(size) for _ in range(IN_FLIGHT)].clear()
+
+    return work
+
+
+def pooled_in_flight(size: int) -> Repeat:
+    async def work(n: int) -> None:
+        pool = new_pool()
+        for _ in repeat(None, n):
+            [pool.acquire(size) for _ in range(IN_FLIGHT)].clear()
+
+    return work
+
+
+# --- the other paths ---
+
+
+async def off_loop(n: int) -> None:
+    """In a worker thread. The way there is paid once."""
+
+    def work() -> None:
+        pool = new_pool()
+        for _ in repeat(None, n):
+            pool.acquire(PATH_SIZE)
+
+    await asyncio.to_thread(work)
+
+
+class Stealing:
+    """Acquires that find nothing of their own: another loop's thread has dropped all there is."""
+
+    def __init__(self) -> None:
+        self.pool = new_pool()
+        self.held: list[memoryview] = []
+
+    async def prepare(self, n: int) -> None:
+        self.held.clear()
+        self.pool.clear()
+        await asyncio.to_thread(asyncio.run, self.drop_elsewhere(n))
+
+    async def drop_elsewhere(self, n: int) -> None:
+        # One more: what lies in the private slot can't be stolen.
+        held = [self.pool.acquire(PATH_SIZE) for _ in range(n + 1)]
+        held.clear()
+
+    async def repeat(self, n: int) -> None:
+        acquire, keep = self.pool.acquire, self.held.append
+        for _ in repeat(None, n):
+            keep(acquire(PATH_SIZE))
+
+
+class VictimHits(Stealing):
+    """Acquires after a cleanup cycle: all there is lies in the victim."""
+
+    async def prepare(self, n: int) -> None:
+        self.held.clear()
+        self.pool.clear()
+        await self.drop_elsewhere(n)
+        cleanup()
+
+
+class Misses(Stealing):
+    """Acquires that find nothing, and make storage."""
+
+    async def prepare(self, n: int) -> None:
+        self.held.clear()
+        self.pool.clear()
+
+
+# --- all of it ---
+
+
+def name_of(size: int) -> str:
+    for unit, name in (MIB, "MiB"), (KIB, "KiB"):
+        if size >= unit:
+            return f"{size // unit} {name}"
+    return f"{size} B"
+
+
+FRESH = {size: Candidate(f"bytearray, {name_of(size)}", fresh(size)) for size in SIZES}
+POOLED = {size: Candidate(f"acquire + drop, {name_of(size)}", pooled(size)) for size in SIZES}
+WIPED = {size: Candidate(f"with wipe, {name_of(size)}", pooled(size, wipe=True)) for size in SIZES}
+FRESH_FILLED = {size: Candidate(f"bytearray, filled, {name_of(size)}", fresh_filled(size)) for size in SIZES}
+POOLED_FILLED = {size: Candidate(f"acquire, fill, drop, {name_of(size)}", pooled_filled(size)) for size in SIZES}
+FRESH_MANY = {
+    size: Candidate(f"bytearray, {IN_FLIGHT} in flight, {name_of(size)}", fresh_in_flight(size), operations=IN_FLIGHT)
+    for size in SIZES
+}
+POOLED_MANY = {
+    size: Candidate(f"acquire + drop, {IN_FLIGHT} in flight, {name_of(size)}", pooled_in_flight(size), None, IN_FLIGHT)
+    for size in SIZES
+}
+PAIRS = {"untouched": (FRESH, POOLED), "filled": (FRESH_FILLED, POOLED_FILLED), "in flight": (FRESH_MANY, POOLED_MANY)}
+
+stealing, victim_hits, misses = Stealing(), VictimHits(), Misses()
+PATHS = [
+    Candidate("acquire + drop off-loop", off_loop),
+    Candidate("acquire that steals", stealing.repeat, stealing.prepare),
+    Candidate("acquire from the victim", victim_hits.repeat, victim_hits.prepare),
+    Candidate("acquire that misses", misses.repeat, misses.prepare),
+]
+
+
+def gain(results: Results, way: str, size: int) -> Spread:
+    """How many times as much a fresh one costs."""
+    fresh, pooled = PAIRS[way]
+    return results.ratio(fresh[size].name, pooled[size].name)
+
+
+def spread(ratio: Spread) -> str:
+    digits = 0 if ratio.median >= 20 else 1 if ratio.median >= 3 else 2
+    return f"{ratio.median:,.{digits}f} ({ratio.low:,.{digits}f} to {ratio.high:,.{digits}f})"
+
+
+def main_table(results: Results) -> Table:
+    table = plain_table(
+        f"{headline()}\na fresh bytearray costs so many times what the pool does",
+        "",
+        "bytearray, ns",
+        "acquire + drop, ns",
+        "untouched",
+        "filled",
+        f"{IN_FLIGHT} in flight",
+    )
+    for size in SIZES:
+        table.add_row(
+            name_of(size),
+            nanoseconds(results.time(FRESH[size].name).median),
+            nanoseconds(results.time(POOLED[size].name).median),
+            *(spread(gain(results, way, size)) for way in PAIRS),
+        )
+    return table
+
+
+def path_table(results: Results) -> Table:
+    usual = POOLED[PATH_SIZE].name
+    table = plain_table(f"the other paths, {name_of(PATH_SIZE)}", "", "ns", "in acquire + drops", "in bytearrays")
+    for candidate in [POOLED[PATH_SIZE], *PATHS]:
+        table.add_row(
+            candidate.name,
+            nanoseconds(results.time(candidate.name).median),
+            spread(results.ratio(candidate.name, usual)),
+            spread(results.ratio(candidate.name, FRESH[PATH_SIZE].name)),
+        )
+    table.add_section()
+    for size, candidate in WIPED.items():
+        table.add_row(
+            candidate.name,
+            nanoseconds(results.time(candidate.name).median),
+            spread(results.ratio(candidate.name, POOLED[size].name)),
+            spread(results.ratio(candidate.name, FRESH[size].name)),
+        )
+    return table
+
+
+def nanoseconds(seconds: float) -> str:
+    return f"{seconds * 1e9:,.0f}"
+
+
+def verdict(results: Results) -> str:
+    """Where pooling loses, in words."""
+    lines = []
+    for way in PAIRS:
+        loses = [name_of(size) for size in SIZES if gain(results, way, size).median < 1]
+        lines.append(f"- {way}: {'at ' + ', '.join(loses) if loses else 'at no size'}")
+    lines.append(
+        "- where the buffer must be zero at the start, and is small enough that clearing it is most of its price"
+    )
+    return "Where pooling loses:\n" + "\n".join(lines)
+
+
+def figures(results: Results) -> dict[str, object]:
+    return {
+        "seconds": {name: results.time(name)._asdict() for name in results.seconds},
+        "gain": {way: {name_of(size): gain(results, way, size)._asdict() for size in SIZES} for way in PAIRS},
+    }
+
+
+def main() -> None:
+    options = arguments(__doc__, rounds=30, quick=5)
+    candidates = [each for pair in PAIRS.values() for way in pair for each in way.values()]
+    results = asyncio.run(measure([*candidates, *PATHS, *WIPED.values()], options.rounds))
+    show(main_table(results), path_table(results), verdict(results))
+    write_json(options.json, {"rounds": options.rounds, **figures(results)})
+
+
+if __name__ == "__main__":
+    main()

@@ -608,7 +608,6 @@ def test_stats(reusing):
             for size in (1024, 2048)
         ),
         reusing.OversizeStats(0, 0, 0),
-        bytes_idle=0,
         cycles=0,
     )
     assert (pool.stats().hit_rate, pool.stats().served, pool.stats().made) == (0.0, 0, 0)

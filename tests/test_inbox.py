@@ -430,6 +430,31 @@ def test_a_long_line_is_not_moved_over_and_over(aiopool, buffers, loop):
     assert sum(each.asked for each in stats.classes) < 5 * len(line)
 
 
+def test_a_transport_is_paused_above_twice_the_limit_and_resumed_at_the_limit(aiopool, buffers, loop):
+    reader = aiopool.streams.StreamReader(buffers, limit=1000, loop=loop)
+    reader.set_transport(transport := Pausable())
+    feed(reader, bytes(2000))
+    assert not transport.paused
+    feed(reader, b"x")
+    assert transport.paused
+    assert len(read_now(reader.read(1000))) == 1000
+    assert transport.paused
+    assert len(read_now(reader.read(1))) == 1
+    assert not transport.paused  # though nobody waits
+    assert len(read_now(reader.read(1000))) == 1000
+    # The limit is not for what somebody waits for.
+    reading = Reading(reader.readexactly(5000))
+    feed(reader, bytes(5000))
+    assert not transport.paused
+    feed(reader, bytes(2001))
+    assert transport.paused
+    reading.advance()
+    assert len(reading.result) == 5000
+    # readexactly looks only when a chunk is at its end, or when it has to wait.
+    read_now(reader.readexactly(2001))
+    assert not transport.paused
+
+
 def test_a_transport_that_cannot_pause_is_no_reason_to_lose_anything(reader):
     class Unstoppable(Pausable):
         def pause_reading(self):

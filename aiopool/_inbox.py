@@ -13,7 +13,8 @@ there is nothing to decrypt yet.
 A view keeps its whole chunk from being used again. A small one would pin many times its size for as long as somebody
 keeps it, in a queue or a cache, and to copy a few kilobytes costs less than to receive them. So what is smaller than a
 sixteenth of its chunk is copied out of it: what one keeps takes at most sixteen times its size. (Of storage it may be
-twice that, for sizes double from class to class.) So is what is unread, when a reader has to wait for more.
+twice that, for sizes double from class to class.) So is the beginning of a message in a big chunk, when a reader has
+to wait for the rest.
 """
 
 from .buffers import KIB, BufferPool
@@ -147,6 +148,13 @@ class Inbox:
         assert self._chunk is not None
         self._chunk = memoryview(bytearray(self._chunk[self._start : self._end]))
         self._start, self._end = 0, len(self._chunk)
+
+    def _hold_little(self) -> None:
+        """Somebody waits with the beginning of a message, and nobody knows for how long: no time to hold a big chunk."""
+        assert self._chunk is not None
+        # From a small chunk, or for more bytes, it would cost too much where messages come in many pieces.
+        if self._end - self._start <= ROOM and len(self._chunk) > PINNED * ROOM:
+            self._set_aside()
 
     def _withdraw_soon(self) -> None:
         """Let go of `_offered` when the transport has done with it."""

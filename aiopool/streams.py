@@ -251,9 +251,8 @@ class StreamReader(Inbox):
             raise RuntimeError(f"{caller}() called while another coroutine is already waiting for incoming data")
         if self._paused:
             self._resume()
-        if self._chunk is not None and (self._end - self._start) * PINNED < len(self._chunk):
-            # The beginning of a message. Nobody knows when the rest comes.
-            self._set_aside()
+        if self._chunk is not None:
+            self._hold_little()
         # For as long as nothing is taken, even if nobody waits any more: whoever was cancelled may come back for it.
         self._needed = needed
         self._waiter = waiter = self._loop.create_future()

@@ -25,7 +25,10 @@ PROGRAMS = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:Buffers are not used again on Python 3.11:RuntimeWarning")
+UNPOOLED = "ignore:Buffers are not used again on Python 3.11:RuntimeWarning"
+
+
+@pytest.mark.filterwarnings(UNPOOLED)
 def test_the_examples_in_docstrings_do_what_they_show(aiopool):
     found = 0
     for info in pkgutil.iter_modules(aiopool.__path__):
@@ -74,7 +77,7 @@ def test_every_public_name_says_what_it_is(aiopool):
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_programs_on_the_pages_run(aiopool, child_env, program):
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
+        [sys.executable, "-X", "dev", "-W", "error", "-W", UNPOOLED, "-c", program],
         env=child_env,
         capture_output=True,
         text=True,

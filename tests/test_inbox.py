@@ -405,18 +405,14 @@ def test_what_is_smaller_than_a_sixteenth_of_its_chunk_is_a_copy(reader, buffers
     assert bytes(small) == bytes(KIB - 1)
 
 
-@pytest.mark.parametrize("big", [False, True])
-def test_the_beginning_of_a_message_holds_no_big_chunk(reader, buffers, big):
+@pytest.mark.parametrize(("before", "held"), [(0, 16 * KIB), (1024 * KIB, 0)])
+def test_the_beginning_of_a_message_holds_no_big_chunk(reader, buffers, before, held):
     """It may be long until the rest comes, if it ever does."""
-    if big:
-        reading = Reading(reader.readexactly(1024 * KIB))
-        feed(reader, bytes(1024 * KIB) + b"ten bytes!")
-        reading.advance()
-        del reading
-    else:
-        feed(reader, b"ten bytes!")
+    reading = Reading(reader.readexactly(before))
+    feed(reader, bytes(before) + b"ten bytes!")
+    reading.advance()
     reading = Reading(reader.readexactly(11))
-    assert buffers.stats().bytes_in_use == 0
+    assert buffers.stats().bytes_in_use == held
     feed(reader, b"!")
     reading.advance()
     assert reading.result == b"ten bytes!!"
@@ -432,6 +428,31 @@ def test_a_long_line_is_not_moved_over_and_over(aiopool, buffers, loop):
     assert reading.result == line
     stats = buffers.stats()
     assert sum(each.asked for each in stats.classes) < 5 * len(line)
+
+
+def test_a_transport_is_paused_above_twice_the_limit_and_resumed_at_the_limit(aiopool, buffers, loop):
+    reader = aiopool.streams.StreamReader(buffers, limit=1000, loop=loop)
+    reader.set_transport(transport := Pausable())
+    feed(reader, bytes(2000))
+    assert not transport.paused
+    feed(reader, b"x")
+    assert transport.paused
+    assert len(read_now(reader.read(1000))) == 1000
+    assert transport.paused
+    assert len(read_now(reader.read(1))) == 1
+    assert not transport.paused  # though nobody waits
+    assert len(read_now(reader.read(1000))) == 1000
+    # The limit is not for what somebody waits for.
+    reading = Reading(reader.readexactly(5000))
+    feed(reader, bytes(5000))
+    assert not transport.paused
+    feed(reader, bytes(2001))
+    assert transport.paused
+    reading.advance()
+    assert len(reading.result) == 5000
+    # readexactly looks only when a chunk is at its end, or when it has to wait.
+    read_now(reader.readexactly(2001))
+    assert not transport.paused
 
 
 def test_a_transport_that_cannot_pause_is_no_reason_to_lose_anything(reader):

@@ -151,7 +151,7 @@ def test_no_operation_leaks_a_reference_or_a_block(child_env):
     assert run_child(LEAKS, child_env) == "ok\n"
 
 
-# One allocation after another fails, until the operation has no more of them. (Making a pool is not among the operations:
+# One allocation after another fails, until the operation has no more of them. (Making a pool is not among these:
 # CPython 3.12 and 3.13 crash by themselves when they make a function without memory.)
 NO_MEMORY = (
     PRELUDE
@@ -336,9 +336,9 @@ def test_the_types_of_the_twin_turn_down_what_is_wrong(aiopool):
     view = storage.lend(10)
     with pytest.raises(ValueError, match="cannot lend 5 bytes of 0"):
         storage.lend(5)
-    del view
+    view.release()
     assert size_class.in_use == 10, "somebody has the storage"
-    del storage
+    storage = None
     assert (size_class.in_use, ledger.idle) == (0, 0)
 
 
@@ -360,8 +360,7 @@ def test_storage_belongs_to_no_thread(aiopool):
     pool = aiopool.BufferPool()
     storage = in_thread(lambda: pool._shelves[0].get())  # made by a thread that has ended, lent here
     view = storage.lend(100)
-    del storage
-    view = None
+    del storage, view
     assert pool.stats().bytes_in_use == 0
     box = [pool._shelves[0].get()]
     dropped = threading.Event()

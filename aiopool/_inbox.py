@@ -150,7 +150,7 @@ class Inbox:
         self._start, self._end = 0, len(self._chunk)
 
     def _hold_little(self) -> None:
-        """Somebody waits with the beginning of a message, and nobody knows for how long: no time to hold a big chunk."""
+        """Somebody waits with the beginning of a message, for nobody knows how long: no time to hold a big chunk."""
         assert self._chunk is not None
         # From a small chunk, or for more bytes, it would cost too much where messages come in many pieces.
         if self._end - self._start <= ROOM and len(self._chunk) > PINNED * ROOM:

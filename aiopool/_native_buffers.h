@@ -461,8 +461,12 @@ buffers_get_shelves(BuffersObject *self, void *Py_UNUSED(closure))
 static int
 buffers_set_shelves(BuffersObject *self, PyObject *shelves, void *Py_UNUSED(closure))
 {
-    if (shelves == NULL || self->shelves != NULL || !PyTuple_CheckExact(shelves) || PyTuple_GET_SIZE(shelves) == 0) {
-        PyErr_SetString(PyExc_TypeError, "the shelves are a tuple, set once");
+    bool right = shelves != NULL && self->shelves == NULL && PyTuple_CheckExact(shelves) && PyTuple_GET_SIZE(shelves) > 0;
+    for (Py_ssize_t i = 0; right && i < PyTuple_GET_SIZE(shelves); i++) {
+        right = PyObject_TypeCheck(PyTuple_GET_ITEM(shelves, i), self->state->pool_type);
+    }
+    if (!right) {
+        PyErr_SetString(PyExc_TypeError, "the shelves are a tuple of pools, set once");
         return -1;
     }
     Py_ssize_t sizes[2];

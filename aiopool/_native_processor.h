@@ -71,6 +71,9 @@ static IdentityObject *
 pin_in_another_context(State *state, PyThreadState *thread)
 {
     PyObject *bound;
+    if (state->pinned == NULL) { /* not bound yet, or the module was cleared */
+        return NULL;
+    }
     if (PyContextVar_Get(state->pinned, NULL, &bound) < 0) {
         PyErr_Clear(); /* the slow path asks again, and raises */
         return NULL;

@@ -102,7 +102,7 @@ class StreamReader(Inbox):
         return self._take(count) if count else memoryview(b"")
 
     async def readinto(self, buffer: Any) -> int:
-        r"""Fill a writable buffer with what is there, as soon as there is anything; how many bytes. 0: the stream ended.
+        r"""Fill a writable buffer with what is there, as soon as there is any; how many bytes. 0: the stream has ended.
 
         >>> target = bytearray(10)
         >>> asyncio.run(received(b"some").readinto(target)), target[:5]

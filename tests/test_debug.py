@@ -688,7 +688,7 @@ def test_async_pools_are_watched_too(debugging, said):
         made = debugging.AsyncPool(Thing, reset=lambda thing: None, max_idle=1, name="things")
         first, second = await made.get(), await made.get()
         await made.put(first)
-        with pytest.raises(ValueError, match="put at .*test_debug.py:"):
+        with pytest.raises(ValueError, match=r"put at .*test_debug\.py:"):
             await made.put(first)
         await made.put(second)  # one too many: not kept, and so not lost
         async with made.borrow():

@@ -326,7 +326,7 @@ class TestInterrupted:
 
     @staticmethod
     def own_lines(error: str) -> list[str]:
-        """What is not asyncio's: on a busy machine its debug mode has something to say of the time that an end takes."""
+        """What is not asyncio's: on a busy machine its debug mode tells of callbacks that took long."""
         return [line for line in error.splitlines() if not line.startswith("Executing <")]
 
     @pytest.fixture

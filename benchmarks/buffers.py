@@ -34,6 +34,13 @@ PATH_SIZE = 4 * KIB
 """The size that the less common paths are measured with."""
 
 
+def name_of(size: int) -> str:
+    for unit, name in (MIB, "MiB"), (KIB, "KiB"):
+        if size >= unit:
+            return f"{size // unit} {name}"
+    return f"{size} B"
+
+
 def new_pool(*, wipe: bool = False) -> BufferPool:
     """One that keeps all that a benchmark has in flight."""
     return BufferPool(max_idle_bytes=1 << 40, idle_timeout=None, wipe=wipe)
@@ -69,15 +76,35 @@ def fresh_filled(size: int) -> Repeat:
     return work
 
 
-def pooled_filled(size: int) -> Repeat:
-    content = b"x" * size
+class Warm:
+    """A pool that has made all it needs before it is timed: a sample of big buffers is no more than a few of them."""
 
-    async def work(n: int) -> None:
-        pool = new_pool()
+    # One for all, so that no more than one lies in memory.
+    pool = new_pool()
+
+    def __init__(self, size: int, held: int) -> None:
+        self.size = size
+        self.held = held
+        self.content = b"x" * size
+
+    async def prepare(self, n: int) -> None:
+        Warm.pool = new_pool()
+        [self.pool.acquire(self.size) for _ in range(self.held)].clear()
+
+    async def fill(self, n: int) -> None:
+        pool, size, content = self.pool, self.size, self.content
         for _ in repeat(None, n):
             pool.acquire(size)[:] = content
 
-    return work
+    async def hold_many(self, n: int) -> None:
+        pool, size = self.pool, self.size
+        for _ in repeat(None, n):
+            [pool.acquire(size) for _ in range(IN_FLIGHT)].clear()
+
+
+def pooled_filled(size: int) -> Candidate:
+    warm = Warm(size, 1)
+    return Candidate(f"acquire, fill, drop, {name_of(size)}", warm.fill, warm.prepare)
 
 
 def fresh_in_flight(size: int) -> Repeat:
@@ -88,13 +115,10 @@ def fresh_in_flight(size: int) -> Repeat:
     return work
 
 
-def pooled_in_flight(size: int) -> Repeat:
-    async def work(n: int) -> None:
-        pool = new_pool()
-        for _ in repeat(None, n):
-            [pool.acquire(size) for _ in range(IN_FLIGHT)].clear()
-
-    return work
+def pooled_in_flight(size: int) -> Candidate:
+    warm = Warm(size, IN_FLIGHT)
+    name = f"acquire + drop, {IN_FLIGHT} in flight, {name_of(size)}"
+    return Candidate(name, warm.hold_many, warm.prepare, IN_FLIGHT)
 
 
 # --- the other paths ---
@@ -155,26 +179,16 @@ class Misses(Stealing):
 # --- all of it ---
 
 
-def name_of(size: int) -> str:
-    for unit, name in (MIB, "MiB"), (KIB, "KiB"):
-        if size >= unit:
-            return f"{size // unit} {name}"
-    return f"{size} B"
-
-
 FRESH = {size: Candidate(f"bytearray, {name_of(size)}", fresh(size)) for size in SIZES}
 POOLED = {size: Candidate(f"acquire + drop, {name_of(size)}", pooled(size)) for size in SIZES}
 WIPED = {size: Candidate(f"with wipe, {name_of(size)}", pooled(size, wipe=True)) for size in SIZES}
 FRESH_FILLED = {size: Candidate(f"bytearray, filled, {name_of(size)}", fresh_filled(size)) for size in SIZES}
-POOLED_FILLED = {size: Candidate(f"acquire, fill, drop, {name_of(size)}", pooled_filled(size)) for size in SIZES}
+POOLED_FILLED = {size: pooled_filled(size) for size in SIZES}
 FRESH_MANY = {
     size: Candidate(f"bytearray, {IN_FLIGHT} in flight, {name_of(size)}", fresh_in_flight(size), operations=IN_FLIGHT)
     for size in SIZES
 }
-POOLED_MANY = {
-    size: Candidate(f"acquire + drop, {IN_FLIGHT} in flight, {name_of(size)}", pooled_in_flight(size), None, IN_FLIGHT)
-    for size in SIZES
-}
+POOLED_MANY = {size: pooled_in_flight(size) for size in SIZES}
 PAIRS = {"untouched": (FRESH, POOLED), "filled": (FRESH_FILLED, POOLED_FILLED), "in flight": (FRESH_MANY, POOLED_MANY)}
 
 stealing, victim_hits, misses = Stealing(), VictimHits(), Misses()

@@ -86,7 +86,9 @@ def test_the_programs_on_the_pages_run(aiopool, child_env, program):
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    # asyncio's debug mode tells of callbacks that took long, which on a busy machine any may.
+    errors = re.sub(r"^Executing <.* took .* seconds\n", "", done.stderr, flags=re.M)
+    assert (done.returncode, errors) == (0, "")
     expected = re.findall(r"# prints: (.*)", program)
     assert done.stdout.splitlines() == expected
 

@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# In dev mode asyncio tells of each callback that took long, as any may on a busy machine.
+QUIET = "import logging\n\nlogging.getLogger('asyncio').setLevel('ERROR')\n"
 PROGRAMS = [
     pytest.param(program, id=f"{page.name}-{number}")
     for page in PAGES
@@ -64,7 +66,7 @@ def test_the_programs_on_the_pages_run(aiopool, child_env, program):
     if "# from Python 3.12 on" in program and sys.version_info < (3, 12):
         pytest.skip("it shows what is so from 3.12 on")
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
+        [sys.executable, "-X", "dev", "-W", "error", "-c", QUIET + program],
         env=child_env,
         capture_output=True,
         text=True,

@@ -685,6 +685,7 @@ cycle.append(cycle)
 def test_views_at_interpreter_shutdown(aiopool, child_env, name):
     program = (
         'import warnings; warnings.filterwarnings("ignore", "Buffers are not used again")\n'
+        'import logging; logging.getLogger("asyncio").setLevel("ERROR")\n'  # what it says of callbacks that took long
         "import asyncio, sys, aiopool\npool = aiopool.BufferPool()\npool.acquire(10)\n" + EXITS[name] + '\nprint("ok")'
     )
     done = subprocess.run(

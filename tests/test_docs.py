@@ -16,7 +16,6 @@ from feeding import feed
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# In dev mode asyncio tells of each callback that took long, as any may on a busy machine.
 PROGRAMS = [
     pytest.param(program, id=f"{page.name}-{number}")
     for page in PAGES

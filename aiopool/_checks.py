@@ -3,7 +3,7 @@
 import operator
 from math import isnan
 from reprlib import Repr
-from typing import Any
+from typing import Any, NoReturn
 
 # An idle buffer of a megabyte must not fill a traceback, nor an object whose repr raises hide the error that names it.
 _short = Repr()
@@ -36,3 +36,11 @@ def seconds(what: str, value: Any) -> float:
     if isnan(value) or value <= 0:
         raise ValueError(f"{what} must be more than 0 seconds, but is {value}; None switches it off")
     return float(value)
+
+
+def refuse_copy(pool: object, contents: str) -> NoReturn:
+    """Where copying and pickling of a pool both end."""
+    raise TypeError(
+        f"cannot copy or pickle {pool!r}: its {contents} belong to this process; "
+        f"share the pool itself between threads, and make one in each process"
+    )

@@ -26,7 +26,7 @@ from typing import Any
 from . import _loans, _processor
 from ._checks import shown
 from ._collector import pools
-from ._implementation import native
+from ._implementation import has_gil, native
 from ._loans import Entry, Place, caller, warn
 from ._pool import Pool
 from .aio import AsyncPool
@@ -183,7 +183,7 @@ def _is_idle(obj: object, entry: Entry) -> bool:
     if not isinstance(pool, Pool):
         return False  # it is gone, with all that lay there
     idle = (shard for shards in (pool._primary, pool._victim) for shard in list(shards.values()))
-    if native is None or getattr(sys, "_is_gil_enabled", lambda: True)():
+    if native is None or has_gil():
         return any(held is obj for shard in idle for held in [*shard.private, *shard.shared.copy()])
     # Nobody but its owner may look into a twin's private slot.
     _, own = pool._pin()

@@ -5,6 +5,7 @@ uses its own Python classes, which give the same answers.
 """
 
 import os
+import sys
 import warnings
 from binascii import crc32
 from importlib import import_module
@@ -41,6 +42,12 @@ def _load() -> ModuleType | None:
 
 
 native: ModuleType | None = None if os.environ.get("AIOPOOL_NO_EXTENSIONS") else _load()
+
+
+def has_gil() -> bool:
+    """Whether a GIL is at work now. Importing an extension that needs one may bring it back."""
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
+
 
 implementation = "python" if native is None else "native"
 """Which implementation is in use: "native" or "python"."""

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, overload
 
 from . import _collector
-from ._checks import callable_or_none, natural, seconds, shown
+from ._checks import callable_or_none, natural, refuse_copy, seconds, shown
 from ._homes import Departure, Home, Origins, current_home, departures
 from ._implementation import native
 from ._processor import OFF_LOOP, Processor, pin, pinned
@@ -554,10 +554,7 @@ class Pool(Base, Generic[T]):
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Copying and pickling both end here."""
-        raise TypeError(
-            f"cannot copy or pickle {self!r}: its objects belong to this process; "
-            f"share the pool itself between threads, and make one in each process"
-        )
+        refuse_copy(self, "objects")
 
 
 class Borrow(Generic[T]):

@@ -24,7 +24,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from ._implementation import native
+from ._implementation import has_gil, native
 
 
 class Shelf(Protocol):
@@ -63,7 +63,7 @@ class Ledger:
         self.limit = 0
 
 
-EXACT = native is not None or getattr(sys, "_is_gil_enabled", lambda: True)()
+EXACT = native is not None or has_gil()
 """Whether what is counted by many threads is exact."""
 
 

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar, overload
 
 from . import _collector
-from ._checks import callable_or_none, shown
+from ._checks import callable_or_none, refuse_copy, shown
 from ._homes import Departure, Home, current_home
 from ._pool import Pool
 from ._shard import Shard
@@ -326,7 +326,7 @@ class AsyncPool(Generic[T]):
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Copying and pickling both end here."""
-        self._idle.__reduce_ex__(protocol)
+        refuse_copy(self, "objects")
 
 
 class AsyncBorrow(Generic[T]):

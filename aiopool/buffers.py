@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from . import _collector
-from ._checks import natural
+from ._checks import natural, refuse_copy
 from ._implementation import native
 from ._pool import Pool
 from ._storage import EXACT, Ledger, SizeClass, Storage
@@ -221,10 +221,7 @@ class BufferPool(Base):
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Copying and pickling both end here."""
-        raise TypeError(
-            f"cannot copy or pickle {self!r}: its buffers belong to this process; "
-            f"share the pool itself between threads, and make one in each process"
-        )
+        refuse_copy(self, "buffers")
 
 
 def _sizes(smallest: int, largest: int) -> Iterator[int]:

@@ -18,8 +18,17 @@ HEADER = struct.Struct("!I")
 ANSWER = b"!"
 
 
+def count(self: Any, data: bytes) -> None:
+    """`data_received`: answers when so many bytes came as the header said. For clients that wait for the answer."""
+    if self._missing == 0:
+        self._missing = HEADER.size + HEADER.unpack_from(data)[0]
+    self._missing -= len(data)
+    if self._missing == 0:
+        self._transport.write(ANSWER)
+
+
 class CountingProtocol(asyncio.Protocol):
-    """Answers when so many bytes came as the header said. For clients that wait for the answer."""
+    """As little as asyncio needs."""
 
     __slots__ = ("_missing", "_transport")
 
@@ -27,12 +36,7 @@ class CountingProtocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._missing = 0
 
-    def data_received(self, data: bytes) -> None:
-        if self._missing == 0:
-            self._missing = HEADER.size + HEADER.unpack_from(data)[0]
-        self._missing -= len(data)
-        if self._missing == 0:
-            self._transport.write(ANSWER)
+    data_received = count
 
 
 class CountingStreamProtocol(asyncio.StreamReaderProtocol):
@@ -40,16 +44,7 @@ class CountingStreamProtocol(asyncio.StreamReaderProtocol):
 
     _missing = 0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._to = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        if self._missing == 0:
-            self._missing = HEADER.size + HEADER.unpack_from(data)[0]
-        self._missing -= len(data)
-        if self._missing == 0:
-            self._to.write(ANSWER)
+    data_received = count
 
 
 async def wait(reader: Any, writer: asyncio.StreamWriter) -> None:

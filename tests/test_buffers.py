@@ -5,12 +5,12 @@ import copy
 import gc
 import os
 import pickle
-import subprocess
 import sys
 import threading
 import weakref
 
 import pytest
+from children import run_child
 from loops import PATIENCE, in_thread, in_threads, loop_thread
 
 FREE_THREADED = hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled()
@@ -638,7 +638,8 @@ def test_an_empty_view_is_counted_too(reusing):
 # --- fork ---
 
 FORK = """
-import asyncio, os, threading, aiopool
+import asyncio, threading, aiopool
+from children import in_forks
 
 pool = aiopool.BufferPool(max_idle_bytes=1 << 20)
 stop = threading.Event()
@@ -673,17 +674,7 @@ def child():
     aiopool.cleanup(); aiopool.cleanup()
     assert pool.stats().bytes_idle <= 1 << 20
 
-for _ in range(10):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            child()
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0, "the child failed"
+in_forks(child, 10)
 stop.set()
 for thread in threads:
     thread.join()
@@ -698,21 +689,7 @@ print("ok")
     reason="free-threaded CPython 3.13 itself leaves locks of its objects held in the child, about once in 200 forks",
 )
 def test_after_a_fork_amid_other_threads_the_child_works_at_once(reusing, child_env):
-    assert child(FORK, child_env) == "ok\n"
-
-
-def child(program, env):
-    """What `program` printed."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    return done.stdout
+    assert run_child(FORK, child_env, options=["-W", "ignore::DeprecationWarning"]) == "ok\n"
 
 
 # --- 3.11 without the compiled part ---
@@ -742,4 +719,4 @@ print("ok")
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="from 3.12 on Python code can export buffers")
 def test_on_311_without_the_compiled_part_views_are_right_and_one_warning_says_so(child_env):
-    assert child(UNPOOLED, {**child_env, "AIOPOOL_NO_EXTENSIONS": "1"}) == "ok\n"
+    assert run_child(UNPOOLED, {**child_env, "AIOPOOL_NO_EXTENSIONS": "1"}) == "ok\n"

@@ -7,12 +7,12 @@ it first (naive_buffers.py) go through the same, and must see it corrupt what th
 import asyncio
 import gc
 import socket
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from children import run_child
 from interrupts import at_every_bytecode, on_a_loop
 from loops import PATIENCE, in_thread, loop_thread
 from naive_buffers import PutByFinalizer, PutByHand
@@ -688,15 +688,7 @@ def test_views_at_interpreter_shutdown(aiopool, child_env, name):
         'import logging; logging.getLogger("asyncio").setLevel("ERROR")\n'  # what it says of callbacks that took long
         "import asyncio, sys, aiopool\npool = aiopool.BufferPool()\npool.acquire(10)\n" + EXITS[name] + '\nprint("ok")'
     )
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
-        env=child_env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
+    assert run_child(program, child_env, options=["-X", "dev", "-W", "error"]) == "ok\n"
 
 
 INTERPRETERS = """
@@ -745,15 +737,7 @@ os._exit(0)  # to see our own doings, not how CPython's shutdown copes with what
     reason="with a GIL of their own since 3.12, which crashes by itself once two of them import asyncio",
 )
 def test_views_at_the_end_of_an_interpreter_of_several(aiopool, child_env):
-    done = subprocess.run(
-        [sys.executable, "-c", INTERPRETERS],
-        env=child_env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
+    assert run_child(INTERPRETERS, child_env) == "ok\n"
 
 
 # --- in the middle of it ---

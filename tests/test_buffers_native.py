@@ -7,25 +7,18 @@ import sys
 import sysconfig
 
 import pytest
-from test_native import run_child
+from children import run_child
 
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not used again on Python 3.11:RuntimeWarning")
 
 PRELUDE = """
 import asyncio, contextvars, gc, os, sys, time, warnings, weakref
 import aiopool
+from children import off_loop, repeat
 
 warnings.filterwarnings("ignore", "Buffers are not used again")
 gc.disable()
 reuses = aiopool.implementation == "native" or sys.version_info >= (3, 12)
-
-def off_loop(function, *args):
-    loop = asyncio._get_running_loop()
-    asyncio._set_running_loop(None)
-    try:
-        return contextvars.Context().run(function, *args)
-    finally:
-        asyncio._set_running_loop(loop)
 """
 
 LEAKS = (
@@ -106,16 +99,6 @@ def bad_pool(): caught(lambda: aiopool.BufferPool(min_size=0))
 def look_around():
     gc.collect(); gc.collect()
     return [sys.getrefcount(each) for each in storage_types], sys.getallocatedblocks()
-
-async def repeat(operation, times):
-    for turn in range(times):
-        running = operation()
-        if running is not None:
-            await running
-        if turn % 100 == 0:
-            await asyncio.sleep(0)
-    while aiopool._collector._doomed:
-        await asyncio.sleep(0)
 
 async def main():
     for operation in (

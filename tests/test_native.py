@@ -7,28 +7,14 @@ import asyncio
 import contextlib
 import contextvars
 import gc
-import subprocess
 import sys
 import sysconfig
 import threading
 import weakref
 
 import pytest
+from children import run_child
 from loops import in_thread, in_threads, loop_thread
-
-
-def run_child(program, env, arguments=()):
-    """What `program` printed, run in an interpreter of its own, where a crash is a failed test and no more."""
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    return done.stdout
 
 
 class Thing:
@@ -43,19 +29,12 @@ class Thing:
 # Every operation and every error path, 100,000 times; those of more than 5 µs as often as 0.05 s allows.
 LEAKS = """
 import asyncio, contextlib, contextvars, gc, sys, time, aiopool
+from children import off_loop, repeat
 
 things = [object() for _ in range(4)]
 types = [aiopool.Pool, aiopool._shard.Shard, aiopool._shard.Tally, aiopool._processor.Processor, aiopool._pool.Base,
          aiopool._pool.Borrow]
 gc.disable()
-
-def off_loop(function, *args):
-    loop = asyncio._get_running_loop()
-    asyncio._set_running_loop(None)
-    try:
-        return contextvars.Context().run(function, *args)
-    finally:
-        asyncio._set_running_loop(loop)
 
 def raising(error):
     raise error
@@ -187,16 +166,6 @@ def refill():
     for thing in things:
         pool.put(thing)
 
-async def repeat(operation, times):
-    for turn in range(times):
-        running = operation()
-        if running is not None:
-            await running
-        if turn % 100 == 0:
-            await asyncio.sleep(0)
-    while aiopool._collector._doomed:
-        await asyncio.sleep(0)
-
 async def main():
     for operation in (
         private, shared, miss, made, new_raises, put_none, double_put, reset_refuses, reset_raises, max_idle_refuses,
@@ -236,6 +205,7 @@ def test_no_operation_leaks_a_reference_or_a_block(child_env):
 # One allocation after another fails, until the operation has no more of them.
 NO_MEMORY = """
 import asyncio, contextvars, gc, os, sys, _testcapi, aiopool
+from children import off_loop
 
 sys.unraisablehook = lambda unraisable: None  # generators that are closed without memory
 
@@ -243,14 +213,6 @@ gc.disable()
 
 class Thing:
     __slots__ = ("__weakref__",)
-
-def off_loop(function, *args):
-    loop = asyncio._get_running_loop()
-    asyncio._set_running_loop(None)
-    try:
-        return contextvars.Context().run(function, *args)
-    finally:
-        asyncio._set_running_loop(loop)
 
 def block(pool):
     with pool.borrow() as obj:

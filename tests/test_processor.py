@@ -3,12 +3,11 @@
 import asyncio
 import contextvars
 import os
-import subprocess
-import sys
 import sysconfig
 import threading
 
 import pytest
+from children import run_child
 from loops import in_thread, in_threads, loop_thread
 
 pytestmark = pytest.mark.anyio
@@ -347,7 +346,8 @@ def test_off_loop_threads_at_the_same_time_lose_nothing(aiopool):
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 FORK = """
-import asyncio, os, sys, threading, aiopool
+import asyncio, threading, aiopool
+from children import in_forks
 
 pool = aiopool.Pool(object, name="forked")
 stop = threading.Event()
@@ -378,17 +378,7 @@ def child():
     aiopool.cleanup()
     assert pool.get() is not None
 
-for _ in range(20):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            child()
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0, "the child failed"
+in_forks(child, 20)
 stop.set()
 for thread in threads:
     thread.join()
@@ -402,15 +392,7 @@ print("ok")
     reason="free-threaded CPython 3.13 itself leaves locks of its objects held in the child, about once in 200 forks",
 )
 def test_after_a_fork_amid_other_threads_the_child_works_at_once(aiopool, child_env):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK],
-        env=child_env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.stdout, done.stderr) == ("ok\n", "")
+    assert run_child(FORK, child_env, options=["-W", "ignore::DeprecationWarning"]) == "ok\n"
 
 
 @needs_fork

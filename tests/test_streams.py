@@ -6,7 +6,6 @@ backpressure, and what an idle connection holds.
 
 import asyncio
 import gc
-import importlib.util
 import socket
 import struct
 import tracemalloc
@@ -15,21 +14,10 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from loops import PATIENCE
+from streaming import KIB, MIB, ON_EACH_LOOP, reported, settled, until
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.filterwarnings("ignore:Buffers are not used again on Python 3.11:RuntimeWarning"),
-]
-
-KIB = 1024
-MIB = 1024 * KIB
-LOOPS = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["asyncio"]
-
-
-@pytest.fixture(params=LOOPS)
-def anyio_backend(request):
-    """Streams are for asyncio: trio has no transports."""
-    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+pytestmark = ON_EACH_LOOP
+reports = pytest.fixture(reported)
 
 
 @pytest.fixture
@@ -46,30 +34,6 @@ def buffers(aiopool):
 def either(request, aiopool):
     """Both, for what they are to do alike: the streams of asyncio, and ours."""
     return asyncio if request.param == "asyncio" else aiopool.streams
-
-
-@pytest.fixture(autouse=True)
-async def reports(anyio_backend):
-    """What the loop reported. A test that expects something takes it out."""
-    reported = []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
-    yield reported
-    await settled()
-    gc.collect()  # a future whose exception nobody has seen reports that now
-    assert reported == []
-
-
-async def settled():
-    """Let everything happen that is to happen soon."""
-    for _ in range(5):
-        await anyio.sleep(0)
-
-
-async def until(condition):
-    """Wait for another end of a socket to have noticed something."""
-    with anyio.fail_after(PATIENCE):
-        while not condition():
-            await anyio.sleep(0.001)
 
 
 def pattern(length, seed=0):

@@ -1,40 +1,14 @@
 """`aiopool.streams` over TLS, on asyncio and uvloop, with a certificate made here."""
 
 import asyncio
-import gc
-import importlib.util
 import ssl
 
-import anyio
 import pytest
 import trustme
-from loops import PATIENCE
+from streaming import KIB, MIB, ON_EACH_LOOP, reported, until
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.filterwarnings("ignore:Buffers are not used again on Python 3.11:RuntimeWarning"),
-]
-
-KIB = 1024
-MIB = 1024 * KIB
-LOOPS = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["asyncio"]
-
-
-@pytest.fixture(params=LOOPS)
-def anyio_backend(request):
-    """Streams are for asyncio: trio has no transports."""
-    return "asyncio", {"use_uvloop": request.param == "uvloop"}
-
-
-@pytest.fixture(scope="module")
-def contexts():
-    """For the server, and for its clients."""
-    authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
+pytestmark = ON_EACH_LOOP
+reports = pytest.fixture(reported)
 
 
 @pytest.fixture
@@ -47,21 +21,15 @@ def buffers(aiopool):
     return aiopool.BufferPool()
 
 
-@pytest.fixture(autouse=True)
-async def reports(anyio_backend):
-    """What the loop reported: nothing."""
-    reported = []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
-    yield reported
-    await asyncio.sleep(0)
-    gc.collect()
-    assert reported == []
-
-
-async def until(condition):
-    with anyio.fail_after(PATIENCE):
-        while not condition():
-            await anyio.sleep(0.001)
+@pytest.fixture(scope="module")
+def contexts():
+    """For the server, and for its clients."""
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
 
 
 async def close(writer):

@@ -1,0 +1,63 @@
+"""Interpreters of their own, where a crash is a failed test and no more; and what the programs for them share."""
+
+import asyncio
+import contextvars
+import os
+import subprocess
+import sys
+import traceback
+
+
+def run_child(program, env, arguments=(), options=()):
+    """What `program` printed. It must end well and write nothing to stderr."""
+    done = subprocess.run(
+        [sys.executable, *options, "-c", program, *arguments],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    return done.stdout
+
+
+# --- for the programs ---
+
+
+def off_loop(function, *args):
+    """Call `function` as code without a loop does, in a context without a processor."""
+    loop = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        return contextvars.Context().run(function, *args)
+    finally:
+        asyncio._set_running_loop(loop)
+
+
+async def repeat(operation, times):
+    """Call `operation` so many times, and wait until all that it dropped is gone."""
+    import aiopool
+
+    for turn in range(times):
+        running = operation()
+        if running is not None:
+            await running
+        if turn % 100 == 0:
+            await asyncio.sleep(0)
+    while aiopool._collector._doomed:
+        await asyncio.sleep(0)
+
+
+def in_forks(function, times):
+    """Call `function` in the child of a fork, so many times, one after another."""
+    for _ in range(times):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                function()
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0, "the child failed"

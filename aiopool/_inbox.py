@@ -31,6 +31,9 @@ MOST = 256 * KIB
 BIG = 128 * KIB
 """Messages from this size on get a chunk of their own: to copy one costs more than to receive it by itself."""
 
+AHEAD = 512 * KIB
+"""Behind a message of up to this size a chunk for another one is begun before anybody asks for it."""
+
 ROOM = 4 * KIB
 """To receive less than this at a time costs more than to copy as much."""
 
@@ -86,9 +89,7 @@ class Inbox:
             chunk = self._make_room()
         elif not self._has_room(chunk):
             if ROOM < self._end - self._start >= self._needed:
-                # All that anybody waits for is there, and too much to be moved: it stays where it is.
-                self._next = self._buffers.acquire(FIRST)
-                return self._next
+                return self._begin_next(chunk)
             chunk = self._make_room()
         return chunk[self._end :]
 
@@ -106,12 +107,29 @@ class Inbox:
         if self._end == len(chunk) and self._needed < BIG:
             self._receive = min(4 * self._receive, MOST)
 
+    def _is_full(self) -> bool:
+        """Whether more could only be received by moving what is there."""
+        return self._next is not None and self._next_end == len(self._next)
+
     def _has_room(self, chunk: memoryview) -> bool:
         room = len(chunk) - self._end
         if room >= ROOM:
             return self._start + self._needed <= len(chunk)
         # The last bytes of something big fit in exactly.
         return room > 0 and ROOM < self._end - self._start < self._needed <= len(chunk) - self._start
+
+    def _begin_next(self, chunk: memoryview) -> memoryview:
+        """All that anybody waits for is there, and too much to be moved: it stays where it is."""
+        extra = self._end - self._start - self._needed
+        if BIG <= self._needed <= AHEAD and extra <= ROOM:
+            # It is in a row of big messages, likely: then the next one can lie in one piece as well.
+            self._next = self._acquire(self._needed)
+            self._end -= extra
+            self._next[:extra] = chunk[self._end : self._end + extra]
+            self._next_end = extra
+        else:
+            self._next = self._buffers.acquire(FIRST)
+        return self._next[self._next_end :]
 
     def _make_room(self) -> memoryview:
         unread = self._unread()
@@ -132,7 +150,7 @@ class Inbox:
         assert self._chunk is not None
         unread = self._unread()
         rest = self._end - self._start
-        if rest <= ROOM:
+        if rest <= ROOM < len(self._chunk):
             # Let go of the chunk first: what is acquired next may be the same memory, and still in the caches.
             self._set_aside()
         gathered = self._acquire(max(size, unread))

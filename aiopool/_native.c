@@ -15,11 +15,12 @@
    another thread may drop a shard that its owner is just using: see "busy".
 
    Each subject has a file, as on the Python side: _native_processor.h, _native_shard.h, _native_pool.h,
-   _native_borrow.h and _native_buffers.h, on top of _native_state.h. They are headers, and this is the one file that is compiled, so that the
-   compiler sees the hot path whole. */
+   _native_borrow.h, _native_buffers.h and _native_low_water.h, on top of _native_state.h. They are headers, and this is
+   the one file that is compiled, so that the compiler sees the hot path whole. */
 
 #include "_native_borrow.h"
 #include "_native_buffers.h"
+#include "_native_low_water.h"
 
 /* Which ContextVar carries the processor. */
 static PyObject *
@@ -79,6 +80,7 @@ static PyMethodDef native_methods[] = {
     {"forget_pin", forget_pin, METH_NOARGS, "Ask the ContextVar anew at this thread's next pin."},
     {"quiesce", quiesce, METH_O, "Let each processor that is busy with a shard be done with it."},
     {"speed_up", speed_up, METH_O, "Give a subclass of Base or Buffers our methods."},
+    LOW_WATER_METHODS
     {NULL, NULL, 0, NULL},
 };
 

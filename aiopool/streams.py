@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
+from . import _low_water
 from ._checks import callable_or_none, natural, shown
 from ._inbox import PINNED, Inbox
 from .buffers import KIB, BufferPool
@@ -48,11 +49,14 @@ class StreamReader(Inbox):
         "__weakref__",
         "_eof",
         "_exception",
+        "_knows_mark",
         "_limit",
         "_longest",
         "_loop",
+        "_mark",
         "_pause_at",
         "_paused",
+        "_set_mark",
         "_transport",
         "_waiter",
     )
@@ -72,6 +76,10 @@ class StreamReader(Inbox):
         self._eof = False
         self._exception: BaseException | None = None
         self._paused = False
+        # The low-water mark, and what sets it; found out when it is needed, for it takes memory.
+        self._mark = _low_water.NONE
+        self._set_mark: Callable[[int], None] | None = None
+        self._knows_mark = False
 
     def __repr__(self) -> str:
         eof = ", eof" if self._eof else ""
@@ -148,7 +156,16 @@ class StreamReader(Inbox):
                 raise self._exception
             if self._eof:
                 raise IncompleteReadError(self._take_bytes(self._unread()), n)
-            await self._wait("readexactly", n)
+            waiter = self._wait("readexactly", n)
+            if n < _low_water.LEAST:
+                await waiter
+                continue
+            try:
+                self._wake_at(n - self._unread())
+                await waiter
+            finally:
+                # At once and not when somebody next waits: that may be a TLS handshake, which does not ask us.
+                self._wake_at(_low_water.NONE)
         return self._take(n) if n else memoryview(b"")
 
     async def readuntil(self, separator: bytes | tuple[bytes, ...] = b"\n") -> bytes:
@@ -258,6 +275,23 @@ class StreamReader(Inbox):
         self._waiter = waiter = self._loop.create_future()
         return waiter
 
+    def _wake_at(self, missing: int) -> None:
+        """Let the loop be woken when all that is `missing` is there, or a good part of it."""
+        mark = min(missing, _low_water.MOST) if missing >= _low_water.LEAST else _low_water.NONE
+        if mark == self._mark:
+            return
+        if not self._knows_mark and self._transport is not None:
+            self._knows_mark = True
+            self._set_mark = _low_water.mark_of(self._transport)
+        if self._set_mark is None:
+            return
+        try:
+            self._set_mark(mark)
+        except OSError:
+            self._set_mark = None  # the loop was closed, with the transport open, and nobody will be woken
+        else:
+            self._mark = mark
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -266,7 +300,10 @@ class StreamReader(Inbox):
 
     def set_transport(self, transport: asyncio.BaseTransport) -> None:
         """What is to pause when nobody reads. It is not paused now."""
+        self._wake_at(_low_water.NONE)
         self._transport = transport
+        self._set_mark = None
+        self._knows_mark = False
         self._paused = False
         self._may_be_in_vain = transport.get_extra_info("sslcontext") is not None
 
@@ -275,13 +312,19 @@ class StreamReader(Inbox):
         super().buffer_updated(nbytes)
         unread = self._end - self._start + self._next_end
         if unread < self._needed:
+            if self._mark > self._needed - unread:
+                self._wake_at(self._needed - unread)
             return
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             # It will run before anything is received on asyncio, and on uvloop after this once more at most.
             waiter.set_result(None)
-        elif not self._paused and (self._next_end or unread - self._needed > self._pause_at):
+        elif not self._paused and (self._is_full() or unread - self._needed > self._pause_at):
             self._pause()
+
+    def lose_transport(self) -> None:
+        """It is not to be touched any more: its descriptor may soon be another's."""
+        self._transport = self._set_mark = None
 
     def feed_eof(self) -> None:
         """There will be no more."""
@@ -402,6 +445,7 @@ class _Protocol(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         reader = self._reader
+        reader.lose_transport()
         if exc is None:
             reader.feed_eof()
         else:

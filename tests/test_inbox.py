@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not used again on Python 3.11:RuntimeWarning")
 
-SMALL = {"FIRST": 16, "MOST": 64, "BIG": 32, "ROOM": 4, "PINNED": 4}
+SMALL = {"FIRST": 16, "MOST": 64, "BIG": 32, "AHEAD": 100, "ROOM": 4, "PINNED": 4}
+SMALL_MARKS = {"LEAST": 8, "MOST": 48}
 """Constants with which a few bytes go every way that else takes megabytes."""
 
 
@@ -32,6 +33,8 @@ def shrink(patch, aiopool):
     """Use small constants."""
     for name, value in SMALL.items():
         patch.setattr(aiopool._inbox, name, value)
+    for name, value in SMALL_MARKS.items():
+        patch.setattr(aiopool._low_water, name, value)
     patch.setattr(aiopool.streams, "PINNED", SMALL["PINNED"])
 
 
@@ -196,6 +199,9 @@ class Pair:
             assert self.ours.at_eof() == self.theirs.at_eof()
         if self.pending is not None:
             assert not self.transports[0].paused
+        # Else it waits for what never comes.
+        method, n = self.pending[2] if self.pending is not None and len(self.pending[2]) == 2 else ("", 0)
+        assert self.transports[0].mark <= (max(1, n - self.ours._unread()) if method == "readexactly" else 1)
 
 
 def programs(lengths):
@@ -273,6 +279,7 @@ def check_any_program(aiopool, loop, sizes, reader_class, examples):
         run(reader_class, aiopool.BufferPool(min_size=8, max_size=longest), loop, programs, limit, seed)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aiopool._low_water, "mark_of", lambda transport: transport.set_mark)
         if sizes == "small":
             shrink(patch, aiopool)
         check()
@@ -336,7 +343,32 @@ def stays_paused(reader_class):
     return Broken
 
 
-@pytest.mark.parametrize("broken", [moves_to_the_front, keeps_its_chunk, forgets_the_next, stays_paused])
+def never_lowers_its_mark(reader_class):
+    """Wakes when as much has come again, though less is missing."""
+
+    class Broken(reader_class):
+        def _wake_at(self, missing):
+            if missing > self._mark or missing == 1:
+                super()._wake_at(missing)
+
+    return Broken
+
+
+def leaves_its_mark(reader_class):
+    """Goes on as if much were to come when nobody waits any more, or for less."""
+
+    class Broken(reader_class):
+        def _wake_at(self, missing):
+            if missing > 1:
+                super()._wake_at(missing)
+
+    return Broken
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [moves_to_the_front, keeps_its_chunk, forgets_the_next, stays_paused, never_lowers_its_mark, leaves_its_mark],
+)
 def test_such_programs_find_what_is_wrong(aiopool, loop, broken):
     with pytest.raises(AssertionError):
         check_any_program(aiopool, loop, "small", broken(aiopool.streams.StreamReader), 1000)

@@ -1,0 +1,130 @@
+"""Readers that wait in the kernel for a big message: woken seldom, and never waiting for what does not come.
+
+That the mark is never above what is missing, whatever happens to a reader, is in test_inbox.py; here are real sockets.
+"""
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from loops import PATIENCE
+from streaming import KIB, MIB, ON_EACH_LOOP, reported, settled, until
+
+pytestmark = ON_EACH_LOOP
+reports = pytest.fixture(reported)
+
+
+@pytest.fixture(autouse=True)
+def _known_to_work(aiopool):
+    if not aiopool._low_water._KNOWN_TO_WORK:
+        pytest.skip("this system is not known to do what the mark needs")
+
+
+def mark_of(sock):
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+
+
+@asynccontextmanager
+async def connected(aiopool):
+    """A reader, its socket, and the socket that sends to it; all that is to be waited for comes in good time."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        reader, writer = await aiopool.streams.open_connection(*listening.getsockname(), buffers=aiopool.BufferPool())
+        sender, _ = await loop.sock_accept(listening)
+    sender.setblocking(False)
+    with sender, anyio.fail_after(PATIENCE):
+        yield reader, writer.get_extra_info("socket"), sender
+        writer.close()
+        try:
+            await writer.wait_closed()
+        except ConnectionError:
+            pass
+
+
+async def send(sender, data):
+    await asyncio.get_running_loop().sock_sendall(sender, data)
+
+
+async def test_a_big_message_wakes_once_or_twice(aiopool):
+    async with connected(aiopool) as (reader, sock, sender):
+        waiting = asyncio.create_task(reader.readexactly(300 * KIB))
+        await settled()
+        assert mark_of(sock) == 300 * KIB
+        for _ in range(29):
+            await send(sender, bytes(10 * KIB))
+            await settled()
+        assert reader._unread() == 0
+        await send(sender, bytes(10 * KIB))
+        assert await waiting == bytes(300 * KIB)
+        assert mark_of(sock) == 1
+
+
+async def test_the_rest_of_a_message_is_not_waited_for_in_vain(aiopool):
+    """After as much as the mark, less than the mark is missing."""
+    async with connected(aiopool) as (reader, sock, sender):
+        size = aiopool._low_water.MOST + 100 * KIB
+        waiting = asyncio.create_task(reader.readexactly(size))
+        await settled()
+        assert mark_of(sock) == aiopool._low_water.MOST
+        await send(sender, bytes(aiopool._low_water.MOST))
+        await until(lambda: reader._unread() > 0)
+        assert mark_of(sock) == 1
+        await send(sender, bytes(100 * KIB))
+        assert await waiting == bytes(size)
+
+
+async def test_small_messages_are_never_waited_for_in_the_kernel(aiopool):
+    async with connected(aiopool) as (reader, sock, sender):
+        waiting = asyncio.create_task(reader.readexactly(aiopool._low_water.LEAST - 1))
+        await send(sender, b"x")
+        await until(lambda: reader._unread() == 1)
+        assert mark_of(sock) == 1
+        waiting.cancel()
+
+
+async def test_who_is_cancelled_leaves_no_mark(aiopool):
+    """Whoever reads next may want a single byte; or it is a TLS handshake, which does not ask the reader."""
+    async with connected(aiopool) as (reader, sock, sender):
+        waiting = asyncio.create_task(reader.readexactly(MIB))
+        await settled()
+        assert mark_of(sock) > 1
+        waiting.cancel()
+        await settled()
+        assert mark_of(sock) == 1
+        await send(sender, b"x")
+        assert await reader.read(10) == b"x"
+
+
+@pytest.mark.parametrize("end", ["shutdown", "reset"])
+async def test_a_stream_that_ends_before_the_mark(aiopool, end):
+    async with connected(aiopool) as (reader, sock, sender):
+        waiting = asyncio.create_task(reader.readexactly(MIB))
+        await settled()
+        assert mark_of(sock) > 1
+        await send(sender, bytes(1000))
+        if end == "shutdown":
+            sender.shutdown(socket.SHUT_WR)
+            with pytest.raises(asyncio.IncompleteReadError) as caught:
+                await waiting
+            assert caught.value.partial == bytes(1000)
+        else:
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+            sender.close()
+            with pytest.raises(ConnectionResetError):
+                await waiting
+
+
+async def test_a_descriptor_is_let_go_of_with_the_connection(aiopool):
+    """The next connection may get the same one, and must keep its mark."""
+    async with connected(aiopool) as (reader, _, _):
+        waiting = asyncio.create_task(reader.readexactly(MIB))
+        await settled()
+        set_mark, marks = reader._set_mark, []
+        reader._set_mark = lambda nbytes: (marks.append(nbytes), set_mark(nbytes))
+        reader._transport.abort()
+        with pytest.raises(asyncio.IncompleteReadError):
+            await waiting
+        assert marks == []

@@ -51,9 +51,13 @@ def mark_of(transport: Any) -> Callable[[int], None] | None:
     if not _KNOWN_TO_WORK or transport.get_extra_info("sslcontext") is not None:
         return None  # what TLS makes of so many bytes, nobody can say
     found = transport.get_extra_info("socket")
-    # Of another family, as a Unix socket is, selectors do not look at the mark.
-    if getattr(found, "family", None) not in (socket.AF_INET, socket.AF_INET6):
+    if not _is_tcp(found):
         return None
     if native is not None:
         return partial(native.set_low_water, found.fileno())
     return partial(found.setsockopt, socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+
+
+def _is_tcp(found: Any) -> bool:
+    # Selectors do not look at the mark of a Unix socket, and what multipath TCP makes of it depends on the kernel.
+    return getattr(found, "family", None) in (socket.AF_INET, socket.AF_INET6) and found.proto in (0, socket.IPPROTO_TCP)

@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from . import _loans
 from ._checks import callable_or_none, shown
@@ -137,11 +137,17 @@ def pooled_fixture(
 
     recipe = Recipe(factory, callable_or_none("reset", reset))
 
-    def fixture(_aiopool_residents: "Residents") -> Iterator[Any]:
-        resident = _aiopool_residents.take(recipe)
+    def fixture(_aiopool_residents: "Residents", request: "pytest.FixtureRequest", **needs: Any) -> Iterator[Any]:
+        key = _aiopool_residents.key(recipe, request)
+        resident = _aiopool_residents.take(key, needs)
         yield LoopBound(resident.obj, _aiopool_residents.loop) if loop_bound else resident.obj
-        _aiopool_residents.give_back(recipe, resident)
+        _aiopool_residents.give_back(key, resident)
 
+    # pytest reads there what to hand over: by the test's own request, for modules may have fixtures of the same name.
+    names = dict.fromkeys(["_aiopool_residents", "request", *recipe.needs])
+    fixture.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
+    )
     # For `pytest --fixtures`.
     fixture.__name__, fixture.__doc__, fixture.__module__ = factory.__name__, factory.__doc__, factory.__module__
     return pytest.fixture(fixture)
@@ -153,7 +159,16 @@ class Recipe:
     def __init__(self, factory: Factory, reset: Callable[[Any], object] | None) -> None:
         self.factory = factory
         self.reset = reset
-        self.needs = list(inspect.signature(factory).parameters)
+        parameters = inspect.signature(factory).parameters.values()
+        self.needs = [each.name for each in parameters if each.default is each.empty]
+
+
+class Key(NamedTuple):
+    """Objects with the same key can stand in for each other."""
+
+    recipe: Recipe
+    #: the fixtures that provide what the recipe needs
+    providers: "tuple[pytest.FixtureDef[Any], ...]"
 
 
 class Resident:
@@ -215,9 +230,9 @@ class Residents:
 
     def __init__(self, request: "pytest.FixtureRequest") -> None:
         self._request = request
-        self._known: set[Recipe] = set()
+        self._known: set[Key] = set()
         # No more than one of each kind: no two tests run at once.
-        self._idle: dict[Recipe, Resident] = {}
+        self._idle: dict[Key, Resident] = {}
         self._loop: BackgroundLoop | None = None
 
     @property
@@ -227,36 +242,57 @@ class Residents:
             self._loop = BackgroundLoop()
         return self._loop
 
-    def take(self, recipe: Recipe) -> Resident:
+    def key(self, recipe: Recipe, request: "pytest.FixtureRequest") -> Key:
+        """What the object that `request` asks for has in common with those that serve as well."""
+        providers = [request._get_active_fixturedef(name) for name in recipe.needs if name != "request"]
+        for provider in providers:
+            if provider.scope != "session":
+                import pytest
+
+                pytest.fail(
+                    f"ScopeMismatch: the pooled fixture {recipe.factory.__name__} lives until the end of the session, "
+                    f"and cannot need {provider.argname}, which has {provider.scope} scope",
+                    pytrace=False,
+                )
+        return Key(recipe, tuple(providers))
+
+    def take(self, key: Key, needs: dict[str, Any]) -> Resident:
         """An object that is as good as new."""
-        idle = self._idle.pop(recipe, None)
+        idle = self._idle.pop(key, None)
         if idle is not None:
             return idle
-        # Asked for by a request of session scope: pytest refuses what would not live as long.
-        needs = {name: self._request.getfixturevalue(name) for name in recipe.needs}
-        if recipe not in self._known:
-            self._known.add(recipe)
-            # Only now, so that it is called before the end of what is needed.
-            self._request.session.addfinalizer(partial(self._tear_down, recipe))
-        resident = Resident(recipe)
+        if "request" in key.recipe.needs:
+            needs["request"] = self._request  # that of the session, as the object is the session's
+        self._see_to_the_end(key)
+        resident = Resident(key.recipe)
         # It lives longer than the test that is the first to need it.
         with _loans.lending_to(self):
             self.loop.run(resident.move_in(needs))
         return resident
 
-    def give_back(self, recipe: Recipe, resident: Resident) -> None:
+    def give_back(self, key: Key, resident: Resident) -> None:
         """A test is done with the object."""
         good = False
         try:
             good = self.loop.run(resident.reset())
         finally:
             if good:
-                self._idle[recipe] = resident
+                self._idle[key] = resident
             else:
                 self.loop.run(resident.move_out())
 
-    def _tear_down(self, recipe: Recipe) -> None:
-        resident = self._idle.pop(recipe, None)
+    def _see_to_the_end(self, key: Key) -> None:
+        # Only now that what is needed is there, so that it is called before the end of that.
+        end = partial(self._tear_down, key)
+        if key not in self._known:
+            self._known.add(key)
+            self._request.session.addfinalizer(end)
+        # A fixture with parameters ends with the last test of each.
+        for provider in key.providers:
+            provider.addfinalizer(end)
+
+    def _tear_down(self, key: Key) -> None:
+        resident = self._idle.pop(key, None)
         if resident is not None:
             self.loop.run(resident.move_out())
 

@@ -269,9 +269,81 @@ def test_wrong(wrong): pass
     )
     suite.write(test_shop=program)
     output = suite.run("-s", passed=1, errors=1)
-    assert "ScopeMismatch" in output
+    assert "ScopeMismatch: the pooled fixture wrong lives until" in output
+    assert "cannot need short, which has function scope" in output
     assert output.index("<torn down>") < output.index("<address gone>")
 
+
+TOWNS = (
+    SHOP
+    + """
+@pytest.fixture(scope="session")
+def town():
+    return "TOWN"
+
+@pooled_fixture
+async def shop(town):
+    yield town
+
+def test_one(shop):
+    assert shop == "TOWN"
+
+def test_two(shop):
+    assert shop == "TOWN"
+"""
+)
+
+CONFTEST = """
+from aiopool.testing import pooled_fixture
+
+@pooled_fixture
+async def shared(town):
+    print(f"<made {town}>")
+    yield town
+    print(f"<torn down {town}>")
+"""
+
+
+def test_fixtures_of_the_same_name_are_those_of_the_tests_module(suite):  # noqa: F811
+    # Whoever asks by the request of the first test for all finds the first module's fixtures, or none.
+    shared = "\ndef test_shared(shared):\n    assert shared == 'TOWN'\n"
+    towns = {"test_a": "Ghent", "test_b": "Utrecht"}
+    programs = {name: (TOWNS + shared).replace("TOWN", town) for name, town in towns.items()}
+    suite.write(conftest=CONFTEST, **programs)
+    output = suite.run("-s", passed=6)
+    assert [output.count(f"<{what} {town}>") for what in ("made", "torn down") for town in towns.values()] == [1] * 4
+
+
+def test_a_need_with_parameters_is_there_until_the_teardown(suite):  # noqa: F811
+    program = (
+        SHOP
+        + """
+@pytest.fixture(scope="session", params=["Ghent", "Utrecht"])
+def town(request):
+    say(f"+ {request.param}")
+    yield request.param
+    say(f"- {request.param}")
+
+@pooled_fixture
+async def shop(town, request, number=1):
+    assert request.scope == "session"
+    say(f"made in {town}")
+    yield (town, number)
+    say(f"torn down in {town}")
+
+def test_one(shop, town): assert shop == (town, 1)
+
+def test_two(shop, town): assert shop == (town, 1)
+"""
+    )
+    suite.write(test_shop=program)
+    output = suite.run("-s", passed=4)
+    order = [f"<{text.format(town)}>" for town in ("Ghent", "Utrecht") for text in LIFE]
+    assert [output.count(each) for each in order] == [1] * 8
+    assert sorted(order, key=output.index) == order
+
+
+LIFE = ["+ {}", "made in {}", "torn down in {}", "- {}"]
 
 BOUND = (
     SHOP

@@ -506,6 +506,10 @@ class Pool(Base, Generic[T]):
         def bring_back() -> list[_collector.Doomed]:
             doomed: list[_collector.Doomed] = [*self._doomed(self._primary), *self._doomed(self._victim)]
             self._primary, self._victim, self._tallies, self._cycles, self._since = kept
+            # A loop that ended meanwhile did not find what was set aside; one that ends from here on does.
+            for home in {*self._primary, *self._victim} if self._origins is not None else ():
+                if home.ended:
+                    self.evict(home)
             return doomed
 
         return bring_back

@@ -1,11 +1,18 @@
 """`pooled_fixture` in suites that pytest runs, and what `aiopool.testing` offers without pytest."""
 
 import asyncio
+import contextlib
 import threading
+import weakref
 
 import pytest
 from loops import loop_thread
 from suites import suite  # noqa: F401 - a fixture
+
+
+class Thing:
+    """Something to pool that can be watched."""
+
 
 # --- pooled fixtures ---
 
@@ -531,6 +538,24 @@ def test_loops_in_other_threads_go_on_meanwhile(aiopool):
         with aiopool.testing.isolated():
             assert other.call(pool.get) not in things
         assert {other.call(pool.get) for _ in things} == things
+
+
+def test_a_loop_that_ends_meanwhile_takes_what_is_set_aside(aiopool):
+    pool = aiopool.Pool(Thing, loop_bound=True)
+
+    async def fill():
+        pool.fill(2)
+        pool.put(kept := pool.get())
+        return weakref.ref(kept)
+
+    with contextlib.closing(asyncio.new_event_loop()) as lives, contextlib.closing(asyncio.new_event_loop()) as ends:
+        refs = [loop.run_until_complete(fill()) for loop in (ends, lives)]
+        aiopool.cleanup()
+        refs += [loop.run_until_complete(fill()) for loop in (ends, lives)]
+        with aiopool.testing.isolated():
+            ends.close()
+        assert [ref() is None for ref in refs] == [True, False, True, False]
+        assert pool.stats().idle == 4
 
 
 def test_blocks_that_overlap_are_an_error(aiopool):

@@ -5,9 +5,9 @@ and puts it back on the loop: so it lies in the loop's own shard, where the next
 needs another compressor while it works gets one off-loop. And what a thread has to tell the loop, it tells through
 `from_thread`, which runs as the loop.
 
-    python examples/worker_threads.py [asyncio|trio]
+    python examples/worker_threads.py [asyncio|uvloop|trio]
 
-Needs anyio and zstandard, and trio if that is asked for.
+Needs anyio and zstandard, and uvloop or trio if that is asked for.
 """
 
 import random
@@ -65,4 +65,8 @@ def show(when: str, stats: PoolStats) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, backend=sys.argv[1] if len(sys.argv) > 1 else "asyncio")
+    loop = sys.argv[1] if len(sys.argv) > 1 else "asyncio"
+    if loop == "uvloop":
+        anyio.run(main, backend_options={"use_uvloop": True})
+    else:
+        anyio.run(main, backend=loop)

@@ -384,8 +384,10 @@ def test_trio_tasks_as_a_program(run):
 # --- worker_threads ---
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
 def test_worker_threads_as_a_program(run, backend):
+    if backend == "uvloop":
+        pytest.importorskip("uvloop")
     found = only_match(
         r"before: 0 gets, 0 compressors made, 0 idle\n"
         r"after: 200 gets, (?P<made>\d+) compressors made, (?P<idle>\d+) idle\n"

@@ -6,6 +6,8 @@ import os
 import sysconfig
 import threading
 
+import anyio.from_thread
+import anyio.to_thread
 import pytest
 from children import run_child
 from loops import in_thread, in_threads, loop_thread
@@ -319,6 +321,40 @@ async def test_off_loop_code_finds_what_a_loop_shared(aiopool):
     pool.put(shared)
     assert in_thread(pool.get) is shared
     assert in_thread(pool.get) is None
+
+
+async def test_an_object_goes_to_a_worker_thread_and_comes_back(aiopool):
+    pool = aiopool.Pool(object)
+    here, lent = aiopool.current_processor(), pool.get()
+
+    def on_the_loop(obj):
+        pool.put(obj)
+        return aiopool.current_processor()
+
+    async def task_on_the_loop():
+        return pool.get(), aiopool.current_processor()
+
+    def in_the_thread(obj):
+        assert aiopool.current_processor() is None
+        # What is put here lies off-loop, and what the thread has the loop do is done as the loop's processor.
+        pool.put(pool.get())
+        assert anyio.from_thread.run_sync(on_the_loop, obj) is here
+        again, processor = anyio.from_thread.run(task_on_the_loop)
+        assert processor is here
+        return again
+
+    assert await anyio.to_thread.run_sync(in_the_thread, lent) is lent
+    off_loop, loop = pool.stats().processors
+    assert (off_loop.id, off_loop.gets, off_loop.puts, off_loop.idle) == (0, 1, 1, 1)
+    assert (loop.id, loop.gets, loop.private, loop.puts) == (here.id, 2, 1, 1)
+
+
+def test_a_portals_thread_is_a_processor_of_its_own(aiopool, anyio_backend):
+    backend, options = anyio_backend
+    with anyio.from_thread.start_blocking_portal(backend, options) as portal:
+        ident = portal.call(threading.get_ident)
+        assert portal.call(aiopool.current_processor).thread_id == ident != threading.get_ident()
+        assert aiopool.current_processor() is None
 
 
 def test_off_loop_threads_at_the_same_time_lose_nothing(aiopool):

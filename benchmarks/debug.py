@@ -1,0 +1,54 @@
+"""What the debug mode costs while it is off.
+
+Four kinds of process do the same: one whose aiopool has no debug mode, since an empty module stands in for it; one in
+which it was never on; one in which it was on and is off again; and one in which it is on. What is compared is how many
+`list.pop()` + `list.append()` each operation takes, in processes that ran right after one another.
+
+What would make the figures misleading: two processes that do the very same differ by some percent, if only because
+their memory lies differently. So look at the quartiles. And what is called at both ends of the debug mode is there
+without it, too: a get that finds nothing private compares two methods, and an `AsyncPool` calls an empty one for each
+object that it makes. No hit and no put comes there.
+"""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from _debug_process import KINDS, OPERATIONS
+from _report import arguments, headline, plain_table, show, write_json
+from _timing import Spread
+
+Figures = dict[str, float]
+
+
+def main() -> None:
+    options = arguments(__doc__, rounds=15, quick=3)
+    found: dict[str, list[Figures]] = {kind: [] for kind in KINDS}
+    for _ in range(options.rounds):
+        for kind in random.sample(KINDS, len(KINDS)):
+            found[kind].append(measure(kind))
+    title = f"{headline()}\nTimes as long as without a debug mode"
+    table = plain_table(title, "", *OPERATIONS)
+    for kind in KINDS[1:]:
+        table.add_row(kind, *(cell(found[kind], found[KINDS[0]], operation) for operation in OPERATIONS))
+    show(table)
+    write_json(options.json, {"in list pairs": found})
+
+
+def measure(kind: str) -> Figures:
+    """How many list pairs each operation takes, in a process of that kind."""
+    program = Path(__file__).with_name("_debug_process.py")
+    done = subprocess.run([sys.executable, program, kind], stdout=subprocess.PIPE, text=True, check=True)
+    figures: Figures = json.loads(done.stdout)
+    return figures
+
+
+def cell(found: list[Figures], without: list[Figures], operation: str) -> str:
+    spread = Spread.of(one[operation] / base[operation] for one, base in zip(found, without, strict=True))
+    return f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -420,6 +420,48 @@ def test_loop_bound_objects_are_used_on_their_own_loop(suite):  # noqa: F811
     suite.run(passed=7)
 
 
+LINK = (
+    SHOP
+    + """
+class Link:
+    "As clients of databases do, it waits for answers on the loop that it was made on."
+    def __init__(self):
+        self.loop = asyncio.get_running_loop()
+
+    async def ask(self):
+        answer = self.loop.create_future()
+        self.loop.call_soon_threadsafe(answer.set_result, 42)
+        return await answer
+
+FIXTURE
+async def link():
+    say("made")
+    yield Link()
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("number", range(2))
+async def test_link(link, number):
+    assert await ASK == 42
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("loop_scope", "error", "outcomes"),
+    [("session", "attached to a different loop", {"failed": 2}), ("function", "ScopeMismatch", {"errors": 2})],
+)
+def test_a_session_fixture_of_pytest_asyncio_fails_on_the_loop_of_a_test(suite, loop_scope, error, outcomes):  # noqa: F811
+    fixture = f'@pytest_asyncio.fixture(scope="session", loop_scope="{loop_scope}")'
+    suite.write(test_link=LINK.replace("FIXTURE", fixture).replace("ASK", "link.ask()"))
+    assert error in suite.run(**outcomes)
+
+
+def test_a_pooled_fixture_takes_its_place(suite):  # noqa: F811
+    fixture = "@pooled_fixture(loop_bound=True)"
+    suite.write(test_link=LINK.replace("FIXTURE", fixture).replace("ASK", "link.run(Link.ask)"))
+    assert suite.run("-s", passed=2).count("<made>") == 1
+
+
 def test_under_xdist_each_worker_has_its_own(suite):  # noqa: F811
     program = (
         POOLED

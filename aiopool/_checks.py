@@ -11,6 +11,11 @@ _short.maxother = 80
 shown = _short.repr
 
 
+def digits(number: int) -> str:
+    """`number` for a message. One too long to be read has no decimal digits, says Python, and raises ValueError."""
+    return str(number) if number.bit_length() <= 256 else f"a number of {number.bit_length()} bits"
+
+
 def callable_or_none(what: str, value: Any) -> Any:
     """`value`, if it can be called or is `None`."""
     if value is None or callable(value):
@@ -25,7 +30,7 @@ def natural(what: str, value: Any) -> int:
     except TypeError:
         raise TypeError(f"{what} must be an integer, not {shown(value)}") from None
     if count < 0:
-        raise ValueError(f"{what} must not be negative, but is {count}")
+        raise ValueError(f"{what} must not be negative, but is {digits(count)}")
     return count
 
 

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from . import _collector
-from ._checks import natural, refuse_copy
+from ._checks import digits, natural, refuse_copy
 from ._implementation import native
 from ._pool import Pool
 from ._storage import EXACT, Ledger, SizeClass, Storage
@@ -113,7 +113,7 @@ class BufferPool(Base):
     ) -> None:
         smallest, largest = natural("min_size", min_size), min(natural("max_size", max_size), sys.maxsize)
         if smallest == 0 or smallest > largest:
-            raise ValueError(f"min_size must be from 1 to max_size ({largest}), but is {smallest}")
+            raise ValueError(f"min_size must be from 1 to max_size ({largest}), but is {digits(smallest)}")
         self._ledger = Ledger(natural("max_idle_bytes", max_idle_bytes))
         self._shelves = tuple(
             Shelf(size, SizeClass(self._ledger, wipe=bool(wipe)), idle_timeout) for size in _sizes(smallest, largest)
@@ -150,7 +150,7 @@ class BufferPool(Base):
                     return shelf.get().lend(length)
             return Storage(self._oversize, length).lend(length)
         except (MemoryError, OverflowError):
-            raise MemoryError(f"acquire({length}): there is no memory for so many bytes") from None
+            raise MemoryError(f"acquire({digits(length)}): there is no memory for so many bytes") from None
 
     @property
     def max_size(self) -> int:

@@ -125,6 +125,11 @@ def test_a_view_that_something_looks_at_is_not_released(aiopool):
         (None, TypeError, "n must be an integer, not None"),
         (1 << 62, MemoryError, f"acquire({1 << 62}): there is no memory for so many bytes"),
         (1 << 70, MemoryError, f"acquire({1 << 70}): there is no memory for so many bytes"),
+        # Of more digits than Python writes; a length in hexadecimal may have as many as a peer likes.
+        pytest.param(
+            1 << 80_000, MemoryError, "acquire(a number of 80001 bits): there is no memory for so many bytes", id="huge"
+        ),
+        pytest.param(-(1 << 80_000), ValueError, "n must not be negative, but is a number of 80001 bits", id="-huge"),
     ],
 )
 def test_a_bad_size_is_named(aiopool, n, error, message):
@@ -151,6 +156,7 @@ def test_no_memory_within_a_size_class(aiopool):
         ({"min_size": 0}, ValueError, "min_size must be from 1 to max_size .16777216., but is 0"),
         ({"min_size": -1}, ValueError, "min_size must not be negative, but is -1"),
         ({"min_size": 2048, "max_size": 1024}, ValueError, "from 1 to max_size .1024., but is 2048"),
+        ({"min_size": 1 << 80_000}, ValueError, "from 1 to max_size .16777216., but is a number of 80001 bits"),
         ({"max_size": 0}, ValueError, "max_size .0., but is 1024"),
         ({"max_size": "big"}, TypeError, "max_size must be an integer, not 'big'"),
         ({"max_idle_bytes": -5}, ValueError, "max_idle_bytes must not be negative, but is -5"),

@@ -136,6 +136,8 @@ class Storage:
 if sys.version_info >= (3, 12):
     _Content = bytearray
 
+    _ZEROS = bytes(64 * 1024)
+
     class _Exporter(tuple[bytearray, "weakref.ref[SizeClass]", int, bool]):
         """Lends storage for as long as any view over it lives."""
 
@@ -149,12 +151,15 @@ if sys.version_info >= (3, 12):
             return view
 
         def __release_buffer__(
-            self, view: memoryview, _is_finalizing: Callable[[], bool] = sys.is_finalizing, _bytes: type = bytes
+            self, view: memoryview, _is_finalizing: Callable[[], bool] = sys.is_finalizing, _zeros: bytes = _ZEROS
         ) -> None:
             # The view is not touched: where all is garbage the collector may have emptied it already.
             content, known, n, wipe = self
-            if wipe:
-                content[:n] = _bytes(n)
+            while wipe and n > 0:
+                # In pieces from the end: as many zeros as there are bytes may be more than there is memory for.
+                piece = _zeros[:n]
+                content[n - piece.__len__() : n] = piece
+                n -= piece.__len__()
             # A garbage pool is not known any more before the collector empties it. And while the interpreter goes, the
             # code that puts may be gone already: nobody is there to get anything.
             size_class = known()

@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import threading
+import tracemalloc
 import weakref
 
 import pytest
@@ -464,6 +465,21 @@ def test_what_is_idle_is_wiped_already(reusing):
     pool = reusing.BufferPool(wipe=True)
     pool.acquire(100)[:6] = b"secret"
     assert not any(pool._shelves[0].get().lend(1024))
+
+
+def test_wiping_takes_no_memory_to_speak_of(reusing):
+    """It may be for want of memory that a view is dropped. What can't be wiped is not used again."""
+    pool = reusing.BufferPool(wipe=True)
+    n = 4 * MIB + 5
+    view = pool.acquire(n)
+    view[:] = b"x" * n
+    tracemalloc.start()
+    del view
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < MIB
+    assert pool.acquire(n) == bytes(n)
+    assert pool.stats().made == 1
 
 
 def test_what_is_not_kept_is_wiped_too(reusing):

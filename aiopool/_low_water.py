@@ -12,6 +12,10 @@ but time.
 The trade-off: what lies below the mark lies in the kernel, and the next megabyte is only asked of the peer when it has
 been fetched. So the mark stays far below what the kernel's buffer may grow to. And it has to be lowered before anything
 else is read from the socket, or that would wait for bytes that never come.
+
+The end of a message is no part of it. A sender without TCP_NODELAY keeps its last segment, if that is not full, until
+all others are acknowledged; and the kernel, where nobody reads, may put off the acknowledgment by 40 ms. So the mark
+leaves out the last of what is missing, and before that is waited for, what is there is acknowledged.
 """
 
 import platform
@@ -30,6 +34,9 @@ MOST = 512 * 1024
 LEAST = 128 * 1024
 """Bytes. To be woken for less costs no more than to set the mark."""
 
+TAIL = 64 * 1024
+"""Bytes that the mark leaves out: a segment, and on loopback that has nearly as many. No network has bigger ones."""
+
 NONE = 1
 """The mark of a socket that nobody touched: readable as soon as there is anything."""
 
@@ -43,8 +50,12 @@ def _is_known_to_work() -> bool:
 _KNOWN_TO_WORK = _is_known_to_work()
 
 
-def mark_of(transport: Any) -> Callable[[int], None] | None:
-    """What sets the mark of a transport's socket, in bytes; `None`: it does not work there.
+SetMark = Callable[[int, bool], None]
+"""Called with the mark in bytes, and with whether to acknowledge what is there."""
+
+
+def mark_of(transport: Any) -> SetMark | None:
+    """What sets the mark of a transport's socket; `None`: it does not work there.
 
     Not to be called any more when the transport has lost its connection: then the descriptor may be another's.
     """
@@ -55,9 +66,18 @@ def mark_of(transport: Any) -> Callable[[int], None] | None:
         return None
     if native is not None:
         return partial(native.set_low_water, found.fileno())
-    return partial(found.setsockopt, socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+    return partial(_set_mark, found)
 
 
 def _is_tcp(found: Any) -> bool:
     # Selectors do not look at the mark of a Unix socket, and what multipath TCP makes of it depends on the kernel.
-    return getattr(found, "family", None) in (socket.AF_INET, socket.AF_INET6) and found.proto in (0, socket.IPPROTO_TCP)
+    return getattr(found, "family", None) in (socket.AF_INET, socket.AF_INET6) and found.proto in (
+        0,
+        socket.IPPROTO_TCP,
+    )
+
+
+def _set_mark(tcp: Any, nbytes: int, acknowledge: bool) -> None:
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, nbytes)
+    if acknowledge:
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

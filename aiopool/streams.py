@@ -15,10 +15,11 @@ import socket
 from asyncio import AbstractEventLoop, IncompleteReadError, LimitOverrunError, StreamWriter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache, partial
+from operator import index
 from typing import Any
 
 from . import _low_water
-from ._checks import callable_or_none, natural, shown
+from ._checks import callable_or_none, digits, natural, shown
 from ._inbox import PINNED, Inbox
 from .buffers import KIB, BufferPool
 
@@ -64,7 +65,8 @@ class StreamReader(Inbox):
     def __init__(self, buffers: BufferPool, *, limit: int = LIMIT, loop: AbstractEventLoop | None = None) -> None:
         if not isinstance(buffers, BufferPool):
             raise TypeError(f"buffers must be a BufferPool, not {shown(buffers)}")
-        if natural("limit", limit) == 0:
+        limit = natural("limit", limit)
+        if limit == 0:
             raise ValueError("limit must be more than 0 bytes")
         super().__init__(buffers)
         self._limit = limit
@@ -78,7 +80,7 @@ class StreamReader(Inbox):
         self._paused = False
         # The low-water mark, and what sets it; found out when it is needed, for it takes memory.
         self._mark = _low_water.NONE
-        self._set_mark: Callable[[int], None] | None = None
+        self._set_mark: _low_water.SetMark | None = None
         self._knows_mark = False
 
     def __repr__(self) -> str:
@@ -99,6 +101,8 @@ class StreamReader(Inbox):
 
         :raises OSError: the connection broke, and this is how. So do all other reads.
         """
+        if type(n) is not int:
+            n = index(n)  # an integer of NumPy's, of 8 or 16 bits maybe, overflows when a position is added to it
         while n < 0 or not self._end:
             if self._exception is not None:
                 raise self._exception
@@ -138,6 +142,8 @@ class StreamReader(Inbox):
             allocated or read: a peer can claim what it likes.
         :raises ValueError: `n` is negative.
         """
+        if type(n) is not int:
+            n = natural("n", n)  # as in read
         # The usual case of _take, written out.
         stop = self._start + n
         if self._start < stop < self._end:
@@ -147,8 +153,8 @@ class StreamReader(Inbox):
             return view if n * PINNED >= len(chunk) else memoryview(bytearray(view))
         if natural("n", n) > self._longest:
             raise LimitOverrunError(
-                f"{n} bytes are more than max_size ({self._buffers.max_size}) and limit ({self._limit}): if that is no "
-                "mistake or attack, pass a BufferPool with a larger max_size as buffers",
+                f"{digits(n)} bytes are more than max_size ({self._buffers.max_size}) and limit ({self._limit}): "
+                "if that is no mistake or attack, pass a BufferPool with a larger max_size as buffers",
                 0,
             )
         while self._end - self._start + self._next_end < n or self._exception is not None:
@@ -157,7 +163,7 @@ class StreamReader(Inbox):
             if self._eof:
                 raise IncompleteReadError(self._take_bytes(self._unread()), n)
             waiter = self._wait("readexactly", n)
-            if n < _low_water.LEAST:
+            if n < _low_water.LEAST + _low_water.TAIL:
                 await waiter
                 continue
             try:
@@ -275,9 +281,10 @@ class StreamReader(Inbox):
         self._waiter = waiter = self._loop.create_future()
         return waiter
 
-    def _wake_at(self, missing: int) -> None:
-        """Let the loop be woken when all that is `missing` is there, or a good part of it."""
-        mark = min(missing, _low_water.MOST) if missing >= _low_water.LEAST else _low_water.NONE
+    def _wake_at(self, missing: int, acknowledge: bool = False) -> None:
+        """Let the loop be woken when most of what is `missing` is there, or a good part of it."""
+        without_tail = missing - _low_water.TAIL
+        mark = min(without_tail, _low_water.MOST) if without_tail >= _low_water.LEAST else _low_water.NONE
         if mark == self._mark:
             return
         if not self._knows_mark and self._transport is not None:
@@ -286,7 +293,7 @@ class StreamReader(Inbox):
         if self._set_mark is None:
             return
         try:
-            self._set_mark(mark)
+            self._set_mark(mark, acknowledge)
         except OSError:
             self._set_mark = None  # the loop was closed, with the transport open, and nobody will be woken
         else:
@@ -301,6 +308,9 @@ class StreamReader(Inbox):
     def set_transport(self, transport: asyncio.BaseTransport) -> None:
         """What is to pause when nobody reads. It is not paused now."""
         self._wake_at(_low_water.NONE)
+        if self._paused:
+            # What came with the end of a TLS handshake was too much, and it was what lies under TLS that was paused.
+            self._resume()
         self._transport = transport
         self._set_mark = None
         self._knows_mark = False
@@ -312,8 +322,8 @@ class StreamReader(Inbox):
         super().buffer_updated(nbytes)
         unread = self._end - self._start + self._next_end
         if unread < self._needed:
-            if self._mark > self._needed - unread:
-                self._wake_at(self._needed - unread)
+            if self._mark > _low_water.NONE:
+                self._wake_at(self._needed - unread, acknowledge=True)
             return
         waiter = self._waiter
         if waiter is not None and not waiter.done():

@@ -80,7 +80,7 @@ class Pausable:
         self.mark = 1
         self._sslcontext = sslcontext
 
-    def set_mark(self, nbytes: int) -> None:
+    def set_mark(self, nbytes: int, acknowledge: bool) -> None:
         self.mark = nbytes
 
     def get_extra_info(self, name: str) -> object:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not used again on Python 3.11:RuntimeWarning")
 
 SMALL = {"FIRST": 16, "MOST": 64, "BIG": 32, "AHEAD": 100, "ROOM": 4, "PINNED": 4}
-SMALL_MARKS = {"LEAST": 8, "MOST": 48}
+SMALL_MARKS = {"TAIL": 3, "LEAST": 8, "MOST": 48}
 """Constants with which a few bytes go every way that else takes megabytes."""
 
 
@@ -72,8 +72,9 @@ ONE_LINE = bytes(random.Random(2).choices(b"abcdefgh", k=1 << 19))
 class Pair:
     """Two readers, ours and asyncio's, to which the same happens."""
 
-    def __init__(self, ours, theirs, start, over_tls):
+    def __init__(self, ours, theirs, tail, start, over_tls):
         self.ours, self.theirs = ours, theirs
+        self.tail = tail
         self.over_tls = over_tls
         self.transports = Pausable("a context" if over_tls else None), Pausable()
         ours.set_transport(self.transports[0])
@@ -201,7 +202,8 @@ class Pair:
             assert not self.transports[0].paused
         # Else it waits for what never comes.
         method, n = self.pending[2] if self.pending is not None and len(self.pending[2]) == 2 else ("", 0)
-        assert self.transports[0].mark <= (max(1, n - self.ours._unread()) if method == "readexactly" else 1)
+        most = n - self.ours._unread() - self.tail if method == "readexactly" else 1
+        assert self.transports[0].mark <= max(1, most)
 
 
 def programs(lengths):
@@ -225,14 +227,13 @@ def programs(lengths):
     ).map(lambda parts: [step for part in parts for step in part])
 
 
-def run(reader_class, buffers, loop, programs, limit, seed):
+def run(reader_class, buffers, loop, tail, programs, limit, seed):
     """Two connections over one pool, each with its program, in some order."""
-    pairs = [
-        Pair(
-            reader_class(buffers, limit=limit, loop=loop), asyncio.StreamReader(limit=limit, loop=loop), start, over_tls
-        )
-        for start, over_tls in ((0, False), (1 << 17, True))
-    ]
+
+    def readers():
+        return reader_class(buffers, limit=limit, loop=loop), asyncio.StreamReader(limit=limit, loop=loop)
+
+    pairs = [Pair(*readers(), tail, start, over_tls) for start, over_tls in ((0, False), (1 << 17, True))]
     order = [which for which, program in enumerate(programs) for _ in program]
     random.Random(seed).shuffle(order)
     rest = [iter(program) for program in programs]
@@ -276,7 +277,8 @@ def check_any_program(aiopool, loop, sizes, reader_class, examples):
     )
     @given(st.tuples(programs(lengths), programs(lengths)), limits, st.integers(0, 1000))
     def check(programs, limit, seed):
-        run(reader_class, aiopool.BufferPool(min_size=8, max_size=longest), loop, programs, limit, seed)
+        buffers = aiopool.BufferPool(min_size=8, max_size=longest)
+        run(reader_class, buffers, loop, aiopool._low_water.TAIL, programs, limit, seed)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aiopool._low_water, "mark_of", lambda transport: transport.set_mark)
@@ -347,9 +349,9 @@ def never_lowers_its_mark(reader_class):
     """Wakes when as much has come again, though less is missing."""
 
     class Broken(reader_class):
-        def _wake_at(self, missing):
+        def _wake_at(self, missing, acknowledge=False):
             if missing > self._mark or missing == 1:
-                super()._wake_at(missing)
+                super()._wake_at(missing, acknowledge)
 
     return Broken
 
@@ -358,16 +360,34 @@ def leaves_its_mark(reader_class):
     """Goes on as if much were to come when nobody waits any more, or for less."""
 
     class Broken(reader_class):
-        def _wake_at(self, missing):
+        def _wake_at(self, missing, acknowledge=False):
             if missing > 1:
-                super()._wake_at(missing)
+                super()._wake_at(missing, acknowledge)
+
+    return Broken
+
+
+def forgets_the_tail(reader_class):
+    """Waits in the kernel for the last byte too, which the sender may hold back until it is acknowledged."""
+
+    class Broken(reader_class):
+        def _wake_at(self, missing, acknowledge=False):
+            super()._wake_at(missing + 3 if missing > 1 else 1, acknowledge)
 
     return Broken
 
 
 @pytest.mark.parametrize(
     "broken",
-    [moves_to_the_front, keeps_its_chunk, forgets_the_next, stays_paused, never_lowers_its_mark, leaves_its_mark],
+    [
+        moves_to_the_front,
+        keeps_its_chunk,
+        forgets_the_next,
+        stays_paused,
+        never_lowers_its_mark,
+        leaves_its_mark,
+        forgets_the_tail,
+    ],
 )
 def test_such_programs_find_what_is_wrong(aiopool, loop, broken):
     with pytest.raises(AssertionError):
@@ -653,3 +673,20 @@ def test_separators_of_several_lengths(reader):
     assert read_now(reader.readuntil((b"--", b"=-", b"="))) == b"two="
     assert read_now(reader.readuntil((b"-=f", b"three-="))) == b"-three-="
     assert read_now(reader.readuntil(memoryview(b"u"))) == b"fou"
+
+
+@pytest.mark.parametrize("read", ["readexactly", "read"])
+def test_a_length_of_numpys_is_a_number_as_any_other(reader, read):
+    """A position plus one of 8 or 16 bits overflows."""
+    numpy = pytest.importorskip("numpy")
+    data = random.Random(1).randbytes(70_000)
+    feed(reader, data)
+    assert read_now(reader.readexactly(100)) == data[:100]
+    assert read_now(getattr(reader, read)(numpy.uint8(200))) == data[100:300]
+    assert read_now(reader.readexactly(numpy.uint16(60_000))) == data[300:60_300]
+    assert read_now(reader.readexactly(9_700)) == data[60_300:]
+
+
+def test_a_length_with_thousands_of_digits_is_refused_as_any_other(reader):
+    with pytest.raises(asyncio.LimitOverrunError):
+        read_now(reader.readexactly(1 << 80_000))

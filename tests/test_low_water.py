@@ -50,7 +50,7 @@ class Transport:
 def test_below_the_mark_nobody_is_woken(aiopool, pair):
     """So a mark above what is still to come is a hang."""
     receiver, sender = pair
-    aiopool._low_water.mark_of(Transport(socket=receiver))(1000)
+    aiopool._low_water.mark_of(Transport(socket=receiver))(1000, False)
     assert mark_of(receiver) == 1000
     sender.sendall(bytes(999))
     arrived(receiver, 999)
@@ -63,12 +63,27 @@ def test_below_the_mark_nobody_is_woken(aiopool, pair):
 def test_a_mark_that_is_lowered_counts_at_once(aiopool, pair):
     receiver, sender = pair
     set_mark = aiopool._low_water.mark_of(Transport(socket=receiver))
-    set_mark(1000)
+    set_mark(1000, False)
     sender.sendall(b"x")
     arrived(receiver, 1)
     assert not is_readable(receiver)
-    set_mark(aiopool._low_water.NONE)
+    set_mark(aiopool._low_water.NONE, False)
     assert is_readable(receiver)
+
+
+def test_what_is_there_is_acknowledged_when_that_is_asked_for(aiopool, pair):
+    """After a request the kernel puts acknowledgments off, and a sender may wait for one with the end of a message."""
+    receiver, _ = pair
+    set_mark = aiopool._low_water.mark_of(Transport(socket=receiver))
+
+    def acknowledges_at_once():
+        return receiver.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 1
+
+    receiver.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+    set_mark(1000, False)
+    assert not acknowledges_at_once()
+    set_mark(1, True)
+    assert acknowledges_at_once()
 
 
 @pytest.mark.parametrize("end", ["shutdown", "reset", "full"])
@@ -76,7 +91,7 @@ def test_the_end_of_a_stream_counts_and_so_does_a_full_buffer(aiopool, pair, end
     receiver, sender = pair
     if end == "full":
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * KIB)
-    aiopool._low_water.mark_of(Transport(socket=receiver))(aiopool._low_water.MOST)
+    aiopool._low_water.mark_of(Transport(socket=receiver))(aiopool._low_water.MOST, False)
     if end == "full":
         sender.setblocking(False)
         while select.select([], [sender], [], 0)[1]:
@@ -106,7 +121,7 @@ def test_what_cannot_be_set_says_so(aiopool, pair):
     sender.close()
     receiver.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        set_mark(1000)
+        set_mark(1000, False)
 
 
 @pytest.mark.parametrize(("release", "works"), [("5.12.0", True), ("6.1-x", True), ("5.4.0-42", False), ("?", False)])

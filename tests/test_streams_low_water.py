@@ -50,35 +50,39 @@ async def send(sender, data):
 
 async def test_a_big_message_wakes_once_or_twice(aiopool):
     async with connected(aiopool) as (reader, sock, sender):
-        waiting = asyncio.create_task(reader.readexactly(300 * KIB))
+        tail = aiopool._low_water.TAIL
+        size = 300 * KIB + tail
+        waiting = asyncio.create_task(reader.readexactly(size))
         await settled()
         assert mark_of(sock) == 300 * KIB
         for _ in range(29):
             await send(sender, bytes(10 * KIB))
             await settled()
         assert reader._unread() == 0
-        await send(sender, bytes(10 * KIB))
-        assert await waiting == bytes(300 * KIB)
+        await send(sender, bytes(10 * KIB + tail))
+        assert await waiting == bytes(size)
         assert mark_of(sock) == 1
 
 
-async def test_the_rest_of_a_message_is_not_waited_for_in_vain(aiopool):
-    """After as much as the mark, less than the mark is missing."""
+async def test_the_end_of_a_message_is_acknowledged_first_and_waited_for_without_a_mark(aiopool):
     async with connected(aiopool) as (reader, sock, sender):
-        size = aiopool._low_water.MOST + 100 * KIB
-        waiting = asyncio.create_task(reader.readexactly(size))
+        most, tail = aiopool._low_water.MOST, aiopool._low_water.TAIL
+        waiting = asyncio.create_task(reader.readexactly(most + tail))
         await settled()
-        assert mark_of(sock) == aiopool._low_water.MOST
-        await send(sender, bytes(aiopool._low_water.MOST))
+        assert mark_of(sock) == most
+        set_mark, marks = reader._set_mark, []
+        reader._set_mark = lambda *args: (marks.append(args), set_mark(*args))
+        await send(sender, bytes(most))
         await until(lambda: reader._unread() > 0)
         assert mark_of(sock) == 1
-        await send(sender, bytes(100 * KIB))
-        assert await waiting == bytes(size)
+        await send(sender, bytes(tail))
+        assert await waiting == bytes(most + tail)
+        assert marks == [(1, True)]
 
 
-async def test_small_messages_are_never_waited_for_in_the_kernel(aiopool):
+async def test_smaller_messages_are_never_waited_for_in_the_kernel(aiopool):
     async with connected(aiopool) as (reader, sock, sender):
-        waiting = asyncio.create_task(reader.readexactly(aiopool._low_water.LEAST - 1))
+        waiting = asyncio.create_task(reader.readexactly(aiopool._low_water.LEAST + aiopool._low_water.TAIL - 1))
         await send(sender, b"x")
         await until(lambda: reader._unread() == 1)
         assert mark_of(sock) == 1
@@ -123,7 +127,7 @@ async def test_a_descriptor_is_let_go_of_with_the_connection(aiopool):
         waiting = asyncio.create_task(reader.readexactly(MIB))
         await settled()
         set_mark, marks = reader._set_mark, []
-        reader._set_mark = lambda nbytes: (marks.append(nbytes), set_mark(nbytes))
+        reader._set_mark = lambda *args: (marks.append(args), set_mark(*args))
         reader._transport.abort()
         with pytest.raises(asyncio.IncompleteReadError):
             await waiting

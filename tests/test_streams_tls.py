@@ -5,6 +5,7 @@ import ssl
 
 import pytest
 import trustme
+from loops import PATIENCE
 from streaming import KIB, MIB, ON_EACH_LOOP, reported, until
 
 pytestmark = ON_EACH_LOOP
@@ -180,3 +181,38 @@ async def test_a_client_that_does_not_trust_the_server(streams, contexts, report
     assert called == []
     await asyncio.sleep(0)
     reports.clear()  # the failed handshake, in debug mode
+
+
+async def test_what_comes_with_the_end_of_the_handshake_pauses_nothing_for_ever(streams, contexts):
+    """It comes while the reader knows only what lies under TLS, which nobody would resume."""
+    server_context, client_context = contexts
+    size = 100 * 16_000
+    counted = []
+
+    async def count(reader, writer):
+        writer.write(b"go on\n")
+        await writer.start_tls(server_context)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                counted.append(len(await reader.readexactly(size)))
+        finally:
+            writer.transport.abort()
+
+    async with await streams.start_server(count, "localhost", 0, limit=KIB) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+        assert await reader.readline() == b"go on\n"
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client_context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await reader.read(64 * KIB))
+        for _ in range(100):
+            tls.write(bytes(16_000))
+        writer.write(outgoing.read())
+        await reader.read()
+        writer.transport.abort()
+    assert counted == [size]

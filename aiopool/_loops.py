@@ -7,6 +7,11 @@ token and a system task. The classes here make one face of that.
 They hold the loop weakly: a closed loop that stays in memory would keep its own `ResourceWarning` from being seen. And
 they answer `False` instead of raising when the loop has ended, because a loop may end between any question and the
 next, and every caller then does the same: it turns to another loop.
+
+Whoever asks may be a finalizer, and that can run in the middle of the loop's own code: while asyncio compares two
+timers, to find the new one's place on its heap. A timer added there breaks the heap, and `call_later` raises in code
+that has nothing to do with us. So nothing here touches the insides of a loop but by the one way that every loop offers
+to signal handlers and other threads; timers are set and tasks spawned from there, in a callback of the loop.
 """
 
 import asyncio
@@ -40,11 +45,14 @@ class LiveLoop(Protocol):
         ...
 
     def call_later(self, seconds: float, callback: Callback) -> bool:
-        """Call `callback` after `seconds`; on the loop's own thread only. `False`: the loop has ended."""
+        """Call `callback` after `seconds`; from any thread. `False`: the loop has ended.
+
+        A loop that ends first lets go of `callback`.
+        """
         ...
 
     def hold(self, thing: object) -> None:
-        """Keep `thing` alive until the loop ends; on the loop's own thread only. Not at all, if it has ended."""
+        """Keep `thing` alive until the loop ends; from any thread. Not at all, if it has ended."""
         ...
 
 
@@ -72,11 +80,12 @@ class AsyncioLoop:
         return True
 
     def call_later(self, seconds: float, callback: Callback) -> bool:
+        return self.call_soon(partial(self._set_timer, seconds, callback))
+
+    def _set_timer(self, seconds: float, callback: Callback) -> None:
         loop = self._loop()
-        if loop is None or loop.is_closed():
-            return False
-        loop.call_later(seconds, callback, context=_no_context())
-        return True
+        if loop is not None:
+            loop.call_later(seconds, callback, context=_no_context())
 
     def hold(self, thing: object) -> None:
         # What a loop throws away when it is closed is its timers.
@@ -115,7 +124,7 @@ class TrioLoop:
             await trio.sleep(seconds)
             callback()
 
-        return self._spawn(sleep_then_call)
+        return self.call_soon(partial(self._spawn, sleep_then_call))
 
     def hold(self, thing: object) -> None:
         import trio
@@ -124,16 +133,15 @@ class TrioLoop:
             # Not with a timer: a clock that jumps, as trio has one for tests, would jump to it.
             await trio.sleep_forever()
 
-        self._spawn(hold_it, thing)
+        self.call_soon(partial(self._spawn, hold_it, thing))
 
-    def _spawn(self, task: Callable[..., Any], *args: object) -> bool:
+    def _spawn(self, task: Callable[..., Any], *args: object) -> None:
         import trio
 
         try:
             trio.lowlevel.spawn_system_task(task, *args, name="aiopool")
-        except RuntimeError:  # the run is ending: its system nursery takes no more tasks
-            return False
-        return True
+        except RuntimeError:
+            pass  # the run is ending: its system nursery takes no more tasks
 
 
 def running_loop() -> object | None:

@@ -182,6 +182,39 @@ def test_what_off_loop_code_leaves_idle_is_watched_by_a_live_loop(aiopool):
         assert any(gone.wait(0.05) for _ in range(int(PATIENCE / 0.05)))
 
 
+@pytest.mark.parametrize("naive", [False, True], ids=["as it is", "naive"])
+def test_a_finalizer_in_the_middle_of_the_loops_own_code_may_set_a_timer(reference, monkeypatch, naive):
+    """In finding the place of a new timer on its heap, asyncio runs Python code, and finalizers can run in that."""
+
+    def call_later(self, seconds, callback):
+        self._loop().call_later(seconds, callback)
+        return True
+
+    def intrude(handle, other):
+        monkeypatch.setattr(asyncio.TimerHandle, "__lt__", before)
+        pool.put(Thing())
+        return before(handle, other)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.call_later(50, print)
+        monkeypatch.setattr(asyncio.TimerHandle, "__lt__", intrude)
+        loop.call_later(40, print)
+        assert pool.stats().idle == 1
+        async with asyncio.timeout(PATIENCE):
+            while pool.stats().idle:
+                await asyncio.sleep(0.005)
+
+    before = asyncio.TimerHandle.__lt__
+    pool = reference.Pool(idle_timeout=0.02)
+    if naive:
+        monkeypatch.setattr(reference._loops.AsyncioLoop, "call_later", call_later)
+        with pytest.raises(RuntimeError, match="list changed size"):
+            asyncio.run(main())
+    else:
+        asyncio.run(main())
+
+
 def test_with_no_loop_alive_the_next_use_looks_at_the_time(reference, monkeypatch):
     now = reference._pool.monotonic()
     for module in (reference._pool, reference._collector):

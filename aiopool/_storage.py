@@ -68,9 +68,13 @@ EXACT = native is not None or has_gil()
 
 
 class SizeClass:
-    """What all storage of one size has in common, and what was done with it. Counted as the ledger is."""
+    """What all storage of one size has in common, and what was done with it. Counted as the ledger is.
 
-    __slots__ = ("__weakref__", "asked", "in_use", "itself", "ledger", "served", "shelf", "wipe")
+    All but what is in use: nothing would ever set that right again. So it is no number that many threads add to, but a
+    dict with an entry for each storage that is lent; each change is one C call, atomic with and without a GIL.
+    """
+
+    __slots__ = ("__weakref__", "_lent", "asked", "itself", "ledger", "served", "shelf", "wipe")
 
     def __init__(self, ledger: Ledger, *, wipe: bool) -> None:
         self.ledger = ledger
@@ -83,12 +87,26 @@ class SizeClass:
         self.served = 0
         #: bytes that were asked for so far
         self.asked = 0
-        #: bytes of storage that somebody may see now
-        self.in_use = 0
+        # By the id of the content, which is nobody else's while the content lives: its size.
+        self._lent: dict[int, int] = {}
+
+    @property
+    def in_use(self) -> int:
+        """Bytes of storage that somebody may see now."""
+        # A copy, made in one C call: other threads lend meanwhile.
+        return sum(list(self._lent.values()))
+
+    def note_lent(self, content: bytearray) -> None:
+        """Somebody may see `content` from now on."""
+        self._lent[id(content)] = len(content)
+
+    def note_back(self, content: bytearray) -> None:
+        """Nobody sees `content` any more."""
+        self._lent.pop(id(content), None)
 
     def take_back(self, used: bytearray) -> None:
         """What was lent is seen by nobody any more."""
-        self.in_use -= len(used)
+        self.note_back(used)  # before anybody else can get it, and lend it
         shelf = None if self.shelf is None else self.shelf()
         if shelf is None:
             return
@@ -147,7 +165,7 @@ if sys.version_info >= (3, 12):
             content, known, n, _ = self
             view = memoryview(content)[:n]
             if (size_class := known()) is not None:
-                size_class.in_use += len(content)
+                size_class.note_lent(content)
             return view
 
         def __release_buffer__(
@@ -182,13 +200,13 @@ else:
             return self
 
         def lend(self, size_class: SizeClass) -> None:
-            self._lent = size_class.itself, len(self)
-            size_class.in_use += len(self)
+            self._lent = size_class.itself
+            size_class.note_lent(self)
 
         def __del__(self) -> None:
-            lent, self._lent = self._lent, None
-            if lent is not None and (size_class := lent[0]()) is not None:
-                size_class.in_use -= lent[1]
+            known, self._lent = self._lent, None
+            if known is not None and (size_class := known()) is not None:
+                size_class.note_back(self)
 
         def __reduce_ex__(self, protocol: object) -> tuple[type, tuple[bytes]]:
             return bytearray, (bytes(self),)

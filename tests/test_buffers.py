@@ -408,7 +408,9 @@ def test_the_bound_holds_when_threads_race(reusing):
         churn()
 
     def watch():
-        while not stop.is_set():
+        # Not without a pause: who waits for a dict's lock in free-threaded CPython gives way to all that is ready to
+        # run. With a thread at that dict all the time, on a busy machine, this took half a minute.
+        while not stop.wait(0.001):
             seen.append(sum(each.bytes_idle for each in pool.stats().classes))
 
     def churn_and_stop():
@@ -420,8 +422,12 @@ def test_the_bound_holds_when_threads_race(reusing):
     in_threads([watch, churn_and_stop])
     stats = pool.stats()
     assert stats.bytes_in_use == 0
-    assert stats.bytes_idle == sum(each.bytes_idle for each in stats.classes) <= limit
-    assert max(seen) <= limit
+    assert stats.bytes_idle == sum(each.bytes_idle for each in stats.classes)
+    if reusing._storage.EXACT:
+        assert max([*seen, stats.bytes_idle]) <= limit
+    else:
+        reusing.cleanup()
+        assert pool._ledger.idle == pool.stats().bytes_idle
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python code cannot export buffers before 3.12")

@@ -2,11 +2,13 @@
 
 import asyncio
 import random
+import sysconfig
 import threading
 
 import pytest
 from loops import PATIENCE, in_threads, loop_thread
 
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 THREADS = 10
 OPERATIONS = 1_000_000
 
@@ -160,9 +162,11 @@ def test_getters_on_one_loop_reuse_what_putters_on_another_gave(aiopool, two):
     stats = pool.stats()
     assert stats.gets == stats.puts == 1000
     assert stats.stolen + stats.misses == 1000
-    # At most ten are under way at a time, and one lies in the putters' private slot.
-    assert stats.made <= 11
-    assert stats.stolen >= 989
+    # At most ten are under way at a time, and one lies in the putters' private slot. Where both loops really run at the
+    # same time, a few gets find the lock of the shared list busy too, and make one more.
+    most = 100 if FREE_THREADED else 11
+    assert stats.made <= most
+    assert stats.stolen >= 1000 - most
 
 
 def test_a_stealer_that_finds_the_lock_busy_goes_on(reference):

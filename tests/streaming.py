@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import importlib.util
+import socket
 
 import anyio
 import pytest
@@ -44,3 +45,14 @@ async def until(condition):
     with anyio.fail_after(PATIENCE):
         while not condition():
             await anyio.sleep(0.001)
+
+
+def skip_without_marks(aiopool):
+    """For a fixture: only where sockets have low-water marks that can be relied on."""
+    if not aiopool._low_water._KNOWN_TO_WORK:
+        pytest.skip("this system is not known to do what the mark needs")
+
+
+def mark_of(sock):
+    """A socket's low-water mark, in bytes."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)

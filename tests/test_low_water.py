@@ -6,17 +6,9 @@ from contextlib import closing
 
 import pytest
 from loops import PATIENCE
-from streaming import KIB
+from streaming import KIB, mark_of, skip_without_marks
 
-
-@pytest.fixture(autouse=True)
-def _known_to_work(aiopool):
-    if not aiopool._low_water._KNOWN_TO_WORK:
-        pytest.skip("this system is not known to do what the mark needs")
-
-
-def mark_of(sock):
-    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+_known_to_work = pytest.fixture(autouse=True)(skip_without_marks)
 
 
 @pytest.fixture

@@ -10,20 +10,11 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from loops import PATIENCE
-from streaming import KIB, MIB, ON_EACH_LOOP, reported, settled, until
+from streaming import KIB, MIB, ON_EACH_LOOP, mark_of, reported, settled, skip_without_marks, until
 
 pytestmark = ON_EACH_LOOP
 reports = pytest.fixture(reported)
-
-
-@pytest.fixture(autouse=True)
-def _known_to_work(aiopool):
-    if not aiopool._low_water._KNOWN_TO_WORK:
-        pytest.skip("this system is not known to do what the mark needs")
-
-
-def mark_of(sock):
-    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+_known_to_work = pytest.fixture(autouse=True)(skip_without_marks)
 
 
 @asynccontextmanager

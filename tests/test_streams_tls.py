@@ -125,6 +125,23 @@ async def test_a_sender_that_runs_ahead_is_held_back_after_start_tls(streams, bu
         await close(writer)
 
 
+async def handshake(context, reader, writer):
+    """A client whose records can be sent as one likes: what it writes to, and where they come out.
+
+    The last record of the handshake has not been sent yet.
+    """
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    while True:
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            writer.write(outgoing.read())
+            incoming.write(await reader.read(64 * KIB))
+        else:
+            return tls, outgoing
+
+
 READS = {
     "read": lambda reader: reader.read(10),
     "readexactly": lambda reader: reader.readexactly(6),
@@ -144,18 +161,9 @@ async def test_part_of_a_record_takes_no_buffer(streams, buffers, contexts, read
 
     server = await streams.start_server(reads, "localhost", 0, ssl=server_context, buffers=buffers)
     async with server:
-        # A client whose records can be sent in parts.
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = client_context.wrap_bio(incoming, outgoing, server_hostname="localhost")
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
         try:
-            while True:
-                try:
-                    tls.do_handshake()
-                    break
-                except ssl.SSLWantReadError:
-                    writer.write(outgoing.read())
-                    incoming.write(await reader.read(64 * KIB))
+            tls, outgoing = await handshake(client_context, reader, writer)
             tls.write(b"hello\n")
             sent = outgoing.read()
             for start in range(len(sent) - 1):
@@ -201,15 +209,7 @@ async def test_what_comes_with_the_end_of_the_handshake_pauses_nothing_for_ever(
     async with await streams.start_server(count, "localhost", 0, limit=KIB) as server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
         assert await reader.readline() == b"go on\n"
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = client_context.wrap_bio(incoming, outgoing, server_hostname="localhost")
-        while True:
-            try:
-                tls.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                writer.write(outgoing.read())
-                incoming.write(await reader.read(64 * KIB))
+        tls, outgoing = await handshake(client_context, reader, writer)
         for _ in range(100):
             tls.write(bytes(16_000))
         writer.write(outgoing.read())

@@ -71,10 +71,8 @@ def mark_of(transport: Any) -> SetMark | None:
 
 def _is_tcp(found: Any) -> bool:
     # Selectors do not look at the mark of a Unix socket, and what multipath TCP makes of it depends on the kernel.
-    return getattr(found, "family", None) in (socket.AF_INET, socket.AF_INET6) and found.proto in (
-        0,
-        socket.IPPROTO_TCP,
-    )
+    family = getattr(found, "family", None)
+    return family in (socket.AF_INET, socket.AF_INET6) and found.proto in (0, socket.IPPROTO_TCP)
 
 
 def _set_mark(tcp: Any, nbytes: int, acknowledge: bool) -> None:

@@ -1,5 +1,5 @@
-/* The low-water mark of a socket. See _low_water.py, which is the place to read first: this is a system call or two without
-   the two or three objects that a transport's socket puts around it, for each message. */
+/* The low-water mark of a socket. See _low_water.py, which is the place to read first: this is a system call or two
+   without the two or three objects that a transport's socket puts around it, for each message. */
 
 #pragma once
 
@@ -15,7 +15,7 @@ static PyObject *
 set_low_water(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
     if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "set_low_water() takes a descriptor, how many bytes, and whether to acknowledge");
+        PyErr_SetString(PyExc_TypeError, "set_low_water() takes a descriptor, a number of bytes, and whether to acknowledge");
         return NULL;
     }
     int fd = PyObject_AsFileDescriptor(args[0]);

@@ -314,7 +314,6 @@ class StreamReader(Inbox):
         self._transport = transport
         self._set_mark = None
         self._knows_mark = False
-        self._paused = False
         self._may_be_in_vain = transport.get_extra_info("sslcontext") is not None
 
     def buffer_updated(self, nbytes: int) -> None:

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import importlib.util
 import socket
+import struct
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -45,6 +47,52 @@ async def until(condition):
     with anyio.fail_after(PATIENCE):
         while not condition():
             await anyio.sleep(0.001)
+
+
+def reset(sock):
+    """Close the connection so that the other end sees an error."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+class Peer:
+    """The other end, as a plain socket."""
+
+    def __init__(self, sock):
+        sock.setblocking(False)
+        self.sock = sock
+        self.loop = asyncio.get_running_loop()
+
+    async def send(self, data):
+        await self.loop.sock_sendall(self.sock, data)
+
+    async def receive(self, n):
+        received = bytearray()
+        while len(received) < n and (more := await self.loop.sock_recv(self.sock, n - len(received))):
+            received += more
+        return received
+
+    def end(self):
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def reset(self):
+        reset(self.sock)
+
+
+@asynccontextmanager
+async def connected(streams, **kwds):
+    """A reader, a writer, and their peer."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        reader, writer = await streams.open_connection(*listening.getsockname(), **kwds)
+        sock, _ = await asyncio.get_running_loop().sock_accept(listening)
+    with sock:
+        yield reader, writer, Peer(sock)
+        writer.close()
+    try:
+        await writer.wait_closed()
+    except ConnectionError:
+        pass
 
 
 def skip_without_marks(aiopool):

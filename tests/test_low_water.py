@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 from loops import PATIENCE
-from streaming import KIB, mark_of, skip_without_marks
+from streaming import KIB, mark_of, reset, skip_without_marks
 
 _known_to_work = pytest.fixture(autouse=True)(skip_without_marks)
 
@@ -91,8 +91,7 @@ def test_the_end_of_a_stream_counts_and_so_does_a_full_buffer(aiopool, pair, end
     elif end == "shutdown":
         sender.shutdown(socket.SHUT_WR)
     else:
-        sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
-        sender.close()
+        reset(sender)
     with closing(select.epoll()) as epoll:
         epoll.register(receiver, select.EPOLLIN)
         assert epoll.poll(PATIENCE)

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from loops import PATIENCE
-from streaming import KIB, MIB, ON_EACH_LOOP, reported, settled, until
+from streaming import KIB, MIB, ON_EACH_LOOP, connected, reported, settled, until
 
 pytestmark = ON_EACH_LOOP
 reports = pytest.fixture(reported)
@@ -39,47 +39,6 @@ def either(request, aiopool):
 def pattern(length, seed=0):
     """As many bytes, others for each seed. Not quite periodic, so that nothing can be shifted unseen."""
     return b"".join(struct.pack("II", seed, number) for number in range(length // 8 + 1))[:length]
-
-
-class Peer:
-    """The other end, as a plain socket."""
-
-    def __init__(self, sock):
-        sock.setblocking(False)
-        self.sock = sock
-        self.loop = asyncio.get_running_loop()
-
-    async def send(self, data):
-        await self.loop.sock_sendall(self.sock, data)
-
-    async def receive(self, n):
-        received = bytearray()
-        while len(received) < n and (more := await self.loop.sock_recv(self.sock, n - len(received))):
-            received += more
-        return received
-
-    def end(self):
-        self.sock.shutdown(socket.SHUT_WR)
-
-    def reset(self):
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
-
-
-@asynccontextmanager
-async def connected(streams, **kwds):
-    """A reader, a writer, and their peer."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.setblocking(False)
-        reader, writer = await streams.open_connection(*listening.getsockname(), **kwds)
-        sock, _ = await asyncio.get_running_loop().sock_accept(listening)
-    with sock:
-        yield reader, writer, Peer(sock)
-        writer.close()
-    try:
-        await writer.wait_closed()
-    except ConnectionError:
-        pass
 
 
 @asynccontextmanager

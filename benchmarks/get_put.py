@@ -24,7 +24,6 @@ from queue import LifoQueue, SimpleQueue
 from typing import Any
 
 import _other_pools
-from _operations import borrow, get_put, list_pair, many_in_flight
 from _report import arguments, headline, plain_table, show, write_json
 from _timing import IN_FLIGHT, Candidate, Repeat, Results, measure
 from rich.table import Table
@@ -34,7 +33,21 @@ from aiopool import Pool, _debug
 
 TASKS = 1000
 
-# --- part of every row ---
+# --- the two that all others are compared with ---
+
+
+async def list_pair(n: int) -> None:
+    items = [object()]
+    for _ in repeat(None, n):
+        obj = items.pop()
+        items.append(obj)
+
+
+async def get_put(n: int) -> None:
+    pool = Pool(object)
+    for _ in repeat(None, n):
+        obj = pool.get()
+        pool.put(obj)
 
 
 async def empty_loop(n: int) -> None:
@@ -79,6 +92,13 @@ def fresh_bytearray(size: int) -> Repeat:
 # --- the other paths through a pool ---
 
 
+async def borrow(n: int) -> None:
+    pool = Pool(object)
+    for _ in repeat(None, n):
+        with pool.borrow():
+            pass
+
+
 async def with_reset(n: int) -> None:
     pool: Pool[list[object]] = Pool(list, reset=list.clear)
     for _ in repeat(None, n):
@@ -93,6 +113,13 @@ async def debug_mode(n: int) -> None:
         await get_put(n)
     finally:
         _debug.turn_off()
+
+
+async def many_in_flight(n: int) -> None:
+    pool = Pool(object)
+    for _ in repeat(None, n):
+        for obj in [pool.get() for _ in range(IN_FLIGHT)]:
+            pool.put(obj)
 
 
 async def many_in_flight_list(n: int) -> None:

@@ -163,9 +163,6 @@ class StreamReader(Inbox):
             if self._eof:
                 raise IncompleteReadError(self._take_bytes(self._unread()), n)
             waiter = self._wait("readexactly", n)
-            if n < _low_water.LEAST + _low_water.TAIL:
-                await waiter
-                continue
             try:
                 self._wake_at(n - self._unread())
                 await waiter

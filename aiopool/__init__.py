@@ -1,15 +1,25 @@
-"""Go's `sync.Pool` for Python's event loops.
+"""aiopool is Go's `sync.Pool` for Python's event loops: it reuses objects that are expensive to create.
+
+`Pool` is for any object, `BufferPool` for buffers of bytes, `AsyncPool` for objects that are created or closed with
+`await`. `aiopool.streams` has asyncio's streams over pooled buffers, `aiopool.testing` helps test suites.
+
+>>> pool = Pool(lambda: bytearray(65536))
+>>> with pool.borrow() as buffer: buffer[:5] = b"hello"
 
 PYTEST_DONT_REWRITE: a word to pytest, which would warn programs that import this before they run it.
 """
 
+from importlib import import_module
+from typing import Any
+
 from . import _debug
-from ._collector import cleanup, pools
-from ._implementation import implementation
+from ._async_pool import AsyncBorrow, AsyncPool
+from ._buffer_pool import BufferPool
+from ._core.cleanup import cleanup
+from ._core.processor import Processor, current_processor
+from ._core.registry import pools
+from ._native import implementation
 from ._pool import Borrow, Pool
-from ._processor import Processor, current_processor
-from .aio import AsyncBorrow, AsyncPool
-from .buffers import BufferPool
 from .stats import BufferStats, OversizeStats, PoolStats, ProcessorStats, SizeClassStats
 
 __all__ = [
@@ -29,5 +39,13 @@ __all__ = [
     "implementation",
     "pools",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`aiopool.streams` and `aiopool.testing`, imported when they are first used."""
+    if name in ("streams", "testing"):
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 _debug.turn_on_when_asked()

@@ -1,14 +1,20 @@
-"""Bad input, turned down with the value in the message and what would be right."""
+"""Bad input, rejected with the value in the message and what would be right."""
 
+import inspect
 import operator
 from math import isnan
 from reprlib import Repr
 from typing import Any, NoReturn
 
-# An idle buffer of a megabyte must not fill a traceback, nor an object whose repr raises hide the error that names it.
+# A long argument must not fill a traceback, nor an object whose repr raises hide the error that names it.
 _short = Repr()
 _short.maxother = 80
 shown = _short.repr
+
+
+def identified(obj: object) -> str:
+    """A pooled object for a message, without what it contains: that may be somebody's request."""
+    return f"<{type(obj).__qualname__} object at {id(obj):#x}>"
 
 
 def digits(number: int) -> str:
@@ -21,6 +27,21 @@ def callable_or_none(what: str, value: Any) -> Any:
     if value is None or callable(value):
         return value
     raise TypeError(f"{what} must be callable or None, not {shown(value)}")
+
+
+def plain_callable_or_none(what: str, value: Any) -> Any:
+    """`value`, if it can be called without `await`, or is `None`."""
+    call = getattr(type(value), "__call__", None)  # noqa: B004 - what a call of `value` runs
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(call):
+        raise TypeError(f"{what} must not be async, as {shown(value)} is: AsyncPool takes async functions")
+    return callable_or_none(what, value)
+
+
+def name_or_none(value: Any) -> str | None:
+    """`value`, if it is a string or `None`."""
+    if value is None or isinstance(value, str):
+        return value
+    raise TypeError(f"name must be a string or None, not {shown(value)}")
 
 
 def natural(what: str, value: Any) -> int:
@@ -38,9 +59,13 @@ def seconds(what: str, value: Any) -> float:
     """`value`, if it is a number greater than 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{what} must be a number of seconds or None, not {shown(value)}")
-    if isnan(value) or value <= 0:
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{what} must be a number of seconds or None, but is {digits(int(value))}") from None
+    if isnan(number) or number <= 0:
         raise ValueError(f"{what} must be more than 0 seconds, but is {value}; None switches it off")
-    return float(value)
+    return number
 
 
 def refuse_copy(pool: object, contents: str) -> NoReturn:

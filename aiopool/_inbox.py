@@ -17,7 +17,7 @@ twice that, for sizes double from class to class.) So is the beginning of a mess
 to wait for the rest.
 """
 
-from .buffers import KIB, BufferPool
+from ._buffer_pool import KIB, BufferPool
 
 PINNED = 16
 """What is taken is a view if it is no smaller than its chunk divided by this; else a copy."""

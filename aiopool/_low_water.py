@@ -26,7 +26,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ._implementation import native
+from ._native import native
 
 MOST = 512 * 1024
 """Bytes. What is gained beyond is small, and a peer far away would begin to wait for us."""

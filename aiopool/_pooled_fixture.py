@@ -22,9 +22,9 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
-from . import _loans
 from ._checks import callable_or_none, shown
-from ._loops import running_loop
+from ._core.loops import running_loop
+from ._debug import _records
 
 if TYPE_CHECKING:
     import pytest
@@ -266,7 +266,7 @@ class Residents:
         self._see_to_the_end(key)
         resident = Resident(key.recipe)
         # It lives longer than the test that is the first to need it.
-        with _loans.lending_to(self):
+        with _records.getting_on_behalf_of(self):
             self.loop.run(resident.move_in(needs))
         return resident
 

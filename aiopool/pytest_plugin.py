@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from . import _debug, _loans
-from ._loans import Entry
-from ._processor import processors
+from . import _debug
+from ._core.processor import processors
+from ._debug import _records
+from ._debug._records import Record
 
 MODES = ("off", "warn", "error")
 
@@ -29,7 +30,7 @@ class LeakCheck:
         if self._default not in MODES:
             raise pytest.UsageError(f"aiopool_leaks is off, warn or error, not {self._default!r}")
         # What fixtures left that have ended since the last look, and which fixture it was.
-        self._left: dict[Entry, str] = {}
+        self._left: dict[Record, str] = {}
         self._other_loops: set[int | None] = set()
         _debug.turn_on()
 
@@ -42,8 +43,8 @@ class LeakCheck:
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
         """From here on gets are the test's."""
         checked = self._mode(item) != "off"
-        _loans.lending_for = item
-        _loans.keeps_lost = checked
+        _records.getting_for = item
+        _records.keeps_lost = checked
         self._other_loops = {processor.thread_id for processor in processors()} - {get_ident()}
         return (yield)
 
@@ -52,12 +53,12 @@ class LeakCheck:
         """What lives longer than the test borrows for itself."""
         if fixturedef.scope == "function":
             return (yield)
-        with _loans.lending_to(fixturedef):
+        with _records.getting_on_behalf_of(fixturedef):
             return (yield)
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
         """Now it should have put back everything."""
-        for entry in list(_loans.lent):
+        for entry in list(_records.checked_out):
             if entry.owner is fixturedef:
                 self._left[entry] = f"{fixturedef.argname} ({fixturedef.scope} scope)"
 
@@ -91,17 +92,17 @@ class LeakCheck:
 
     def _report(self, item: pytest.Item) -> str:
         """What is not back, in words. It is told once."""
-        _loans.keeps_lost = False
-        _loans.lending_for = None
+        _records.keeps_lost = False
+        _records.getting_for = None
         lines = []
-        for entry in filter(_loans.is_sure, list(_loans.lent)):
+        for entry in list(_records.checked_out):
             if entry.owner is item and entry.thread_id not in self._other_loops:
                 lines.append(f"  {entry}")
             elif entry in self._left:
                 lines.append(f"  {entry}, for the fixture {self._left[entry]}")
             else:
                 continue
-            _loans.lent.pop(entry, None)
+            _records.checked_out.pop(entry, None)
         self._left.clear()
         if not lines or self._mode(item) == "off":
             return ""

@@ -4,11 +4,15 @@ The counts are always on. Each processor counts for itself, without a lock, so a
 work is off by what moves at that moment; on a pool at rest it is exact.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ._core.loop_bound_store import LoopBoundStore
+    from ._core.store import Store
 
 
 class ProcessorStats(NamedTuple):
-    """What one processor did with one pool since the pool was made."""
+    """What one processor did with one pool since the pool was created."""
 
     #: the processor's id; 0 stands for all off-loop code
     id: int
@@ -22,12 +26,12 @@ class ProcessorStats(NamedTuple):
     victim: int
     #: gets that found nothing
     misses: int
-    #: objects made by `new`, in gets that found nothing and in `fill`
-    made: int
+    #: objects created by `new`, in gets that found nothing and in `fill`
+    created: int
     #: objects given to the pool, by `put`, by `fill` and by the end of a `borrow`
     puts: int
-    #: objects not kept: over `max_idle`, turned down by `reset`, or held by a `borrow` that ended with an exception
-    refused: int
+    #: objects not kept: over `max_idle`, rejected by `reset`, or held by a `borrow` that ended with an exception
+    rejected: int
     #: objects that lie in this processor's shards now, victim included
     idle: int
 
@@ -56,7 +60,7 @@ class PoolStats(NamedTuple):
     processors: tuple[ProcessorStats, ...]
     #: cleanup cycles that the pool went through
     cycles: int
-    #: objects that the pool let go of: dropped by cleanup cycles and `clear`, or refused
+    #: objects that the pool let go of: dropped by cleanup cycles and `clear`, or rejected
     dropped: int
 
     @property
@@ -85,9 +89,9 @@ class PoolStats(NamedTuple):
         return sum(each.misses for each in self.processors)
 
     @property
-    def made(self) -> int:
-        """Objects made by `new`."""
-        return sum(each.made for each in self.processors)
+    def created(self) -> int:
+        """Objects created by `new`."""
+        return sum(each.created for each in self.processors)
 
     @property
     def puts(self) -> int:
@@ -95,9 +99,9 @@ class PoolStats(NamedTuple):
         return sum(each.puts for each in self.processors)
 
     @property
-    def refused(self) -> int:
+    def rejected(self) -> int:
         """Objects that came back and were not kept."""
-        return sum(each.refused for each in self.processors)
+        return sum(each.rejected for each in self.processors)
 
     @property
     def idle(self) -> int:
@@ -120,28 +124,52 @@ class PoolStats(NamedTuple):
         return self.hits / self.gets if self.gets else 0.0
 
 
-class SizeClassStats(NamedTuple):
-    """What a `BufferPool` did with one size class since the pool was made."""
+def pool_stats(name: str | None, store: "Store | LoopBoundStore") -> PoolStats:
+    """What a pool did, from the counters of its store, and what lies in it."""
+    idle = [(shard.counters, len(shard)) for _, shard in store.shards()]
+    processors = tuple(
+        ProcessorStats(
+            id=id,
+            private=counters.private,
+            shared=counters.shared,
+            stolen=counters.stolen,
+            victim=counters.victim,
+            misses=counters.misses,
+            created=counters.created,
+            puts=counters.puts,
+            rejected=counters.rejected,
+            idle=sum(count for owner, count in idle if owner is counters),
+        )
+        for id, counters in sorted(store.counts().items())
+    )
+    # What was put and neither handed out again nor lies here was dropped: no drop needs to be counted, wherever it
+    # happens. A snapshot of a busy pool may be off, so that the difference is negative for a moment.
+    dropped = sum(each.puts - each.hits - each.idle for each in processors)
+    return PoolStats(name, processors, store.cycles(), max(0, dropped))
 
-    #: bytes of each storage
+
+class SizeClassStats(NamedTuple):
+    """What a `BufferPool` did with one size class since the pool was created."""
+
+    #: bytes of each block
     size: int
     #: views that were acquired
     served: int
     #: bytes that were asked for, by all of them
     asked: int
-    #: bytes of the storage that somebody may see now
+    #: bytes of the blocks that are checked out now
     bytes_in_use: int
-    #: how the storage came and went
-    storage: PoolStats
+    #: how the blocks came and went
+    blocks: PoolStats
 
     @property
     def bytes_idle(self) -> int:
-        """Bytes of the storage that lies in the pool now."""
-        return self.storage.idle * self.size
+        """Bytes of the blocks that lie in the pool now."""
+        return self.blocks.idle * self.size
 
     @property
     def waste(self) -> float:
-        """The share of the bytes served that nobody had asked for, from 0 to 1; 0 before the first acquire."""
+        """The share of the bytes served that were not asked for, from 0 to 1; 0 before the first acquire."""
         return 1 - self.asked / (self.served * self.size) if self.served else 0.0
 
 
@@ -152,7 +180,7 @@ class OversizeStats(NamedTuple):
     served: int
     #: bytes that were asked for, by all of them
     asked: int
-    #: bytes that somebody may see now
+    #: bytes that are checked out now
     bytes_in_use: int
 
 
@@ -168,7 +196,7 @@ class BufferStats(NamedTuple):
     name: str | None
     #: one entry for each size class, the smallest first
     classes: tuple[SizeClassStats, ...]
-    #: what was too big to be kept
+    #: what was too large to be kept
     oversize: OversizeStats
     #: cleanup cycles that the pool went through
     cycles: int
@@ -180,7 +208,7 @@ class BufferStats(NamedTuple):
 
     @property
     def bytes_in_use(self) -> int:
-        """Bytes of storage that somebody may see now."""
+        """Bytes of blocks that are checked out now."""
         return sum(each.bytes_in_use for each in self.classes) + self.oversize.bytes_in_use
 
     @property
@@ -189,11 +217,11 @@ class BufferStats(NamedTuple):
         return sum(each.served for each in self.classes) + self.oversize.served
 
     @property
-    def made(self) -> int:
-        """Storages that had to be made."""
-        return sum(each.storage.made for each in self.classes) + self.oversize.served
+    def created(self) -> int:
+        """Blocks that had to be created."""
+        return sum(each.blocks.created for each in self.classes) + self.oversize.served
 
     @property
     def hit_rate(self) -> float:
-        """Views over storage that was used before, for each view, from 0 to 1; 0 before the first."""
-        return 1 - self.made / self.served if self.served else 0.0
+        """Views over blocks that were used before, for each view, from 0 to 1; 0 before the first."""
+        return 1 - self.created / self.served if self.served else 0.0

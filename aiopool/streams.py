@@ -21,7 +21,7 @@ from typing import Any
 from . import _low_water
 from ._checks import callable_or_none, digits, natural, shown
 from ._inbox import PINNED, Inbox
-from .buffers import KIB, BufferPool
+from ._buffer_pool import KIB, BufferPool
 
 LIMIT = 64 * KIB
 """asyncio's default."""

@@ -10,7 +10,8 @@ context of whichever was first. The price is that one test at a time can be isol
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from . import _collector
+from ._core import freeing
+from ._core.registry import pools, stores_of
 from ._pooled_fixture import LoopBound, pooled_fixture
 
 __all__ = ["LoopBound", "isolated", "pooled_fixture"]
@@ -35,9 +36,8 @@ def isolated() -> Iterator[None]:
 
     :raises RuntimeError: another block began in this one, and has not ended.
     """
-    with _collector.no_cycle():
-        known = _collector.pools()
-        returns = [pool.set_aside() for pool in known]
+    known = pools()
+    kept = [(store, store.set_aside()) for store in stores_of(known)]
     token = object()
     _isolations.append(token)
     try:
@@ -45,11 +45,10 @@ def isolated() -> Iterator[None]:
     finally:
         overlapped = _isolations[-1] is not token
         _isolations.remove(token)
-        with _collector.no_cycle():
-            doomed = [shard for bring_back in returns for shard in bring_back()]
-            for pool in _collector.pools():
-                if pool not in known:
-                    doomed += [*pool.rotate(), *pool.rotate()]
-        _collector.discard(doomed)
+        for store, contents in kept:
+            freeing.retire(store.bring_back(contents))
+        for store in stores_of([pool for pool in pools() if not any(pool is each for each in known)]):
+            freeing.retire(store.clear())
+        freeing.free_queued()
         if overlapped:
             raise RuntimeError("isolated() blocks overlap: only one test at a time can be isolated in one process")

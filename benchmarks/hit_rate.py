@@ -57,7 +57,7 @@ async def play(rhythm: Rhythm, rounds: int, *, victim: bool) -> Outcome:
         # Let the loop drop what the cycle gave it.
         await asyncio.sleep(0)
     stats = pool.stats()
-    return Outcome(stats.hit_rate, stats.made)
+    return Outcome(stats.hit_rate, stats.created)
 
 
 async def play_all(rounds: int) -> dict[Rhythm, tuple[Outcome, Outcome]]:

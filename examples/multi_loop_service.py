@@ -111,7 +111,7 @@ async def main() -> None:
     for each in buffers.stats().processors:
         role = "worker" if each.puts else "reader"
         hits = f"{each.private} private, {each.shared} shared, {each.stolen} stolen, {each.victim} victim"
-        print(f"processor {each.id}, a {role}: {each.puts} puts, {each.gets} gets; hits: {hits}; {each.made} made")
+        print(f"processor {each.id}, a {role}: {each.puts} puts, {each.gets} gets; hits: {hits}; {each.created} made")
 
 
 if __name__ == "__main__":

@@ -87,8 +87,8 @@ async def main() -> None:
         await asyncio.gather(*(send_arrays(address, seed) for seed in range(CLIENTS)))
     stats = buffers.stats()
     print(f"arrays: {CLIENTS * MESSAGES} on {type(asyncio.get_running_loop()).__module__}, each with the right sum")
-    print(f"buffers: {stats.served:,}, {stats.made:,} of them new")
-    print(f"decompressors: {decompressors.stats().made}, for {decompressors.stats().gets} messages")
+    print(f"buffers: {stats.served:,}, {stats.created:,} of them new")
+    print(f"decompressors: {decompressors.stats().created}, for {decompressors.stats().gets} messages")
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ async def main() -> None:
             )
     stats = buffers.stats()
     print(f"files: {len(sizes)} on {type(asyncio.get_running_loop()).__module__}, each with the right bytes")
-    print(f"bytes: {sum(sizes):,}, in {stats.served:,} buffers, {stats.made:,} of them new")
+    print(f"bytes: {sum(sizes):,}, in {stats.served:,} buffers, {stats.created:,} of them new")
     print(f"in use now: {stats.bytes_in_use:,} bytes; idle: {stats.bytes_idle:,}")
 
 

@@ -110,7 +110,7 @@ async def main() -> None:
         await asyncio.gather(*(run_client(server.sockets[0].getsockname()) for _ in range(CLIENTS)))
     stats = buffers.stats()
     print(f"requests: {CLIENTS * UPLOADS} on {type(loop).__module__}, each answered with the right digest")
-    print(f"buffers made: {stats.made}, for {stats.gets} gets by server and clients")
+    print(f"buffers made: {stats.created}, for {stats.gets} gets by server and clients")
     print(f"hits: {stats.hits} ({stats.hit_rate:.1%}), {stats.private} of them private")
 
 

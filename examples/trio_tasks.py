@@ -70,7 +70,7 @@ async def main() -> None:
         nursery.cancel_scope.cancel()
     stats = parsers.stats()
     print(f"records: {RECORDS} in {parsed:,} pieces, and {SLOW} cancelled")
-    print(f"parsers: {stats.made} made, {stats.idle} idle, {stats.refused} dropped with half a record in them")
+    print(f"parsers: {stats.created} made, {stats.idle} idle, {stats.rejected} dropped with half a record in them")
     print(f"buffers: {buffers.stats().served} acquired, {buffers.stats().bytes_in_use} bytes in use")
 
 

@@ -58,7 +58,7 @@ async def main() -> None:
 
 
 def show(when: str, stats: PoolStats) -> None:
-    print(f"{when}: {stats.gets} gets, {stats.made} compressors made, {stats.idle} idle")
+    print(f"{when}: {stats.gets} gets, {stats.created} compressors made, {stats.idle} idle")
     for each in stats.processors:
         where = f"processor {each.id}" if each.id else "off-loop"
         print(f"  {where}: {each.gets} gets, {each.private} private, {each.shared} shared, {each.stolen} stolen")

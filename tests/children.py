@@ -45,7 +45,7 @@ async def repeat(operation, times):
             await running
         if turn % 100 == 0:
             await asyncio.sleep(0)
-    while aiopool._collector._doomed:
+    while aiopool._core.freeing._queue:
         await asyncio.sleep(0)
 
 

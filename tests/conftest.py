@@ -12,7 +12,7 @@ import pytest
 pytest_plugins = ["pytester"]
 
 IMPLEMENTATIONS = ["python"]
-if importlib.util.find_spec("aiopool._native") is not None:
+if importlib.util.find_spec("aiopool._native._extension") is not None:
     IMPLEMENTATIONS.append("native")
 
 BACKENDS = [

@@ -109,7 +109,7 @@ def check_the_books(pool, ledger, hands, *, async_close=True):
     assert not ledger.dirty & set(idle), "a half-reset object is idle"
     stats = pool.stats()
     assert stats.idle == len(idle)
-    assert stats.hits + stats.made - stats.puts == len(hands), "the lent ones do not add up"
+    assert stats.hits + stats.created - stats.puts == len(hands), "the lent ones do not add up"
     assert stats.dropped == len(ledger.made) - len(idle) - len(hands)
 
 
@@ -436,7 +436,7 @@ def test_two_tasks_that_miss_at_the_same_time_both_make_an_object(aiopool):
     assert not step(second)
     assert begun == [0, 1]
     assert result_of(second) is not result_of(first)
-    assert pool.stats().made == 2
+    assert pool.stats().created == 2
 
 
 def test_nothing_in_use_keeps_others_waiting(aiopool):
@@ -497,7 +497,7 @@ async def test_new_that_raises_leaves_the_pool_as_it_was(aiopool):
     for _ in range(2):
         with pytest.raises(OSError, match="no more sockets"):
             await borrow.__aenter__()
-    assert (pool.stats().misses, pool.stats().made, pool.stats().puts) == (3, 0, 0)
+    assert (pool.stats().misses, pool.stats().created, pool.stats().puts) == (3, 0, 0)
     await pool.put(thing := Thing())
     assert await pool.get() is thing
 
@@ -550,7 +550,7 @@ async def test_what_is_put_over_max_idle_is_closed(aiopool):
     for thing in things:
         await pool.put(thing)
     assert closed == things[2:]
-    assert (pool.stats().idle, pool.stats().refused) == (2, 3)
+    assert (pool.stats().idle, pool.stats().rejected) == (2, 3)
 
 
 # --- borrow ---
@@ -564,7 +564,7 @@ async def test_a_block_that_fails_closes_its_object(aiopool):
         async with pool.borrow() as thing:
             raise ZeroDivisionError
     assert closed == [thing]
-    assert (pool.stats().idle, pool.stats().refused) == (0, 1)
+    assert (pool.stats().idle, pool.stats().rejected) == (0, 1)
 
 
 @pytest.mark.anyio
@@ -606,7 +606,7 @@ async def test_fill_keeps_what_was_made_before_new_raised(aiopool):
     pool = aiopool.AsyncPool(new)
     with pytest.raises(IndexError):
         await pool.fill(3)
-    assert (pool.stats().idle, pool.stats().made) == (2, 2)
+    assert (pool.stats().idle, pool.stats().created) == (2, 2)
 
 
 @pytest.mark.anyio
@@ -753,7 +753,7 @@ def test_a_coroutine_that_is_closed_leaves_no_warning_and_calls_a_plain_close(ai
         assert not step(coroutine)
         coroutine.close()
         gc.collect()
-        assert (pool.stats().idle, pool.stats().refused) == (0, 1)
+        assert (pool.stats().idle, pool.stats().rejected) == (0, 1)
     assert len(close.__self__) == 1
 
 

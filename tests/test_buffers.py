@@ -36,8 +36,8 @@ def class_of(pool, n):
 
 def counts(pool, n):
     """How the storage of the size class that serves `n` bytes came: private, shared, stolen, victim, made."""
-    storage = class_of(pool, n).storage
-    return storage.private, storage.shared, storage.stolen, storage.victim, storage.made
+    storage = class_of(pool, n).blocks
+    return storage.private, storage.shared, storage.stolen, storage.victim, storage.created
 
 
 def taken(pool, n):
@@ -231,7 +231,7 @@ def test_above_max_size_is_served_counted_and_not_kept(aiopool):
         del view
     stats = pool.stats()
     assert stats.oversize == aiopool.OversizeStats(served=3, asked=15000, bytes_in_use=0)
-    assert (stats.served, stats.made, stats.hit_rate, stats.bytes_idle) == (3, 3, 0.0, 0)
+    assert (stats.served, stats.created, stats.hit_rate, stats.bytes_idle) == (3, 3, 0.0, 0)
 
 
 # --- where storage comes from ---
@@ -314,7 +314,7 @@ def test_what_is_dropped_elsewhere_lies_idle_there(reusing):
             return reusing.current_processor().id
 
         mine = asyncio.run(main())
-        storage = class_of(pool, 10).storage
+        storage = class_of(pool, 10).blocks
         theirs = other.call(reusing.current_processor).id
         if FREE_THREADED:  # there CPython leaves the view to the thread that made it
             assert {each.id: each.idle for each in storage.processors} == {mine: 2}
@@ -339,7 +339,7 @@ def test_each_loop_finds_its_own_again(reusing):
         asyncio.run(main(mark))
 
     in_threads([lambda mark=mark: run(mark) for mark in (1, 2, 3)])
-    assert class_of(pool, 1000).storage.made == 3
+    assert class_of(pool, 1000).blocks.created == 3
 
 
 # --- the bound ---
@@ -377,7 +377,7 @@ def test_max_idle_bytes_counts_over_all_loops(reusing):
 
     with loop_thread() as one, loop_thread() as two:
         assert [one.call(use), two.call(use), in_thread(use)] == [2 * KIB, 3 * KIB, 3 * KIB]
-        idle = {each.id: each.idle for each in class_of(pool, 1).storage.processors}
+        idle = {each.id: each.idle for each in class_of(pool, 1).blocks.processors}
         assert sum(idle.values()) == 3
 
 
@@ -385,7 +385,7 @@ def test_nothing_is_kept_with_no_idle_bytes(aiopool):
     pool = aiopool.BufferPool(max_idle_bytes=0)
     for _ in range(3):
         pool.acquire(100)
-    assert (pool.stats().bytes_idle, pool.stats().hit_rate, pool.stats().made) == (0, 0.0, 3)
+    assert (pool.stats().bytes_idle, pool.stats().hit_rate, pool.stats().created) == (0, 0.0, 3)
 
 
 def test_a_bound_beyond_all_memory(reusing):
@@ -427,7 +427,7 @@ def test_the_bound_holds_when_threads_race(reusing):
         assert max([*seen, stats.bytes_idle]) <= limit
     else:
         reusing.cleanup()
-        assert pool._ledger.idle == pool.stats().bytes_idle
+        assert pool._budget.used == pool.stats().bytes_idle
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python code cannot export buffers before 3.12")
@@ -435,7 +435,7 @@ def test_a_ledger_that_missed_some_is_right_after_the_next_cycle(reference, monk
     """Without a GIL, in Python: threads that count at once."""
     monkeypatch.setattr(reference.buffers, "EXACT", False)
     pool = reference.BufferPool(max_idle_bytes=10 * KIB)
-    pool._ledger.idle = 10 * KIB
+    pool._budget.used = 10 * KIB
     pool.acquire(100)
     assert class_of(pool, 100).bytes_idle == 0, "it takes itself for full"
     reference.cleanup()
@@ -485,7 +485,7 @@ def test_wiping_takes_no_memory_to_speak_of(reusing):
     tracemalloc.stop()
     assert peak < MIB
     assert pool.acquire(n) == bytes(n)
-    assert pool.stats().made == 1
+    assert pool.stats().created == 1
 
 
 def test_what_is_not_kept_is_wiped_too(reusing):
@@ -557,8 +557,8 @@ def test_cleanup_drops_in_slices(reusing):
         assert idle == 5000 * KIB
         reusing.cleanup()
         reusing.cleanup()
-        assert pool._ledger.idle > idle // 2, "freed by the call itself"
-        await until(lambda: pool._ledger.idle == 0)
+        assert pool._budget.used > idle // 2, "freed by the call itself"
+        await until(lambda: pool._budget.used == 0)
 
     asyncio.run(main())
 
@@ -638,13 +638,13 @@ def test_stats(reusing):
         reusing.OversizeStats(0, 0, 0),
         cycles=0,
     )
-    assert (pool.stats().hit_rate, pool.stats().served, pool.stats().made) == (0.0, 0, 0)
+    assert (pool.stats().hit_rate, pool.stats().served, pool.stats().created) == (0.0, 0, 0)
     held = [pool.acquire(n) for n in (256, 1024, 1536, 4096)]
     stats = pool.stats()
     small, large = stats.classes
     assert (small.served, small.asked, small.bytes_in_use, small.waste) == (2, 1280, 2048, 0.375)
     assert (large.served, large.asked, large.bytes_in_use, large.waste) == (1, 1536, 2048, 0.25)
-    assert (stats.bytes_in_use, stats.bytes_idle, stats.served, stats.made) == (8192, 0, 4, 4)
+    assert (stats.bytes_in_use, stats.bytes_idle, stats.served, stats.created) == (8192, 0, 4, 4)
     held.clear()
     stats = pool.stats()
     assert [each.bytes_idle for each in stats.classes] == [2048, 2048]
@@ -652,7 +652,7 @@ def test_stats(reusing):
     for _ in range(4):
         pool.acquire(1024)
     assert pool.stats().hit_rate == 0.5
-    assert pool.stats().classes[0].storage.hits == 4
+    assert pool.stats().classes[0].blocks.hits == 4
 
 
 def test_an_empty_view_is_counted_too(reusing):
@@ -690,11 +690,11 @@ def child():
         for mark, view in enumerate(held):
             view[:] = bytes([mark]) * 3000
         assert all(bytes(view) == bytes([mark]) * 3000 for mark, view in enumerate(held))
-        before = pool.stats().made
+        before = pool.stats().created
         del view
         held.clear()
         held = [pool.acquire(3000) for _ in range(20)]
-        assert pool.stats().made == before, "the child cannot find what it dropped"
+        assert pool.stats().created == before, "the child cannot find what it dropped"
     global mine
     asyncio.run(use())
     assert bytes(mine) == b"m" * 3000
@@ -740,7 +740,7 @@ assert pool.stats().bytes_in_use == 5 * 1024
 del view
 held.clear()
 stats = pool.stats()
-assert (stats.bytes_in_use, stats.bytes_idle, stats.made, stats.hit_rate) == (0, 0, 5, 0.0)
+assert (stats.bytes_in_use, stats.bytes_idle, stats.created, stats.hit_rate) == (0, 0, 5, 0.0)
 print("ok")
 """
 

@@ -205,9 +205,9 @@ async def attempt(name, n):
         assert stats.bytes_in_use == 1024, (name, n, stats)
         assert stats.bytes_idle == sum(each.bytes_idle for each in stats.classes), (name, n, stats)
     if reuses:
-        made = stats.made
+        made = stats.created
         held = [pool.acquire(1000) for _ in range(6)]
-        assert pool.stats().made <= made + 1, (name, n)
+        assert pool.stats().created <= made + 1, (name, n)
         del held
     assert stats.bytes_idle <= 1 << 16
     pool.clear()
@@ -280,7 +280,7 @@ print([ref() for ref in watched if ref() is not None])
 def test_a_module_that_is_garbage_goes_with_its_buffers(aiopool, child_env):
     if aiopool.implementation == "python":
         pytest.skip("plain classes have nothing to free")
-    path = aiopool._implementation.native.__file__
+    path = aiopool._native.native.__file__
     assert run_child(GARBAGE, child_env, arguments=[path]) == "[]\n"
 
 
@@ -290,7 +290,7 @@ def test_a_module_that_is_garbage_goes_with_its_buffers(aiopool, child_env):
 def test_the_types_of_the_twin_turn_down_what_is_wrong(aiopool):
     if aiopool.implementation == "python":
         pytest.skip("duck typing")
-    native = aiopool._implementation.native
+    native = aiopool._native.native
     ledger = native.Ledger(100)
     size_class = native.SizeClass(ledger, wipe=False)
     storage = native.Storage(size_class, 10)

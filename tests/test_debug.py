@@ -218,12 +218,12 @@ def test_a_put_that_was_not_seen_is_no_loss(aiopool, said, kind):
     try:
         put(pool.get())
         pool.clear()
-        aiopool._loans.sweep()
+        aiopool._debug._records.sweep()
         assert said.all() == []
         # Where every put was seen, a loss is certain.
         other.put(other.get())
         other.get()
-        aiopool._loans.sweep()
+        aiopool._debug._records.sweep()
         assert "collected while it was lent" in said.one()
     finally:
         aiopool._debug.turn_off()
@@ -237,12 +237,12 @@ def test_the_next_object_at_the_same_address_is_another(debugging, said):
         ids.add(id(bare))
     del bare
     pool.clear()
-    debugging._loans.sweep()
+    debugging._debug._records.sweep()
     fresh = [Bare() for _ in range(100)]
     # The naive version goes by the address alone, and takes some of these for objects that are idle: false double puts.
     # (Free-threaded builds are slower to use an address again.)
     assert FREE_THREADED or any(id(bare) in ids for bare in fresh)
-    assert not any(debugging._loans.entry_of(bare) for bare in fresh)
+    assert not any(debugging._debug._records.entry_of(bare) for bare in fresh)
 
 
 # --- collected while lent ---
@@ -256,7 +256,7 @@ def test_an_object_that_is_collected_while_lent_is_reported_with_the_place(debug
         pool.get()  # and gone
 
     forgetful()
-    debugging._loans.sweep()
+    debugging._debug._records.sweep()
     text = said.one()
     assert f"{kind.__qualname__} of <aiopool.Pool 'things'>, got at {place(forgetful, '# and gone')}" in text
 
@@ -265,7 +265,7 @@ def test_an_object_that_is_collected_while_lent_is_reported_with_the_place(debug
 def test_an_object_in_use_is_not_reported(debugging, said, kind):
     pool = debugging.Pool(kind)
     held = [pool.get() for _ in range(50)]
-    debugging._loans.sweep()
+    debugging._debug._records.sweep()
     gc.collect()
     assert said.all() == []
     for thing in held:
@@ -277,7 +277,7 @@ def test_sweeps_come_by_themselves_and_hold_up_no_more_than_what_lives(debugging
     held = [pool.get() for _ in range(10)]
     for _ in range(100):
         pool.get()
-        assert len(debugging._loans._entries) <= 2 * (len(held) + 1) + 1
+        assert len(debugging._debug._records._records) <= 2 * (len(held) + 1) + 1
     assert len(said.all()) >= 80
 
 
@@ -288,8 +288,8 @@ def test_idle_objects_that_are_dropped_are_forgotten(debugging, said):
         pool.put(buffer)
     del held, buffer
     pool.clear()
-    debugging._loans.sweep()
-    assert not debugging._loans._entries
+    debugging._debug._records.sweep()
+    assert not debugging._debug._records._records
     assert said.all() == []
 
 
@@ -313,14 +313,14 @@ def test_a_finalizer_may_put_back_what_is_collected_in_a_cycle(debugging, said, 
 
     # The naive version reports what is dead for a weak reference, before the finalizers run. (From 3.15 on, weak
     # references are told after the finalizers.)
-    monkeypatch.setattr(debugging._loans, "on_gc", None)
-    gc.callbacks[:] = [each for each in gc.callbacks if getattr(each, "__module__", "") != "aiopool._loans"]
+    monkeypatch.setattr(debugging._debug._records, "on_gc", None)
+    gc.callbacks[:] = [each for each in gc.callbacks if getattr(each, "__module__", "") != "aiopool._debug._records"]
     Session()
     gc.collect()
     if sys.version_info < (3, 14):
         assert "Watched" in said.one()
     monkeypatch.undo()
-    debugging._loans.listen()
+    debugging._debug._records.listen()
 
 
 def test_a_borrow_that_fails_lends_nothing_any_more(debugging, said):
@@ -329,7 +329,7 @@ def test_a_borrow_that_fails_lends_nothing_any_more(debugging, said):
         raise ZeroDivisionError
     gc.collect()
     assert said.all() == []
-    assert not debugging._loans.lent
+    assert not debugging._debug._records.checked_out
 
 
 def test_a_borrow_names_the_line_of_its_block(debugging):
@@ -347,7 +347,7 @@ def test_a_borrow_names_the_line_of_its_block(debugging):
             yield
 
     async def lines():
-        return [entry.got.line async for _ in main() for entry in debugging._loans.lent]
+        return [entry.got.line async for _ in main() for entry in debugging._debug._records.checked_out]
 
     assert asyncio.run(lines()) == [line(main, text) for text in ("# async with", "# with", "# stack")]
 
@@ -453,7 +453,7 @@ def test_as_an_error_it_hands_out_nothing(debugging):
         warnings.simplefilter("error")
         with pytest.raises(ResourceWarning, match="a list refers to it"):
             pool.get()
-    assert not debugging._loans.lent
+    assert not debugging._debug._records.checked_out
     pool.put(keep[0])  # it is nobody's, and can be put
 
 
@@ -572,7 +572,7 @@ def test_off_the_hot_path_is_the_very_same_code(aiopool):
     else:
         assert [type(method) for method in after] == [type(method) for method in before]
     assert not aiopool._debug.is_on()
-    assert aiopool._loans.on_gc not in gc.callbacks
+    assert aiopool._debug._records.on_gc not in gc.callbacks
 
 
 def test_off_everything_works_as_ever(aiopool):
@@ -589,7 +589,7 @@ def test_off_everything_works_as_ever(aiopool):
 
     with pytest.raises(ValueError, match="put each object once for each get"):
         asyncio.run(main())
-    assert not aiopool._loans._entries
+    assert not aiopool._debug._records._records
 
 
 def test_subclasses_with_methods_of_their_own_are_watched(debugging):
@@ -625,7 +625,7 @@ def test_many_threads(debugging, said):
     for thread in threads:
         thread.join()
     assert said.all() == []
-    assert not debugging._loans.lent
+    assert not debugging._debug._records.checked_out
 
 
 # --- as a user sees it ---

@@ -21,7 +21,7 @@ from aiopool._demo.load import Message, Tally, messages
 from aiopool._demo.results import METRICS, Round, compare
 from aiopool._demo.server import Server
 from aiopool._demo.wire import DIGEST, HEADER, KINDS, Kind, digest
-from aiopool.buffers import BufferPool
+from aiopool import BufferPool
 
 HITS = ("private", "shared", "stolen", "victim")
 

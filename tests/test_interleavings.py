@@ -23,7 +23,7 @@ DROPPING = {"cleanup", "clear", "collect"}
 
 def objects_in(pool):
     """Every object that lies in the pool, as often as it lies there; also those the getter could not reach."""
-    shards = {id(shard): shard for shards in (pool._primary, pool._victim) for shard in shards.values()}
+    shards = {id(shard): shard for shards in (pool._store.primary, pool._store.victim) for shard in shards.values()}
     return [obj for shard in shards.values() for obj in (*shard.private, *shard.shared)]
 
 
@@ -57,14 +57,14 @@ def operations(aiopool, pool, ledger):
 
     def first_get():
         # As a context that has no binding yet, and a processor that has no shard yet.
-        pool._primary = {}
+        pool._store.primary = {}
         return contextvars.Context().run(pool.get)
 
     def first_put():
         return contextvars.Context().run(pool.put, ledger.new())
 
     def steal():
-        return aiopool._pool._steal(pool._primary, 7)
+        return aiopool._core.store._steal(pool._store.primary, 7)
 
     return {
         "get": pool.get,
@@ -192,7 +192,7 @@ def test_a_shard_that_is_looked_up_and_then_stored_loses_objects(reference):
         processor = reference.current_processor()
         shard = self._primary.get(processor.id)
         if shard is None:
-            shard = reference._shard.Shard(reference._shard.Tally())
+            shard = reference._core.shard.Shard(reference._core.shard.Counters())
             self._primary[processor.id] = shard
         return processor.id, shard
 
@@ -249,13 +249,13 @@ def test_an_object_that_dies_finds_no_lock_held(reference, held):
         def __del__(self):
             shard.put(private.pop())
 
-    shard = reference._shard.Shard(reference._shard.Tally())
+    shard = reference._core.shard.Shard(reference._core.shard.Counters())
     private = [Thing(), Thing()]
     shard.put(private.pop())
     shard.put(PutsBack())
     if held:
         with shard.lock:
-            shard.drop_newest()
+            shard.free_newest()
     else:
-        shard.drop_newest()
+        shard.free_newest()
     assert (len(shard.private), len(shard.shared)) == ((2, 0) if held else (1, 1))

@@ -186,7 +186,7 @@ def test_a_loop_that_runs_again_finds_its_objects(aiopool):
         # A loop may move to another thread between two runs.
         a.run_until_complete(put(pool, on_a))
         assert in_thread(a.run_until_complete, get(pool)) is on_a
-    assert pool.stats().made == 2
+    assert pool.stats().created == 2
 
 
 # --- loops at the same time ---
@@ -200,7 +200,7 @@ def test_an_object_is_never_stolen(aiopool, bound):
         assert pool.stats().stolen == (0 if bound else 8)
         theirs = {a.call(pool.get) for _ in range(2)}
         assert len(ours & theirs) == 0
-        assert pool.stats().made == (18 if bound else 10)
+        assert pool.stats().created == (18 if bound else 10)
 
 
 def test_a_cleanup_cycle_leaves_them_where_they_are(aiopool, run, bound):
@@ -213,7 +213,7 @@ def test_a_cleanup_cycle_leaves_them_where_they_are(aiopool, run, bound):
             assert other.call(pool.get) is not None
         assert pool.stats().victim == (0 if bound else 1)
         pool.get(), pool.get()
-        return pool.stats().victim, pool.stats().made
+        return pool.stats().victim, pool.stats().created
 
     # The other loop got a shared one of ours, and so we made one more; or it made one itself.
     assert run(found_in_the_victim) == (2, 3)
@@ -252,9 +252,9 @@ def test_the_private_object_dies_there_whoever_still_looks_at_the_shard(aiopool)
     pool = aiopool.Pool(Mortal, loop_bound=True)
     with loop_thread() as home:
         home.call(pool.fill, 1)
-        (departure,) = pool._doomed(pool._primary)
-        pool._primary = {}
-        assert not departure.drop_newest()
+        (departure,) = pool._doomed(pool._store.primary)
+        pool._store.primary = {}
+        assert not departure.free_newest()
         assert dead.wait(PATIENCE)
         assert (died_on, len(departure)) == ([home.thread.ident], 0)
 
@@ -286,17 +286,17 @@ def test_a_loop_that_does_not_run_drops_nothing_itself(aiopool):
         assert [ref() for ref in refs] == [None] * 2
         # One at a time, so that whoever drops them can do it in slices.
         loop.run_until_complete(fill_plain(pool, 4))
-        (departure,) = pool._doomed(pool._primary)
-        assert [departure.drop_newest() for _ in range(4)] == [True] * 3 + [False]
+        (departure,) = pool._doomed(pool._store.primary)
+        assert [departure.free_newest() for _ in range(4)] == [True] * 3 + [False]
 
 
 def test_a_big_victim_is_dropped_in_slices_on_its_own_loop(aiopool, monkeypatch):
-    monkeypatch.setattr(aiopool._homes, "SLICE", 0.0)
+    monkeypatch.setattr(aiopool._core.bound_loops, "SLICE", 0.0)
     pool = aiopool.Pool(Thing, loop_bound=True)
 
     async def main():
         pool.fill(20)
-        refs = [weakref.ref(thing) for shard in pool._primary.values() for thing in shard.shared]
+        refs = [weakref.ref(thing) for shard in pool._store.primary.values() for thing in shard.shared]
         assert pool.clear() == 20
         left = set()
         with anyio.fail_after(PATIENCE):
@@ -317,7 +317,7 @@ def test_what_is_idle_goes_with_its_loop(aiopool, run, bound):
     assert [ref() is None for ref in refs] == [bound] * 2
     stats = pool.stats()
     assert (stats.idle, stats.dropped) == ((0, 2) if bound else (2, 0))
-    assert aiopool._homes.Home._all == {}
+    assert aiopool._core.bound_loops.LoopRecord._all == {}
 
 
 def test_the_victim_goes_with_its_loop_too(aiopool, run):
@@ -382,7 +382,7 @@ def test_a_trio_clock_that_jumps_does_not_jump_to_it(aiopool):
 
 def test_a_home_that_was_not_told_of_its_end_is_not_taken_for_another(aiopool):
     pool = aiopool.Pool(Thing, loop_bound=True)
-    homes = aiopool._homes.Home._all
+    homes = aiopool._core.bound_loops.LoopRecord._all
 
     async def at_the_address_of_another():
         # As if this loop had come to lie where an ended one lay.
@@ -403,7 +403,7 @@ def test_pools_and_loops_that_come_and_go_leave_nothing(aiopool, run):
     async def with_two_pools(kept):
         await use(aiopool.Pool(Thing, loop_bound=True))
         await use(kept)
-        (home,) = aiopool._homes.Home._all.values()
+        (home,) = aiopool._core.bound_loops.LoopRecord._all.values()
         return len(home._residents), len(kept._primary)
 
     kept = aiopool.Pool(Thing, loop_bound=True)
@@ -461,7 +461,7 @@ def test_what_belongs_to_an_ended_loop_is_dropped_when_it_is_put(aiopool, run, b
     thing = run(get, pool)
     run(put, pool, thing)
     assert (resets == []) == bound
-    assert (pool.stats().idle, pool.stats().refused) == ((0, 1) if bound else (1, 0))
+    assert (pool.stats().idle, pool.stats().rejected) == ((0, 1) if bound else (1, 0))
     assert run(get, pool) is not thing or not bound
 
 
@@ -471,7 +471,7 @@ def test_an_async_pool_neither_resets_nor_closes_what_belongs_to_an_ended_loop(a
     thing = run(pool.get)
     run(pool.put, thing)
     assert calls == []
-    assert (pool.stats().idle, pool.stats().refused) == (0, 1)
+    assert (pool.stats().idle, pool.stats().rejected) == (0, 1)
 
 
 def test_a_block_that_fails_off_loop_shows_its_own_error(aiopool):
@@ -482,7 +482,7 @@ def test_a_block_that_fails_off_loop_shows_its_own_error(aiopool):
 
     borrow, _ = asyncio.run(enter())
     assert borrow.__exit__(ZeroDivisionError, ZeroDivisionError(), None) is None
-    assert pool.stats().refused == 1
+    assert pool.stats().rejected == 1
 
 
 def test_what_was_made_by_hand_is_at_home_where_it_is_put(aiopool, run):
@@ -512,7 +512,7 @@ def test_max_idle_is_for_each_loop(aiopool):
         stats = pool.stats()
         # Two loops, but one thread.
         assert [each.id for each in stats.processors] == [1]
-        assert (stats.idle, stats.refused) == (4, 2)
+        assert (stats.idle, stats.rejected) == (4, 2)
 
 
 @pytest.mark.anyio
@@ -602,7 +602,7 @@ def test_an_interruption_at_any_bytecode_hands_nothing_out_twice(aiopool, operat
             "get": pool.get,
             "put": lambda: pool.put(other),
             "cleanup": aiopool.cleanup,
-            "end": lambda: aiopool._homes.current_home().end(),
+            "end": lambda: aiopool._core.bound_loops.current_home().end(),
         }
 
         def check(result, intrusion):
@@ -652,7 +652,7 @@ def test_what_an_async_pool_keeps_for_a_loop_is_closed_at_its_end(aiopool, run, 
     # trio lets nothing wait any more at its end: there, close is called, and cancelled where it waits.
     assert len(done) == (4 if bound and anyio_backend[0] == "asyncio" else 0)
     assert [pool.stats().idle for pool in pools] == ([0, 0] if bound else [2, 2])
-    assert (aiopool._homes.Home._all == {}) or not bound
+    assert (aiopool._core.bound_loops.LoopRecord._all == {}) or not bound
 
 
 def test_what_is_put_after_that_is_closed_at_once(aiopool):
@@ -728,7 +728,7 @@ def test_an_async_pool_that_is_gone_before_its_loop_leaves_no_trace(aiopool, run
     async def main():
         await async_pool(aiopool, [], [], loop_bound=True).fill(2)
         gc.collect()
-        (home,) = aiopool._homes.Home._all.values()
+        (home,) = aiopool._core.bound_loops.LoopRecord._all.values()
         return len(home.closers), len(home._residents)
 
     assert run(main) == (0, 0)

@@ -32,7 +32,7 @@ import asyncio, contextlib, contextvars, gc, sys, time, aiopool
 from children import off_loop, repeat
 
 things = [object() for _ in range(4)]
-types = [aiopool.Pool, aiopool._shard.Shard, aiopool._shard.Tally, aiopool._processor.Processor, aiopool._pool.Base,
+types = [aiopool.Pool, aiopool._core.shard.Shard, aiopool._core.shard.Counters, aiopool._core.processor.Processor, aiopool._pool.PoolBase,
          aiopool._pool.Borrow]
 gc.disable()
 
@@ -134,9 +134,9 @@ def steal():
     assert empty.get() is things[1]
 def victim():
     empty.put(things[1])
-    empty.rotate()
+    empty._store.rotate()
     assert empty.get() is things[1]
-    empty.rotate(); empty.rotate()
+    empty._store.rotate(); empty._store.rotate()
 def fill_and_clear():
     fresh.fill(3)
     assert fresh.clear() == 3
@@ -145,7 +145,7 @@ async def clean_up():
     aiopool.cleanup(); aiopool.cleanup()
     await asyncio.sleep(0)
 def stats(): pool.stats()
-def look(): pool._primary, pool._keeps_all, repr(pool), [shard.private for shard in pool._primary.values()]
+def look(): pool._store.primary, pool._keeps_all, repr(pool), [shard.private for shard in pool._store.primary.values()]
 def pin_anew(): contextvars.Context().run(aiopool.current_processor)
 def get_in_a_new_context(): contextvars.Context().run(lambda: pool.put(pool.get()))
 def get_off_loop(): off_loop(empty.get)
@@ -297,7 +297,7 @@ async def attempt(name, n):
     else:
         keep(pool, count)
     if how == "rotate":
-        pool.rotate()
+        pool._store.rotate()
     if hasattr(operate, "off"):
         failed = off_loop(fails, operate, pool, n)
     else:
@@ -325,7 +325,7 @@ async def attempt(name, n):
     assert pool.clear() == 1
     for _ in range(20):
         await asyncio.sleep(0)
-    assert not aiopool._collector._doomed, (name, n, "what is doomed is never dropped")
+    assert not aiopool._core.freeing._queue, (name, n, "what is doomed is never dropped")
     return failed
 
 async def main():
@@ -438,9 +438,9 @@ def test_off_loop_counts_never_stop_a_put(aiopool):
             pool.get()
 
     in_threads([churn] * 4)
-    tally = aiopool._shard.Tally()
-    tally.refused -= 1
-    assert tally.refused == -1
+    tally = aiopool._core.shard.Counters()
+    counters.rejected -= 1
+    assert counters.rejected == -1
 
 
 # --- interpreters ---
@@ -511,7 +511,7 @@ async def main():
     for each in threads:
         each.join()
     assert pool.get() is thing
-    assert len(aiopool._processor.processors()) == 1
+    assert len(aiopool._core.processor.processors()) == 1
 
 asyncio.run(main())
 print(*failures, "ok", flush=True)
@@ -541,7 +541,7 @@ def through_a_shared_object(pool):
 
 def through_the_victim(pool):
     through_a_shared_object(pool)
-    pool.rotate()
+    pool._store.rotate()
 
 
 def through_a_borrow(pool):
@@ -563,7 +563,7 @@ def through_a_borrow_in_its_block(pool):
 def through_a_shard(pool):
     thing = Thing()
     pool.put(thing)
-    thing.held = (pool, *pool._primary.values())
+    thing.held = (pool, *pool._store.primary.values())
 
 
 def through_an_awaitable(pool):
@@ -637,7 +637,7 @@ def make():
     coming = borrows.pop().__aenter__()
     for obj in (pool, processor, borrows, coming, native):
         shard.put(obj)
-    pool._primary = {1: shard}
+    pool._store.primary = {1: shard}
     pool.held = processor.held = [pool, processor, shard, borrows, Pool, Processor]
     return [weakref.ref(each) for each in (native, Pool, Processor, native.Identity, native.Tally, pool, processor)]
 
@@ -651,7 +651,7 @@ print([ref() for ref in watched if ref() is not None])
 def test_a_module_that_is_garbage_goes_with_all_it_made(aiopool, child_env):
     if aiopool.implementation == "python":
         pytest.skip("plain classes have nothing to free")
-    path = aiopool._implementation.native.__file__
+    path = aiopool._native.native.__file__
     assert run_child(GARBAGE, child_env, arguments=[path]) == "[]\n"
 
 
@@ -660,14 +660,14 @@ def test_a_module_that_is_garbage_goes_with_all_it_made(aiopool, child_env):
 
 def contents(pool, id):
     """What lies in one processor's primary shard."""
-    shard = pool._primary.get(id)
+    shard = pool._store.primary.get(id)
     return [] if shard is None else [*shard.private, *shard.shared]
 
 
 def bound_to(aiopool, processor):
     """A context in which `processor` is pinned, rightly or not."""
     context = contextvars.copy_context()
-    context.run(aiopool._processor.pinned.set, processor)
+    context.run(aiopool._core.processor.pinned.set, processor)
     return context
 
 
@@ -677,14 +677,14 @@ def test_a_context_that_is_bound_to_another_thread_is_not_believed(aiopool):
 
     async def main():
         own = aiopool.current_processor()
-        for foreign in (other.call(aiopool.current_processor), aiopool._processor.NOBODY, dead):
+        for foreign in (other.call(aiopool.current_processor), aiopool._core.processor.NOBODY, dead):
             pool.put(thing)  # so that this context's pin is the last one
             assert bound_to(aiopool, foreign).run(pool.get) is thing
             assert pool.get() is None
             bound_to(aiopool, foreign).run(pool.put, thing)
             assert contents(pool, own.id) == [thing]
             assert pool.get() is thing
-            assert set(pool._primary) == {own.id}
+            assert set(pool._store.primary) == {own.id}
 
     async def here():
         return aiopool.current_processor()
@@ -775,7 +775,7 @@ def test_more_pools_than_a_processor_remembers(aiopool):
                 assert pools[index].get() == index + 1
                 pools[index].put(index + 1)
         for pool in pools[::2]:
-            pool.rotate()
+            pool._store.rotate()
         assert [pool.get() for pool in pools] == list(range(1, 51))
 
     asyncio.run(main())
@@ -846,10 +846,10 @@ def test_finalizers_may_use_the_pool_that_drops_them(aiopool, how, strong, on_lo
         elif how == "clear":
             pool.clear()
         elif how == "rotated":
-            pool.rotate()
-            pool.rotate()
+            pool._store.rotate()
+            pool._store.rotate()
         elif how == "shard":
-            pool._primary = {}
+            pool._store.primary = {}
         pool = None
         await asyncio.sleep(0.01)
         gc.collect()

@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = ["aiopool", "benchmarks", "docs", "examples", "tests"]
 BUILT = ["__pycache__", "*.py[cod]", "*.so", ".*"]
-FAILED = 'building extension "aiopool._native" failed'
+FAILED = 'building extension "aiopool._native._extension" failed'
 
 
 def setuptools_is_new_enough() -> bool:

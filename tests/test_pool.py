@@ -245,7 +245,7 @@ async def test_fill_makes_objects_ahead_of_time(aiopool):
     made = []
     pool = aiopool.Pool(lambda: made.append(Thing()) or made[-1])
     pool.fill(5)
-    assert (len(made), pool.stats().made, pool.stats().idle) == (5, 5, 5)
+    assert (len(made), pool.stats().created, pool.stats().idle) == (5, 5, 5)
     assert {pool.get() for _ in range(5)} == set(made)
     assert len(made) == 5
 
@@ -255,7 +255,7 @@ async def test_fill_keeps_what_was_made_before_new_raised(aiopool):
     pool = aiopool.Pool(stock.pop)
     with pytest.raises(IndexError, match="pop from empty list"):
         pool.fill(3)
-    assert (pool.stats().idle, pool.stats().made) == (2, 2)
+    assert (pool.stats().idle, pool.stats().created) == (2, 2)
 
 
 async def test_fill_stops_at_max_idle_together_with_what_is_idle(aiopool):
@@ -291,7 +291,7 @@ async def test_new_that_raises_leaves_the_pool_as_it_was(aiopool):
         pool.get()
     with pytest.raises(OSError, match="no more sockets"), pool.borrow():
         pass
-    assert (pool.stats().misses, pool.stats().made, pool.stats().dropped) == (2, 0, 0)
+    assert (pool.stats().misses, pool.stats().created, pool.stats().dropped) == (2, 0, 0)
     pool.put(thing := Thing())
     assert pool.get() is thing
 
@@ -301,7 +301,7 @@ async def test_new_that_raises_leaves_the_pool_as_it_was(aiopool):
 
 async def _let_the_loop_drop(aiopool):
     with anyio.fail_after(PATIENCE):
-        while aiopool._collector._doomed or aiopool._collector._dropping.locked():
+        while aiopool._core.freeing._queue:
             await anyio.lowlevel.checkpoint()
 
 
@@ -443,7 +443,7 @@ def test_fill_beyond_max_idle_says_so(aiopool):
     pool = aiopool.Pool(Thing, max_idle=3)
     with pytest.raises(ValueError, match=r"fill\(4\).*max_idle is 3"):
         pool.fill(4)
-    assert pool.stats().made == 0
+    assert pool.stats().created == 0
 
 
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])

@@ -42,7 +42,7 @@ def test_two_loops_at_the_same_time_are_two_with_the_smallest_ids(aiopool):
         with loop_thread() as one, loop_thread() as two:
             return [one.call(aiopool.current_processor).id, two.call(aiopool.current_processor).id]
 
-    taken = {processor.id for processor in aiopool._processor.processors()}
+    taken = {processor.id for processor in aiopool._core.processor.processors()}
     free = [id for id in range(1, len(taken) + 3) if id not in taken]
     assert both() == free[:2]
     assert both() == free[:2]
@@ -50,7 +50,7 @@ def test_two_loops_at_the_same_time_are_two_with_the_smallest_ids(aiopool):
 
 def test_threads_one_after_another_use_one_id_and_lose_nothing(aiopool):
     pool = aiopool.Pool(object)
-    before = len(aiopool._processor.processors())
+    before = len(aiopool._core.processor.processors())
 
     async def use():
         with pool.borrow() as obj:
@@ -58,8 +58,8 @@ def test_threads_one_after_another_use_one_id_and_lose_nothing(aiopool):
 
     seen = {in_thread(asyncio.run, use()) for _ in range(10_000)}
     assert len(seen) == 1
-    assert pool.stats().made == 1
-    assert len(aiopool._processor.processors()) == before
+    assert pool.stats().created == 1
+    assert len(aiopool._core.processor.processors()) == before
 
 
 def test_a_new_thread_takes_up_what_an_ended_one_left_in_its_private_slot(aiopool):
@@ -92,7 +92,7 @@ def test_an_ended_thread_leaves_its_shared_list_to_stealers(aiopool):
 @pytest.fixture
 def believing(reference, monkeypatch):
     """The naive version: a pool that believes what its ContextVar holds, in whichever thread."""
-    for module in (reference._pool, reference._processor):
+    for module in (reference._pool, reference._core.processor):
         monkeypatch.setattr(module, "get_ident", lambda: 1)
     return reference
 
@@ -252,16 +252,16 @@ def test_without_invalidation_an_ident_used_again_is_taken_for_the_dead(referenc
         if self._owners.get(self.id) is self:
             del self._owners[self.id]
 
-    monkeypatch.setattr(reference._processor.Processor, "release", release)
+    monkeypatch.setattr(reference._core.processor.Processor, "release", release)
     assert get_as_a_thread_long_ended(reference) == "private of the living"
 
 
 def test_without_release_every_thread_leaves_a_dead_processor(reference, monkeypatch):
-    monkeypatch.setattr(reference._processor.Processor, "release", lambda self: None)
-    before = len(reference._processor.processors())
+    monkeypatch.setattr(reference._core.processor.Processor, "release", lambda self: None)
+    before = len(reference._core.processor.processors())
     for _ in range(10):
         in_thread(asyncio.run, here(reference))
-    dead = reference._processor.processors()[before:]
+    dead = reference._core.processor.processors()[before:]
     assert len(dead) == 10
     monkeypatch.undo()
     for processor in dead:
@@ -270,11 +270,11 @@ def test_without_release_every_thread_leaves_a_dead_processor(reference, monkeyp
 
 def test_a_pin_in_the_middle_of_a_birth_leaves_one_processor(reference, monkeypatch):
     """A finalizer may pin while this thread's processor is being claimed."""
-    claim = reference._processor._claim
+    claim = reference._core.processor._claim
 
     def claim_interrupted():
         processor = claim()
-        monkeypatch.setattr(reference._processor, "_claim", claim)
+        monkeypatch.setattr(reference._core.processor, "_claim", claim)
         seen.append(contextvars.Context().run(reference.current_processor))
         return processor
 
@@ -283,15 +283,15 @@ def test_a_pin_in_the_middle_of_a_birth_leaves_one_processor(reference, monkeypa
             seen.append(reference.current_processor())
             seen.append(reference.current_processor())
 
-        monkeypatch.setattr(reference._processor, "_claim", claim_interrupted)
+        monkeypatch.setattr(reference._core.processor, "_claim", claim_interrupted)
         asyncio.run(main())
 
     seen = []
-    before = len(reference._processor.processors())
+    before = len(reference._core.processor.processors())
     in_thread(born)
     assert len(set(seen)) == 1
     assert len(seen) == 3
-    assert len(reference._processor.processors()) == before
+    assert len(reference._core.processor.processors()) == before
 
 
 # --- off-loop ---
@@ -407,10 +407,10 @@ def child():
             pool.put(obj)
         assert {pool.get() for _ in range(50)} == set(held), "the child cannot find what it put"
         aiopool.cleanup(); aiopool.cleanup()
-        assert all(not shard.lock.locked() for shard in pool._primary.values())
+        assert all(not shard.lock.locked() for shard in pool._store.primary.values())
         return aiopool.current_processor().id
     assert asyncio.run(use()) == 1, "the ids of lost threads are not free"
-    assert len(aiopool._processor.processors()) == 1
+    assert len(aiopool._core.processor.processors()) == 1
     aiopool.cleanup()
     assert pool.get() is not None
 
@@ -437,7 +437,7 @@ def test_a_lock_held_by_a_lost_thread_is_renewed(reference):
     pool = reference.Pool()
     for _ in range(3):
         pool.put(object())
-    shard = pool._primary[0]
+    shard = pool._store.primary[0]
     shard.lock.acquire()
     pool.put(object())
     assert len(shard.private) == 1

@@ -321,7 +321,7 @@ before = pool.stats()
 def see_nothing():
     assert pool.stats().idle == pool.stats().gets == 0
     obj = pool.get()
-    assert pool.stats().made == 1
+    assert pool.stats().created == 1
     pool.put(obj)
     pool.put(bytearray(77))
 
@@ -376,7 +376,7 @@ def test_nothing_has_changed():
     after = pool.stats()
     # The fixture `runner` is not isolated: a get and a put for each loop, with a hit.
     assert after.idle == before.idle == 13
-    assert (after.made, after.cycles, after.gets - before.gets) == (before.made, before.cycles, 2)
+    assert (after.created, after.cycles, after.gets - before.gets) == (before.created, before.cycles, 2)
 """
 
 

@@ -25,7 +25,7 @@ async def test_every_kind_of_hit_is_counted_where_it_was_got(aiopool):
     pool.get()
     here = aiopool.current_processor().id
     mine = next(each for each in pool.stats().processors if each.id == here)
-    assert (mine.private, mine.shared, mine.stolen, mine.victim, mine.misses, mine.made) == (1, 1, 1, 1, 1, 1)
+    assert (mine.private, mine.shared, mine.stolen, mine.victim, mine.misses, mine.created) == (1, 1, 1, 1, 1, 1)
     assert (mine.hits, mine.gets, mine.puts) == (4, 5, 3)
 
 
@@ -40,7 +40,7 @@ async def test_the_pool_adds_up_its_processors(aiopool):
     assert len(stats.processors) == 3
     for name in "private", "shared", "stolen", "victim", "misses", "made", "puts", "refused", "idle", "hits", "gets":
         assert getattr(stats, name) == sum(getattr(each, name) for each in stats.processors)
-    assert (stats.puts, stats.refused, stats.hits, stats.idle, stats.dropped) == (9, 3, 3, 3, 3)
+    assert (stats.puts, stats.rejected, stats.hits, stats.idle, stats.dropped) == (9, 3, 3, 3, 3)
 
 
 async def test_hit_rate(aiopool):
@@ -59,6 +59,6 @@ async def test_dropped_counts_what_came_back_and_is_gone(aiopool):
     assert (pool.stats().dropped, pool.stats().idle) == (5, 1)
     with pytest.raises(KeyError), pool.borrow():
         raise KeyError
-    assert (pool.stats().dropped, pool.stats().refused) == (6, 1)
+    assert (pool.stats().dropped, pool.stats().rejected) == (6, 1)
     pool.clear()
     assert pool.stats().dropped == 6

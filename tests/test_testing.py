@@ -558,10 +558,10 @@ def test_a_processor_of_its_own_is_no_isolation(reference):
     async def main():
         for thing in theirs:
             pool.put(thing)
-        own = reference._processor.Processor(threading.get_ident())
+        own = reference._core.processor.Processor(threading.get_ident())
         own.id = 1000
-        own.loop = reference._processor.pin().loop
-        reference._processor.pinned.set(own)
+        own.loop = reference._core.processor.pin().loop
+        reference._core.processor.pinned.set(own)
         stolen = pool.get()
         # And a worker thread has no processor that could be another one.
         return stolen, await asyncio.to_thread(pool.get)
@@ -620,7 +620,7 @@ def test_isolation_of_buffer_pools_and_async_pools(aiopool):
     with aiopool.testing.isolated():
         assert (buffers.stats().served, buffers.stats().oversize.served, buffers.stats().bytes_idle) == (0, 0, 0)
         assert buffers.stats().bytes_in_use == 1024
-        assert (made.stats().idle, made.stats().made) == (0, 0)
+        assert (made.stats().idle, made.stats().created) == (0, 0)
         buffers.acquire(20)
         buffers.acquire(1 << 25)
         asyncio.run(made.fill(1))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 
-from ..buffers import BufferPool
+from .._buffer_pool import BufferPool
 from .load import READY
 from .results import Results, Round
 from .server import Server

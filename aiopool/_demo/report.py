@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .._implementation import implementation
+from .._native import implementation
 from ..stats import BufferStats, ProcessorStats
 from .loops import loop_name
 from .measure import Plan
@@ -82,8 +82,8 @@ def _buffers_as_json(buffers: BufferStats) -> dict[str, Any]:
             {
                 "size": each.size,
                 "served": each.served,
-                "made": each.storage.made,
-                "hit_rate": each.storage.hit_rate,
+                "made": each.blocks.created,
+                "hit_rate": each.blocks.hit_rate,
                 "waste": each.waste,
             }
             for each in buffers.classes
@@ -100,7 +100,7 @@ def _by_processor(buffers: BufferStats) -> dict[int, list[ProcessorStats]]:
     """What each processor did with each size class."""
     entries: dict[int, list[ProcessorStats]] = {}
     for size_class in buffers.classes:
-        for each in size_class.storage.processors:
+        for each in size_class.blocks.processors:
             entries.setdefault(each.id, []).append(each)
     return entries
 
@@ -141,7 +141,7 @@ def _buffers_table(buffers: BufferStats) -> Table:
         table.add_column(heading, justify="right")
     for each in buffers.classes:
         if each.served:
-            made, hit_rate = each.storage.made, each.storage.hit_rate
+            made, hit_rate = each.blocks.created, each.blocks.hit_rate
             table.add_row(_size(each.size), f"{each.served:,}", f"{made:,}", f"{hit_rate:.1%}", f"{each.waste:.0%}")
     table.add_row("all", f"{buffers.served:,}", f"{buffers.made:,}", f"{buffers.hit_rate:.1%}")
     return table
@@ -152,7 +152,7 @@ def _size(size: int) -> str:
 
 
 def _life_of_buffers(plan: Plan, buffers: BufferStats) -> str:
-    counts = {name: sum(getattr(each.storage, source) for each in buffers.classes) for source, name in SOURCES.items()}
+    counts = {name: sum(getattr(each.blocks, source) for each in buffers.classes) for source, name in SOURCES.items()}
     came = ", ".join(f"{name} {count / buffers.served:.1%}" for name, count in counts.items() if count)
     return (
         f"Waste is the part of a buffer that nobody asked for. Buffers came from: {came}. "

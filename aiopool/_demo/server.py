@@ -14,7 +14,7 @@ import threading
 from types import TracebackType
 
 from .. import streams
-from ..buffers import BufferPool
+from .._buffer_pool import BufferPool
 from .loops import loop_factory
 from .wire import HEADER, HOST, KINDS, Kind, digest
 

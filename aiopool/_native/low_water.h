@@ -3,7 +3,7 @@
 
 #pragma once
 
-#include "_native_state.h"
+#include "state.h"
 
 #ifdef __linux__
 

@@ -1,39 +1,68 @@
-/* The twin of _shard.py: the tally, and the shard with its private slot and shared list. */
+/* Beside _core/shard.py: the counters, and the shard with its private slot and shared list. */
 
 #pragma once
 
-#include "_native_state.h"
+#include "state.h"
 
-/* --- Tally --- */
+/* --- Counters --- */
 
-typedef struct {
+typedef struct CountersObject {
     PyObject_HEAD
-    /* Signed: off-loop code on several threads without a GIL can miss a count, and then take one back from 0. */
-    long long private_hits, shared, stolen, victim, missed, made, puts, refused;
-} TallyObject;
+    Count private_hits, shared, stolen, victim, misses, created, puts, rejected, asked;
+} CountersObject;
 
-static PyMemberDef tally_members[] = {
-    {"private", T_LONGLONG, offsetof(TallyObject, private_hits), 0, NULL},
-    {"shared", T_LONGLONG, offsetof(TallyObject, shared), 0, NULL},
-    {"stolen", T_LONGLONG, offsetof(TallyObject, stolen), 0, NULL},
-    {"victim", T_LONGLONG, offsetof(TallyObject, victim), 0, NULL},
-    {"missed", T_LONGLONG, offsetof(TallyObject, missed), 0, NULL},
-    {"made", T_LONGLONG, offsetof(TallyObject, made), 0, NULL},
-    {"puts", T_LONGLONG, offsetof(TallyObject, puts), 0, NULL},
-    {"refused", T_LONGLONG, offsetof(TallyObject, refused), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
+static Count *
+counter_at(PyObject *self, void *offset)
+{
+    return (Count *)((char *)self + (uintptr_t)offset);
+}
+
+static PyObject *
+counters_get(PyObject *self, void *offset)
+{
+    return PyLong_FromLongLong(count_read(counter_at(self, offset)));
+}
+
+static int
+counters_set(PyObject *self, PyObject *value, void *offset)
+{
+    long long number = value == NULL ? -1 : PyLong_AsLongLong(value);
+    if (value == NULL || (number == -1 && PyErr_Occurred())) {
+        if (value == NULL) {
+            PyErr_SetString(PyExc_TypeError, "a counter cannot be deleted");
+        }
+        return -1;
+    }
+    count_write(counter_at(self, offset), number);
+    return 0;
+}
+
+#define COUNTER(name, field) {name, counters_get, counters_set, NULL, (void *)offsetof(CountersObject, field)}
+
+static PyGetSetDef counters_getset[] = {
+    COUNTER("private", private_hits),
+    COUNTER("shared", shared),
+    COUNTER("stolen", stolen),
+    COUNTER("victim", victim),
+    COUNTER("misses", misses),
+    COUNTER("created", created),
+    COUNTER("puts", puts),
+    COUNTER("rejected", rejected),
+    COUNTER("asked", asked),
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
-static PyType_Slot tally_slots[] = {
-    {Py_tp_doc, "What one processor did with one pool. Only its processor's thread counts here."},
+static PyType_Slot counters_slots[] = {
+    {Py_tp_doc, "What one processor did with one pool. Only its own thread counts here."},
     {Py_tp_dealloc, free_plain},
     {Py_tp_traverse, traverse_type},
-    {Py_tp_members, tally_members},
+    {Py_tp_getset, counters_getset},
     {0, NULL},
 };
 
-static PyType_Spec tally_spec = {
-    "aiopool._native.Tally", sizeof(TallyObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, tally_slots,
+static PyType_Spec counters_spec = {
+    "aiopool._native._extension.Counters", sizeof(CountersObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    counters_slots,
 };
 
 /* --- Ring: a list with two ends --- */
@@ -42,7 +71,7 @@ typedef struct {
     PyObject **items;
     Py_ssize_t capacity; /* a power of two, or 0 */
     Py_ssize_t first;
-    Py_ssize_t count;
+    Count count; /* other threads look at it to see whether anything is there */
 } Ring;
 
 static bool
@@ -53,7 +82,8 @@ ring_grow(Ring *ring)
     if (items == NULL) {
         return false;
     }
-    for (Py_ssize_t i = 0; i < ring->count; i++) {
+    Py_ssize_t count = (Py_ssize_t)count_read(&ring->count);
+    for (Py_ssize_t i = 0; i < count; i++) {
         items[i] = ring->items[(ring->first + i) & (ring->capacity - 1)];
     }
     PyMem_Free(ring->items);
@@ -67,38 +97,43 @@ ring_grow(Ring *ring)
 static inline bool
 ring_push(Ring *ring, PyObject *obj)
 {
-    if (ring->count == ring->capacity && !ring_grow(ring)) {
+    Py_ssize_t count = (Py_ssize_t)count_read(&ring->count);
+    if (count == ring->capacity && !ring_grow(ring)) {
         return false;
     }
-    ring->items[(ring->first + ring->count++) & (ring->capacity - 1)] = obj;
+    ring->items[(ring->first + count) & (ring->capacity - 1)] = obj;
+    count_write(&ring->count, count + 1);
     return true;
 }
 
 static inline PyObject *
 ring_pop_newest(Ring *ring)
 {
-    if (ring->count == 0) {
+    Py_ssize_t count = (Py_ssize_t)count_read(&ring->count);
+    if (count == 0) {
         return NULL;
     }
-    return ring->items[(ring->first + --ring->count) & (ring->capacity - 1)];
+    count_write(&ring->count, count - 1);
+    return ring->items[(ring->first + count - 1) & (ring->capacity - 1)];
 }
 
 static inline PyObject *
 ring_pop_oldest(Ring *ring)
 {
-    if (ring->count == 0) {
+    Py_ssize_t count = (Py_ssize_t)count_read(&ring->count);
+    if (count == 0) {
         return NULL;
     }
     PyObject *obj = ring->items[ring->first];
     ring->first = (ring->first + 1) & (ring->capacity - 1);
-    ring->count--;
+    count_write(&ring->count, count - 1);
     return obj;
 }
 
 static bool
-ring_holds(const Ring *ring, PyObject *obj)
+ring_holds(Ring *ring, PyObject *obj)
 {
-    for (Py_ssize_t i = 0; i < ring->count; i++) {
+    for (Py_ssize_t i = 0; i < (Py_ssize_t)count_read(&ring->count); i++) {
         if (ring->items[(ring->first + i) & (ring->capacity - 1)] == obj) {
             return true;
         }
@@ -107,10 +142,10 @@ ring_holds(const Ring *ring, PyObject *obj)
 }
 
 static PyObject *
-ring_list(const Ring *ring)
+ring_list(Ring *ring)
 {
     PyObject *list = PyList_New(0); /* may collect: finalizers that use the ring run before we look at it */
-    for (Py_ssize_t i = 0; list != NULL && i < ring->count; i++) {
+    for (Py_ssize_t i = 0; list != NULL && i < (Py_ssize_t)count_read(&ring->count); i++) {
         if (PyList_Append(list, ring->items[(ring->first + i) & (ring->capacity - 1)]) < 0) {
             Py_CLEAR(list);
         }
@@ -119,9 +154,9 @@ ring_list(const Ring *ring)
 }
 
 static int
-ring_traverse(const Ring *ring, visitproc visit, void *arg)
+ring_traverse(Ring *ring, visitproc visit, void *arg)
 {
-    for (Py_ssize_t i = 0; i < ring->count; i++) {
+    for (Py_ssize_t i = 0; i < (Py_ssize_t)count_read(&ring->count); i++) {
         Py_VISIT(ring->items[(ring->first + i) & (ring->capacity - 1)]);
     }
     return 0;
@@ -147,38 +182,49 @@ struct ShardObject {
     Ring shared;
     Flag lock;
     Py_ssize_t slots; /* how many objects stay private while the lock can be had */
-    TallyObject *tally;
+    CountersObject *counters;
 };
 
-static PyObject *
-shard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+/* Takes a reference to the counters. */
+static ShardObject *
+shard_make(State *state, CountersObject *counters, Py_ssize_t slots)
 {
-    static char *names[] = {"tally", "slots", NULL};
-    State *state = state_of(type);
-    PyObject *tally;
-    Py_ssize_t slots = 1;
-    if (state == NULL
-        || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!|n:Shard", names, state->tally_type, &tally, &slots)) {
-        return NULL;
-    }
-    ShardObject *self = (ShardObject *)type->tp_alloc(type, 0);
+    ShardObject *self = (ShardObject *)state->shard_type->tp_alloc(state->shard_type, 0);
     if (self == NULL) {
         return NULL;
     }
     self->slots = slots;
-    self->tally = (TallyObject *)Py_NewRef(tally);
+    self->counters = (CountersObject *)Py_NewRef(counters);
     if (!ring_grow(&self->private)) { /* so that the private slot never needs memory */
         Py_DECREF(self);
-        return PyErr_NoMemory();
+        PyErr_NoMemory();
+        return NULL;
     }
-    return (PyObject *)self;
+    return self;
+}
+
+static PyObject *
+shard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"counters", "slots", NULL};
+    State *state = state_of(type);
+    PyObject *counters;
+    Py_ssize_t slots = 1;
+    if (state == NULL
+        || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!|n:Shard", names, state->counters_type, &counters, &slots)) {
+        return NULL;
+    }
+    if (slots < 0) {
+        return PyErr_Format(PyExc_ValueError, "slots must not be negative, but is %zd", slots);
+    }
+    return (PyObject *)shard_make(state, (CountersObject *)counters, slots);
 }
 
 static int
 shard_traverse(ShardObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->tally);
+    Py_VISIT(self->counters);
     int stop = ring_traverse(&self->private, visit, arg);
     return stop ? stop : ring_traverse(&self->shared, visit, arg);
 }
@@ -197,43 +243,33 @@ shard_dealloc(ShardObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     shard_clear(self);
-    Py_XDECREF(self->tally);
+    Py_XDECREF(self->counters);
     type->tp_free(self);
     Py_DECREF(type);
-}
-
-/* Off-loop code has no private space of its own. It spins here for the few instructions that the holder needs. */
-static void
-shard_lock(ShardObject *self)
-{
-    while (!lock_try(&self->lock)) {
-    }
 }
 
 static Py_ssize_t
 shard_length(ShardObject *self)
 {
-    shard_lock(self);
-    Py_ssize_t length = self->private.count + self->shared.count;
-    lock_release(&self->lock);
-    return length;
+    return (Py_ssize_t)(count_read(&self->private.count) + count_read(&self->shared.count));
 }
 
 /* Puts obj in the private slot or the shared list. Takes over the reference. False: no memory. */
 static bool
 shard_keep(ShardObject *self, PyObject *obj)
 {
-    if (self->private.count < self->slots) {
+    Py_ssize_t private = (Py_ssize_t)count_read(&self->private.count);
+    if (private < self->slots) {
         return ring_push(&self->private, obj);
     }
-    if (self->slots == 0) {
-        shard_lock(self);
+    if (self->slots == 0) { /* no private space: wait for the few instructions that the holder needs */
+        lock_wait(&self->lock);
     }
     else if (!lock_try(&self->lock)) {
         return ring_push(&self->private, obj);
     }
     bool kept = ring_push(&self->shared, obj);
-    while (kept && self->private.count > self->slots) {
+    for (; kept && private > self->slots; private--) {
         PyObject *spare = ring_pop_newest(&self->private);
         if (!ring_push(&self->shared, spare)) {
             ring_push(&self->private, spare); /* there is room where it was */
@@ -254,10 +290,12 @@ shard_put(ShardObject *self, PyObject *obj)
     Py_RETURN_NONE;
 }
 
+/* From the shared list; NULL: nothing is there, or another thread has the lock. */
 static inline PyObject *
 shard_pop(ShardObject *self, PyObject *(*pop)(Ring *))
 {
-    if (!lock_try(&self->lock)) {
+    /* Looked at before the lock is written: many processors come by here to steal, and mostly find nothing. */
+    if (count_read(&self->shared.count) == 0 || !lock_try(&self->lock)) {
         return NULL;
     }
     PyObject *obj = pop(&self->shared);
@@ -289,17 +327,21 @@ shard_take_oldest(ShardObject *self, PyObject *Py_UNUSED(ignored))
     return object_or_none(shard_pop(self, ring_pop_oldest));
 }
 
-static PyObject *
-shard_drop_newest(ShardObject *self, PyObject *Py_UNUSED(ignored))
+/* Let go of one shared object, newest first: see _core/shard.py. False: there was none. */
+static bool
+shard_free_one(ShardObject *self)
 {
-    shard_lock(self);
+    lock_wait(&self->lock);
     PyObject *obj = ring_pop_newest(&self->shared);
     lock_release(&self->lock);
-    if (obj == NULL) {
-        Py_RETURN_FALSE;
-    }
-    Py_DECREF(obj);
-    Py_RETURN_TRUE;
+    Py_XDECREF(obj);
+    return obj != NULL;
+}
+
+static PyObject *
+shard_free_newest(ShardObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(shard_free_one(self));
 }
 
 static PyObject *
@@ -324,7 +366,7 @@ shard_get_private(ShardObject *self, void *Py_UNUSED(closure))
 static PyObject *
 shard_get_shared(ShardObject *self, void *Py_UNUSED(closure))
 {
-    shard_lock(self);
+    lock_wait(&self->lock);
     PyObject *list = ring_list(&self->shared);
     lock_release(&self->lock);
     return list;
@@ -335,14 +377,15 @@ static PyMethodDef shard_methods[] = {
     {"take_private", (PyCFunction)shard_take_private, METH_NOARGS, "The private object, or None. Owner only."},
     {"take_newest", (PyCFunction)shard_take_newest, METH_NOARGS, "The object put last to the shared list, or None."},
     {"take_oldest", (PyCFunction)shard_take_oldest, METH_NOARGS, "The object put first to the shared list, or None."},
-    {"drop_newest", (PyCFunction)shard_drop_newest, METH_NOARGS, "Let go of one shared object; False: none."},
+    {"free_newest", (PyCFunction)shard_free_newest, METH_NOARGS, "Let go of one shared object; False: none."},
     {"holds_private", (PyCFunction)shard_holds_private, METH_O, "Whether the object lies in private space."},
     {"renew_lock", (PyCFunction)shard_renew_lock, METH_NOARGS, "In the child of a fork."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMemberDef shard_members[] = {
-    {"tally", T_OBJECT_EX, offsetof(ShardObject, tally), READONLY, NULL},
+    {"counters", T_OBJECT_EX, offsetof(ShardObject, counters), READONLY, NULL},
+    {"slots", T_PYSSIZET, offsetof(ShardObject, slots), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -366,5 +409,5 @@ static PyType_Slot shard_slots[] = {
 };
 
 static PyType_Spec shard_spec = {
-    "aiopool._native.Shard", sizeof(ShardObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, shard_slots,
+    "aiopool._native._extension.Shard", sizeof(ShardObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, shard_slots,
 };

@@ -15,10 +15,14 @@
 typedef atomic_int Flag;
 typedef _Atomic(uint64_t) Number;
 typedef _Atomic(unsigned long) Ident;
+typedef _Atomic(long long) Count;
+#define SHARED(type) _Atomic(type)
 #else
 typedef int Flag;
 typedef uint64_t Number;
 typedef unsigned long Ident;
+typedef long long Count;
+#define SHARED(type) type
 #endif
 
 #ifndef Py_BEGIN_CRITICAL_SECTION /* 3.12 and before: the GIL is the section */
@@ -42,16 +46,54 @@ is_finalizing(void)
 #endif
 }
 
-/* If it still is the `old` number. Otherwise `old` becomes what it is. */
-static inline bool
-number_exchange(Number *number, uint64_t *old, uint64_t new)
+/* Counts have one writer, and many readers that may see them late. */
+static inline long long
+count_read(const Count *count)
 {
 #ifdef Py_GIL_DISABLED
-    return atomic_compare_exchange_weak(number, old, new);
+    return atomic_load_explicit(count, memory_order_relaxed);
 #else
-    (void)old;
-    *number = new;
-    return true;
+    return *count;
+#endif
+}
+
+static inline void
+count_write(Count *count, long long value)
+{
+#ifdef Py_GIL_DISABLED
+    atomic_store_explicit(count, value, memory_order_relaxed);
+#else
+    *count = value;
+#endif
+}
+
+static inline void
+count_add(Count *count, long long more)
+{
+    count_write(count, count_read(count) + more);
+}
+
+/* In seconds of time.monotonic(). */
+static inline double
+monotonic(void)
+{
+#if PY_VERSION_HEX >= 0x030d0000
+    PyTime_t now;
+    return PyTime_MonotonicRaw(&now) < 0 ? 0.0 : PyTime_AsSecondsDouble(now);
+#else
+    return _PyTime_AsSecondsDouble(_PyTime_GetMonotonicClock());
+#endif
+}
+
+/* Without a GIL the reference count of an object that all threads use would be written by all of them. With deferred
+   counting no thread writes it, and the object dies at a garbage collection. */
+static inline void
+defer_reference_counting(PyObject *object)
+{
+#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030e0000
+    PyUnstable_Object_EnableDeferredRefcount(object);
+#else
+    (void)object;
 #endif
 }
 
@@ -65,6 +107,35 @@ lock_try(Flag *lock)
 #else
     (void)lock;
     return true;
+#endif
+}
+
+/* For code that has nothing better to do meanwhile. The holder needs a few instructions, unless the system took it off
+   its core: then let others run. */
+static inline void
+lock_wait(Flag *lock)
+{
+    for (int spins = 1; !lock_try(lock); spins++) {
+        if (spins % 1024 == 0) {
+            Py_BEGIN_ALLOW_THREADS
+            Py_END_ALLOW_THREADS
+        }
+    }
+}
+
+/* Until it was free once. */
+static inline void
+lock_wait_for(Flag *lock)
+{
+#ifdef Py_GIL_DISABLED
+    for (int spins = 1; atomic_load(lock); spins++) {
+        if (spins % 1024 == 0) {
+            Py_BEGIN_ALLOW_THREADS
+            Py_END_ALLOW_THREADS
+        }
+    }
+#else
+    (void)lock;
 #endif
 }
 
@@ -102,24 +173,33 @@ typedef struct {
     Pin last_pin;
 #endif
     uint64_t serial; /* no other module object in this process has it, or ever had */
-    Number generations; /* how many were numbered */
+    Number generations; /* how many generations of shards were numbered */
     PyTypeObject *identity_type;
-    PyTypeObject *tally_type;
+    PyTypeObject *counters_type;
     PyTypeObject *shard_type;
+    PyTypeObject *shards_type;
+    PyTypeObject *contents_type;
+    PyTypeObject *store_type;
     PyTypeObject *pool_type;
     PyTypeObject *borrow_type;
     PyTypeObject *ready_type;
-    PyTypeObject *ledger_type;
+    PyTypeObject *budget_type;
     PyTypeObject *size_class_type;
-    PyTypeObject *storage_type;
+    PyTypeObject *block_type;
     PyTypeObject *buffers_type;
     BorrowObject *spare_borrow;
     PyTypeObject *public_type; /* the class that users make pools of */
-    PyObject *pinned; /* the ContextVar */
+    PyObject *pinned;          /* the ContextVar */
+    PyObject *pin;             /* Python functions: see bind() */
+    PyObject *processors;
+    PyObject *watch;
+    PyObject *check_time;
+    PyObject *get_running_loop;
     PyObject *get;
     PyObject *put;
     PyObject *get_slow;
     PyObject *put_slow;
+    PyObject *accepts;
     PyObject *abandon;
     PyObject *acquire_slow;
 } State;
@@ -133,9 +213,9 @@ state_of(PyTypeObject *type)
     return module == NULL ? NULL : PyModule_GetState(module);
 }
 
-/* What looks at the state to its very end keeps the module, from birth to death. To keep the type is not enough: when a
-   whole interpreter is garbage, the collector cuts a type off its module, and the state would be freed under objects
-   that are still to die. */
+/* An object that uses the state to its very end keeps the module from creation to deallocation. To keep the type is not
+   enough: when a whole interpreter is garbage, the collector cuts a type off its module, and the state would be freed
+   under objects that are still to be deallocated. */
 static bool
 keep_module(PyTypeObject *type, PyObject **module, State **state)
 {

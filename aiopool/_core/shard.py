@@ -6,54 +6,58 @@ object out twice.
 
 The shared list has a lock, and the lock is only ever tried. The holder may be a frame further down this very stack (a
 finalizer runs inside it), and then waiting would be a deadlock; or a thread that was descheduled in it, and then
-waiting would stop a loop for milliseconds. Who does not get the lock does the next best thing: a put goes into private
+waiting would stop a loop for milliseconds. Code that does not get the lock does the next best thing: a put goes into private
 space, past the one slot, and a take finds nothing here. The trade-off: under contention an object can be out of the
 others' reach until the next put that gets the lock moves it over, and a get can miss although something was there.
-Should a signal handler raise in the one moment between getting the lock and the `try` behind it, the shared list stays
+If a signal handler raises in the one moment between getting the lock and the `try` behind it, the shared list stays
 out of reach until the next cleanup cycle replaces the shard.
 
-The lock guards counting and moving. That no object is ever in two hands does not depend on it: each hand-out is one
+The lock guards counting and moving. That no object is ever handed out twice does not depend on it: each hand-out is one
 `list.pop`, `deque.pop` or `deque.popleft`, atomic with and without a GIL.
 """
 
 from collections import deque
 from collections.abc import Callable
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ._implementation import native
+from .._native import in_c
 
 
-class Tally:
-    """What one processor did with one pool. Only its processor's thread counts here, so `+=` needs no lock.
+@in_c
+class Counters:
+    """What one processor did with one pool. Only its own thread counts here, so `+=` needs no lock.
 
-    The off-loop tally has many writers: exact with a GIL, since no thread switch comes inside a `+=` on an attribute;
-    without one it may miss some.
+    The off-loop counters have many writers: exact with a GIL, since no thread switch comes inside a `+=` on an
+    attribute; without one they may miss some.
     """
 
-    __slots__ = ("made", "missed", "private", "puts", "refused", "shared", "stolen", "victim")
+    __slots__ = ("asked", "created", "misses", "private", "puts", "rejected", "shared", "stolen", "victim")
 
     def __init__(self) -> None:
         self.private = 0
         self.shared = 0
         self.stolen = 0
         self.victim = 0
-        self.missed = 0
-        self.made = 0
+        self.misses = 0
+        self.created = 0
         self.puts = 0
-        self.refused = 0
+        self.rejected = 0
+        #: bytes, in a size class
+        self.asked = 0
 
 
+@in_c
 class Shard:
     """Objects that one processor put. `private` is for its owner alone; everything else for any thread.
 
-    A shard lives for two cleanup cycles. Its tally lives as long as the pool, and is handed to each shard in turn.
+    A shard lives for two cleanup cycles. Its counters live as long as the pool, and each shard gets them in turn.
     """
 
-    __slots__ = ("lock", "private", "shared", "slots", "tally")
+    __slots__ = ("counters", "lock", "private", "shared", "slots")
 
-    def __init__(self, tally: Tally, slots: int = 1) -> None:
-        """`slots` tells how many objects stay private while the lock can be had.
+    def __init__(self, counters: Counters, slots: int = 1) -> None:
+        """`slots` is how many objects stay private while the lock can be had.
 
         One; but none in the shard of off-loop code, so that nothing gets stuck in a worker thread. Many threads are
         that shard's owner. What they do to its private space (where objects go while the lock is busy) is one C call
@@ -63,7 +67,7 @@ class Shard:
         self.shared: deque[Any] = deque()
         self.lock = Lock()
         self.slots = slots
-        self.tally = tally
+        self.counters = counters
 
     def __len__(self) -> int:
         return len(self.private) + len(self.shared)
@@ -108,7 +112,7 @@ class Shard:
         return self._take(self.shared.pop)
 
     def take_oldest(self) -> Any:
-        """The object put first to the shared list: for stealers, who so stay out of the owner's way."""
+        """The object put first to the shared list: for stealers, which so stay out of the owner's way."""
         return self._take(self.shared.popleft)
 
     def _take(self, take: Callable[[], Any]) -> Any:
@@ -118,19 +122,19 @@ class Shard:
         try:
             return take()
         except IndexError:
-            return None  # somebody else was here since we looked
+            return None  # another thread took it since we looked
         finally:
             lock.release()
 
-    def drop_newest(self) -> bool:
-        """Let go of one shared object; `False`: there was none. For shards that no pool knows any more.
+    def free_newest(self) -> bool:
+        """Let go of one shared object; `False`: there was none. For retired shards.
 
-        It asks for no lock, for the object dies here, and no object may die while a lock is held. One `pop` is atomic,
-        and a last stealer who is still at work finds one object fewer.
+        It asks for no lock, because the object dies here, and no object may die while a lock is held. One `pop` is
+        atomic, and a last stealer that is still at work finds one object fewer.
 
-        The newest first, because of allocators that give memory back from the top of the heap only, as glibc's: freed
-        from the bottom up, a burst of buffers goes back in one single call at the very end, which takes as long as
-        dropping everything at once.
+        The newest first, because of allocators that return memory from the top of the heap only, as glibc's does:
+        freed from the bottom up, a burst of buffers is returned in one call at the very end, which takes as long as
+        freeing everything at once.
         """
         try:
             self.shared.pop()
@@ -142,6 +146,3 @@ class Shard:
         """In the child of a fork: a thread that held the lock is not there to release it."""
         self.lock = Lock()
 
-
-if not TYPE_CHECKING and native is not None:
-    Shard, Tally = native.Shard, native.Tally

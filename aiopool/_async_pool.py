@@ -1,37 +1,38 @@
-"""`AsyncPool`: for objects that are made, reset or closed with `await`.
+"""`AsyncPool`: for objects that are created, reset or closed with `await`.
 
-Inside is a `Pool`, which keeps what is idle; around it stands what awaits. So a get that finds something does not
-suspend, and costs little more than the plain one.
+It owns a store as `Pool` does; around that stands what awaits. So a get that finds something does not suspend, and
+costs little more than the plain one.
 
 At every `await` a task may be cancelled. What makes each of them harmless is one rule: while something is awaited for
 an object, only the frame that awaits has it. The pool has let go of it already, or does not know it yet, and takes it
 in one step that does not await. So nothing half-made or half-reset is ever idle. No lock is held across an `await`,
-because there is none; two tasks that find nothing at the same time both make an object.
+because there is none; two tasks that find nothing at the same time both create an object.
 
-The trade-off against a plain pool: no object is private to a processor. What takes an `await` to make is too expensive
-to lie where no other loop can reach it, and `aclose` has to find it all.
+The trade-off against a plain pool: no object is private to a processor. What takes an `await` to create is too
+expensive to lie where no other loop can reach it, and `aclose` has to find it all.
 """
 
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from functools import partial
 from inspect import isawaitable
 from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar, overload
 
-from . import _collector
-from ._checks import callable_or_none, refuse_copy, shown
-from ._homes import Departure, Home, current_home
-from ._pool import Pool
-from ._shard import Shard
-from .stats import PoolStats
+from ._checks import callable_or_none, name_or_none, refuse_copy, shown
+from ._core import cleanup
+from ._core.bound_loops import LoopRecord, current_record
+from ._core.observation import introduce, state
+from ._pool import make_store, may_fill
+from .stats import PoolStats, pool_stats
 
 T = TypeVar("T")
 
 
 class AsyncPool(Generic[T]):
-    """A pool whose objects are made, reset and closed with `await`, on asyncio, uvloop and trio alike.
+    """A pool whose objects are created, reset and closed with `await`, on asyncio, uvloop and trio alike.
 
-    `new()` makes an object when a get finds none. Like `reset` and `close`, it may be a plain function or an async one:
+    `new()` creates an object when a get finds none. Like `reset` and `close`, it may be a plain function or an async one:
     what it returns is awaited if it can be.
 
     `reset(obj)` runs in `put`, before anyone can see the object. If it returns `False`, raises or is cancelled, the
@@ -56,7 +57,7 @@ class AsyncPool(Generic[T]):
     :raises ValueError: `max_idle` is negative, or `idle_timeout` is not positive.
     """
 
-    __slots__ = ("__weakref__", "_close", "_closed", "_idle", "_keeps_all", "_loop_bound", "_new", "_reset")
+    __slots__ = ("__weakref__", "_close", "_closed", "_loop_bound", "_name", "_new", "_plain_put", "_reset", "_store")
 
     @overload
     def __init__(
@@ -102,18 +103,23 @@ class AsyncPool(Generic[T]):
         self._close = callable_or_none("close", close)
         self._loop_bound = loop_bound
         self._closed = False
-        # Whether put keeps whatever comes, with nothing to await.
-        self._keeps_all = reset is None and max_idle is None and not loop_bound
-        self._idle: _Idle[Any] = _Idle(max_idle=max_idle, idle_timeout=idle_timeout, loop_bound=loop_bound, name=name)
-        _collector.register(self)
+        self._name = name_or_none(name)
+        # Whether put keeps whatever comes, with nothing to check and nothing to await.
+        self._plain_put = reset is None and max_idle is None and not loop_bound
+        self._store = make_store(self, 0, max_idle, idle_timeout, loop_bound=loop_bound)
+        introduce(self)
+
+    @property
+    def _stores(self) -> tuple[Any, ...]:
+        return (self._store,)
 
     # --- get ---
 
-    async def get(self) -> T:
+    async def get(self, /) -> T:
         """An idle object, else a new one. Suspends only if `new` does.
 
-        Cancelled while `new` is at work, it leaves the pool as it was: an object that is not finished is the business
-        of `new`. One that `new` has returned reaches the caller.
+        Cancelled while `new` is at work, it leaves the pool as it was: `new` owns the object until it returns. One that
+        `new` has returned reaches the caller.
 
         >>> async def main(): return await AsyncPool(lambda: 3).get()
         >>> asyncio.run(main())
@@ -123,52 +129,63 @@ class AsyncPool(Generic[T]):
         :raises RuntimeError: the pool was closed by `aclose`; or it is loop-bound, and no loop runs on this thread.
         """
         if self._closed:
-            self._refuse_to_make()
-        obj: T | None = self._idle.get()
+            self._refuse_to_create()
+        obj: T | None = self._store.take()
         if obj is None:
-            return await self._make()
+            obj = await self._create()
+        if state.observer is not None:
+            try:
+                state.observer.got(self, obj)
+            except BaseException:
+                self._store.keep(obj)  # or the caller would lose it
+                raise
         return obj
 
-    async def _make(self) -> T:
+    async def _create(self) -> T:
         obj = self._new()
         if isawaitable(obj):
             obj = await obj
         # From here to our caller nothing awaits any more.
-        self._idle.adopt(obj)
+        self._store.created(obj)
         self._is_closed_in_time()
-        made: T = obj
-        return made
+        created: T = obj
+        return created
 
-    def _refuse_to_make(self) -> NoReturn:
+    def _refuse_to_create(self) -> NoReturn:
         raise RuntimeError(f"{self!r} was closed by aclose(): clear() drops what is idle and leaves a pool in use")
 
     # --- put ---
 
-    async def put(self, obj: T) -> None:
-        """Give `obj` to whoever gets next. `None` is ignored. The caller must not use `obj` any more.
+    async def put(self, obj: T, /) -> None:
+        """Give `obj` to the next get. `None` is ignored. The caller must not use `obj` any more.
 
         Suspends only if `reset` or `close` does. Cancelled in one of them, it drops the object: a reset that was
-        broken off is a failed one. After `aclose` the object is closed, and not kept. A double put goes unnoticed.
+        broken off is a failed one. After `aclose` the object is closed, and not kept. A double put goes unnoticed,
+        except in debug mode.
 
         >>> async def main(): await pool.put(bytearray(3)); return len(await pool.get())
         >>> pool = AsyncPool(bytearray); asyncio.run(main())
         3
 
         :raises Exception: what `reset` or `close` raises; `obj` is then not kept.
-        :raises RuntimeError: the pool is loop-bound, and this is not the loop on which `obj` was made. If that has
+        :raises RuntimeError: the pool is loop-bound, and this is not the loop on which `obj` was created. If that has
             ended, `obj` is dropped instead, without `close`.
         """
-        if self._keeps_all:
-            self._idle.put(obj)
+        if obj is None:
+            return
+        if state.observer is not None:
+            state.observer.putting(self, obj)
+        if self._plain_put:
+            self._store.keep(obj)
             if self._closed:
                 await self._close_idle()  # aclose came in between, from another thread, and may have missed it
-        elif obj is not None:
+        else:
             await self._put(obj)
 
     async def _put(self, obj: T) -> None:
-        if not self._idle.admits(obj):
+        if not self._store.admit(obj):
             # No loop is left on which it could be closed.
-            self._idle._abandon(obj)
+            self._reject(obj)
             return
         if self._reset is not None and not self._closed:
             try:
@@ -186,18 +203,27 @@ class AsyncPool(Generic[T]):
     async def _keep(self, obj: T) -> None:
         if self._closed or not self._is_closed_in_time():
             await self._discard(obj)
-        elif not self._idle.offer(obj):
+        elif not self._store.keep(obj):
+            self._note_not_kept(obj)
             await self._close_one(obj)
         elif self._closed:
             await self._close_idle()  # as in put
 
     def _is_closed_in_time(self) -> bool:
-        """`False`: what is idle now for a loop that ends would be dropped, for it is past the moment to close it."""
+        """`False`: what is idle now for a loop that ends would be dropped, because it is too late to close it."""
         return not self._loop_bound or self._close is None or _watch_the_end(self)
 
+    def _reject(self, obj: T) -> None:
+        self._store.reject(obj)
+        self._note_not_kept(obj)
+
+    def _note_not_kept(self, obj: T) -> None:
+        if state.observer is not None:
+            state.observer.not_kept(self, obj)
+
     async def _discard(self, obj: T, error: BaseException | None = None) -> None:
-        """`obj` was lent, and is not to be kept, because of `error`."""
-        self._idle._abandon(obj)
+        """`obj` was checked out, and is not to be kept, because of `error`."""
+        self._reject(obj)
         await self._close_one(obj, error)
 
     async def _close_one(self, obj: T, error: BaseException | None = None) -> None:
@@ -214,11 +240,11 @@ class AsyncPool(Generic[T]):
 
     # --- borrow ---
 
-    def borrow(self) -> "AsyncBorrow[T]":
+    def borrow(self, /) -> "AsyncBorrow[T]":
         """Get for the time of a block: `async with pool.borrow() as obj:`.
 
         The object is put back when the block ends well, and dropped and closed when it raises or is cancelled:
-        something half-done must not reach the next one.
+        an object that may be half-changed must not reach the next user.
 
         >>> async def main():
         ...     async with AsyncPool(bytearray).borrow() as buffer: return len(buffer)
@@ -229,29 +255,30 @@ class AsyncPool(Generic[T]):
 
     # --- filling and emptying ---
 
-    async def fill(self, n: int) -> None:
-        """Make `n` objects ahead of time, one after another, and put them, here. `reset` does not run.
+    async def fill(self, n: int, /) -> None:
+        """Create `n` objects ahead of time, one after another, and put them, here. `reset` does not run.
 
         >>> async def main(): await pool.fill(2); return pool.stats().idle
         >>> pool = AsyncPool(bytearray); asyncio.run(main())
         2
 
         :raises TypeError: `n` is no integer.
-        :raises ValueError: `n` is negative, or more than `max_idle`, so that some would be dropped at once.
-        :raises Exception: what `new` raises; what it made before is kept.
+        :raises ValueError: `n` is negative, or more than `max_idle`, so that some would be rejected at once.
+        :raises Exception: what `new` raises; what it created before is kept.
         :raises RuntimeError: as `get`.
         """
-        for _ in range(self._idle._may_fill(n)):
+        for _ in range(may_fill(self, self._store, n)):
             if self._closed:
-                self._refuse_to_make()
-            await self._keep(await self._make())
+                self._refuse_to_create()
+            await self._keep(await self._create())
 
-    async def clear(self) -> int:
+    async def clear(self, /) -> int:
         """Drop all idle objects, and close them one after another; how many there were.
 
-        Of a loop-bound pool, those of the running loop.
+        Of a loop-bound pool, those of the running loop. What is put during the call may be kept.
 
-        If a `close` fails or is cancelled, the others are closed all the same, and it raises afterwards.
+        If a `close` fails, the others are closed all the same, and it raises afterwards. If this is cancelled, what
+        was not closed yet is still idle.
 
         >>> async def main(): await pool.fill(2); return await pool.clear()
         >>> pool = AsyncPool(bytearray); asyncio.run(main())
@@ -261,11 +288,11 @@ class AsyncPool(Generic[T]):
         """
         return await self._close_idle()
 
-    async def aclose(self) -> None:
+    async def aclose(self, /) -> None:
         """Close the pool: drop and close all idle objects as `clear` does, and keep nothing from now on.
 
-        What is lent may still be put, and is closed then. A get raises. Closing twice does no harm; a loop-bound pool
-        can be closed on each of its loops.
+        What is checked out may still be put, and is closed then. A get raises. Closing twice does no harm; a
+        loop-bound pool can be closed on each of its loops.
 
         >>> async def main(): await pool.fill(2); await pool.aclose(); return pool.stats().idle
         >>> pool = AsyncPool(bytearray); asyncio.run(main())
@@ -275,14 +302,19 @@ class AsyncPool(Generic[T]):
         """
         # In this order: a put that still sees the first as it was looks at the second when it is done.
         self._closed = True
-        self._keeps_all = False
+        self._plain_put = False
         await self._close_idle()
 
-    async def _close_idle(self) -> int:
+    async def _close_idle(self, *, ending: bool = False) -> int:
+        """As `clear`. `ending`: the loop ends, so a cancellation stops the closing of one object only."""
         count = 0
         errors: list[BaseException] = []
-        # One at a time, so that whatever ends this, what was not closed yet is still idle.
-        while (obj := self._idle.take_any()) is not None:
+        # Bounded by what is idle now: a busy pool must not keep this going for ever. And one at a time, so that
+        # whatever ends this, what was not closed yet is still idle.
+        for _ in range(self.stats().idle):
+            obj = self._store.take_any()
+            if obj is None:
+                continue  # another thread took it, or is just putting
             count += 1
             try:
                 await self._close_one(obj)
@@ -290,39 +322,25 @@ class AsyncPool(Generic[T]):
                 raise
             except BaseException as error:
                 errors.append(error)
+                if not (ending or isinstance(error, Exception)):
+                    break
+        cleanup.emptied([self._store])
         _raise(errors)
         return count
 
-    # --- for the collector ---
-
-    def rotate(self) -> "list[Shard | Departure]":
-        """One cleanup cycle's part."""
-        return self._idle.rotate()
-
-    def idle_due(self) -> float:
-        """When idle objects call for a cycle, in seconds of time.monotonic(); infinity: nothing is idle."""
-        return self._idle.idle_due()
-
-    def renew_locks(self) -> None:
-        """In the child of a fork."""
-        self._idle.renew_locks()
-
-    def set_aside(self) -> Callable[[], list[_collector.Doomed]]:
-        """As that of `Pool`."""
-        return self._idle.set_aside()
-
     # --- looking at it ---
 
-    def stats(self) -> PoolStats:
-        """What the pool did since it was made, and what lies in it. Safe from any thread; waits for nobody.
+    def stats(self, /) -> PoolStats:
+        """What the pool did since it was created, and what lies in it. Safe from any thread; never waits.
 
         >>> AsyncPool(bytearray).stats().idle
         0
         """
-        return self._idle.stats()
+        return pool_stats(self._name, self._store)
 
     def __repr__(self) -> str:
-        return repr(self._idle)
+        name = hex(id(self)) if self._name is None else repr(self._name)
+        return f"<aiopool.AsyncPool {name}>"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Copying and pickling both end here."""
@@ -338,7 +356,7 @@ class AsyncBorrow(Generic[T]):
         self._pool = pool
         # Set before the object is there, or two tasks that share a borrow could both enter while they wait for theirs.
         self._entered = False
-        # At most one object. A list, for pop takes it in one step: who shares a borrow gives back once all the same.
+        # At most one object. A list, because pop takes it in one step: however shared, a borrow gives back once.
         self._held: list[T] = []
 
     async def __aenter__(self) -> T:
@@ -367,64 +385,6 @@ class AsyncBorrow(Generic[T]):
             await self._pool._discard(obj, exc)
 
 
-class _Idle(Pool[T]):
-    """What an `AsyncPool` keeps."""
-
-    __slots__ = ()
-
-    # No object is private: see above.
-    _SLOTS = 0
-
-    def _register(self) -> None:
-        """The async pool is registered, and speaks for this one."""
-
-    def __repr__(self) -> str:
-        return super().__repr__().replace("Pool", "AsyncPool", 1)
-
-    def admits(self, obj: T) -> bool:
-        """Raises where a put of `obj` is an error. `False`: its loop has ended."""
-        return self._origins is None or self._admits(self._origins, obj, self._home())
-
-    def offer(self, obj: T) -> bool:
-        """Keep `obj`. `False`: it is one too many."""
-        if self._keeps_all:
-            self.put(obj)
-            return True
-        self._note_back(obj)
-        return self._keep(obj)
-
-    def adopt(self, obj: T) -> None:
-        """Count `obj`, which was made outside and is lent from now on."""
-        key, shard = self._pin()
-        shard.tally.made += 1
-        if self._origins is not None:
-            self._origins.lend(obj, key)
-        self._note_lent(obj)
-
-    def take_any(self) -> T | None:
-        """An idle object, whoever put it; of a loop-bound pool, one of the running loop. No get, so not counted."""
-        home = None if self._origins is None else current_home()
-        for shards in (self._primary, self._victim):
-            for key, shard in list(shards.items()):
-                if self._origins is None or key is home:
-                    obj: T | None = _take_from(shard)
-                    if obj is not None:
-                        return obj
-        return None
-
-
-def _take_from(shard: Shard) -> Any:
-    # Who is in our way is done in a moment, and we must not take its lock for a sign that there is nothing.
-    while len(shard):
-        obj = shard.take_oldest()
-        if obj is None:
-            # Where a put found the lock busy. Anybody may take it, in a shard without private slots.
-            obj = shard.take_private()
-        if obj is not None:
-            return obj
-    return None
-
-
 def _raise(errors: list[BaseException]) -> None:
     """Raise what is in `errors`, if anything, so that a cancellation is still seen as one."""
     plain = [error for error in errors if isinstance(error, Exception)]
@@ -447,34 +407,36 @@ def _raise(errors: list[BaseException]) -> None:
 
 
 def _watch_the_end(pool: AsyncPool[Any]) -> bool:
-    """See to it that what `pool` keeps for the running loop is closed while that can be awaited. `False`: too late."""
-    home = current_home()
-    if home is None or home.ended:
+    """Have what `pool` keeps for the running loop closed while that can be awaited. `False`: it is too late."""
+    record = current_record()
+    if record is None or record.mark.ended:
         return False
-    if home.guard is None:
-        # Where the loop would end the home first, the guard keeps it until it is done.
-        tie = home.tie() if home.tie is not None and home.loop.ends_async_generators_last else None
-        home.guard = _guard(home, tie)
+    if record.guard is None:
+        # Where the loop would end the record first, the guard keeps it until it is done.
+        tie = record.tie() if record.tie is not None and record.loop.ends_async_generators_last else None
+        record.guard = _guard(record, tie)
         # To its yield; there it stays until the loop shuts its async generators down, and throws it out of there.
         try:
-            home.guard.asend(None).send(None)
+            record.guard.asend(None).send(None)
         except StopIteration:
             pass
-    home.closers[weakref.ref(pool, home.closers.__delitem__)] = None
-    return not home.closing
+    key = id(pool)
+    if key not in record.closers:
+        record.closers[key] = weakref.ref(pool, partial(record.closers.pop, key))
+    return not record.closing
 
 
-async def _guard(home: Home, tie: object) -> AsyncGenerator[None, None]:
+async def _guard(record: LoopRecord, tie: object) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
-        home.closing = True
+        record.closing = True
         errors: list[BaseException] = []
-        for ref in list(home.closers):
+        for ref in list(record.closers.values()):
             pool = ref()
             if pool is not None:
                 try:
-                    await pool._close_idle()
+                    await pool._close_idle(ending=True)
                 except BaseException as error:
                     errors.append(error)
         _raise(errors)

@@ -4,11 +4,11 @@ Go asks its scheduler (`runtime_procPin`). Python has nothing to ask, so a proce
 every task of the loop inherits it. But contexts travel: into `asyncio.to_thread`, into coroutines sent to other loops,
 on free-threaded builds into every new thread. A binding is therefore a hint that is checked on every use: it holds
 only in the thread that owns the processor. Where it does not hold, `pin` finds the thread's own processor and binds
-that one. So a binding that went astray costs a look-up and harms nothing.
+that one. So a context that travels costs a look-up and harms nothing.
 
-Comparing thread idents is sound because a processor is released when its thread ends. Idents are used again at once,
-and a processor that outlived its thread would be taken for that of the next thread with the same ident. The release
-hangs on a `threading.local`, whose values die in their own thread, before its ident is free again.
+Comparing thread idents is sound because a processor is released when its thread ends. Idents are reused at once, and a
+processor that outlived its thread would be taken for that of the next thread with the same ident. The release hangs on
+a `threading.local`, whose values die in their own thread, before its ident is free again.
 
 Nothing here takes a lock. An id is claimed with one `dict.setdefault`, which is atomic, so neither a finalizer that
 pins in the middle of a claim, nor a `fork` in the middle of one, finds anything half-done.
@@ -17,30 +17,30 @@ pins in the middle of a claim, nor a `fork` in the middle of one, finds anything
 import itertools
 import os
 import threading
+import weakref
 from _thread import get_ident
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, ClassVar
+from math import inf
+from typing import Any, ClassVar
 
-from ._implementation import native
-from ._loops import LiveLoop, live_loop, running_loop
+from .._native import in_c, native
+from .loops import LiveLoop, live_loop, running_loop
 
 OFF_LOOP = 0
 """The id that stands for all code without a processor."""
 
 
-if TYPE_CHECKING or native is None:
+@in_c
+class Identity:
+    """What a pin looks at."""
 
-    class Identity:
-        """What a pin looks at. The compiled twin has one of its own, which it can look at without a call."""
+    __slots__ = ("id", "loop_ref", "thread_id", "wakes_at")
 
-        __slots__ = ("id", "thread_id")
-
-        id: int
-        thread_id: int | None
-
-else:
-    Identity = native.Identity
+    id: int
+    thread_id: int | None
+    loop_ref: weakref.ref[Any] | None
+    wakes_at: float
 
 
 class Processor(Identity):
@@ -50,7 +50,7 @@ class Processor(Identity):
     or `None` while it is parked between two loops, and once the thread has ended.
     """
 
-    __slots__ = ("__weakref__", "loop", "wake")
+    __slots__ = ("__weakref__", "loop", "slice_posted", "timer")
 
     # On the class, because the last threads end after this module's globals were cleared.
     _owners: ClassVar[dict[int, "Processor"]] = {}
@@ -58,9 +58,18 @@ class Processor(Identity):
     def __init__(self, thread_id: int | None) -> None:
         self.id = OFF_LOOP
         self.thread_id = thread_id
-        self.loop: LiveLoop | None = None
-        # When the collector's timer on `loop` fires, in seconds of time.monotonic(); None: nobody has set one there.
-        self.wake: float | None = None
+        self.move_to(None)
+
+    def move_to(self, loop: LiveLoop | None) -> None:
+        """From now on the thread runs `loop`. What was left to the one before is its own affair."""
+        self.loop: LiveLoop | None = loop
+        #: the loop itself, if it is one of asyncio's kind
+        self.loop_ref = None if loop is None else loop.ref
+        #: the loop's one timer, and when it fires or will be set to, in seconds of time.monotonic()
+        self.timer: Any = None
+        self.wakes_at = inf
+        #: when a slice of freeing was posted that has not run yet, in seconds of time.monotonic()
+        self.slice_posted = -inf
 
     def __repr__(self) -> str:
         return f"<aiopool.Processor {self.id} of thread {self.thread_id}>"
@@ -68,25 +77,23 @@ class Processor(Identity):
     def park(self) -> None:
         """Make every binding to this processor void, until its thread pins anew. The id stays the thread's.
 
-        A get or put under way goes on as this processor; that is still nobody else.
+        A get or put under way goes on as this processor, which is harmless: no other thread can be it.
         """
         self.thread_id = None
 
     def release(self) -> None:
-        """Give the id back. No one may be running as this processor. Safe to call twice."""
+        """Give the id back. No code may be running as this processor. Safe to call twice."""
         # First of all no context can pin it any more; only then may another thread have the id, and the shards with it.
         self.thread_id = None
-        # Not atomic, and need not be: while the id is this processor's, nobody else can put another there.
+        # Not atomic, and need not be: while the id is this processor's, no other can be stored there.
         if self._owners.get(self.id) is self:
             del self._owners[self.id]
 
 
-NOBODY = Processor(None)
+UNBOUND = Processor(None)
 """What a context without a binding holds. No thread has the ident `None`, so it never passes the check."""
 
-pinned: ContextVar[Processor] = ContextVar("aiopool.processor", default=NOBODY)
-if native is not None:
-    native.bind_pins_to(pinned)
+pinned: ContextVar[Processor] = ContextVar("aiopool.processor", default=UNBOUND)
 
 
 # Called with each loop that a thread's pins come to. Set by the debug mode.
@@ -104,8 +111,7 @@ def pin() -> Processor | None:
         pinned.set(processor)
     # The thread runs another loop than when it last came here.
     if processor.loop is None or not processor.loop.is_loop(running):
-        processor.loop = live_loop(running)
-        processor.wake = None
+        processor.move_to(live_loop(running))
         if look_at_loop is not None:
             look_at_loop(running)
     return processor
@@ -126,6 +132,16 @@ def current_processor() -> Processor | None:
 def processors() -> list[Processor]:
     """The live processors. One may be released while the caller looks at it."""
     return list(Processor._owners.values())
+
+
+def live_loops() -> list[tuple[Processor, LiveLoop]]:
+    """The processors whose loop runs in this process, and that loop; the running thread's own first."""
+    own = current_processor()
+    return [
+        (processor, loop)
+        for processor in sorted(processors(), key=lambda each: each is not own)
+        if (loop := processor.loop) is not None and loop.is_running()
+    ]
 
 
 class _Ownership:
@@ -164,12 +180,20 @@ def _claim() -> Processor:
     return processor
 
 
-def _release_lost_threads() -> None:
-    """In the child of a fork only the forking thread lives on."""
+def _after_fork_in_child() -> None:
+    """Only the forking thread lives on, and the loop that it ran is not running here."""
+    ownership: _Ownership | None = getattr(_thread, "ownership", None)
+    own = None if ownership is None else ownership.processor
     for processor in processors():
-        if processor.thread_id != get_ident():
+        if processor is own:
+            processor.park()
+            processor.move_to(None)
+        else:
             processor.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_release_lost_threads)
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+if native is not None:
+    native.bind(pinned=pinned, pin=pin, processors=processors)

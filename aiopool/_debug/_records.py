@@ -1,16 +1,16 @@
 """Where each object was got last, and where it was put: what the debug mode and the leak check stand on.
 
-While neither is on, nothing here runs. While one is, every get and put is entered here, with the file and the line of
+While neither is on, nothing here runs. While one is, every get and put is recorded here, with the file and the line of
 the code that called the pool.
 
-Objects are known by their id, so an entry must not outlive its object, or the next one at that address would inherit
-it. Most objects can be referenced weakly, and their entry goes with them. A bytearray, a list, a dict and many objects
-of C libraries can't. Their entry holds the object itself, and a sweep looks now and then which of them nothing else
+Objects are known by their id, so a record must not outlive its object, or the next one at that address would inherit
+it. Most objects can be referenced weakly, and their record goes with them. A bytearray, a list, a dict and many objects
+of C libraries can't. Their record holds the object itself, and a sweep looks now and then which of them nothing else
 holds any more. The trade-off: these die later than they would, at the next sweep, so that as many dead ones can lie
 around as there are living ones. And a part of a reference cycle never looks free. The alternative, going by the id
 alone, would take one object for another.
 
-No lock here either: a finalizer can get or put in the middle of any line. An entry changes hands in one C call.
+No lock here either: a finalizer can get or put in the middle of any line. A record changes hands in one C call.
 """
 
 import gc
@@ -24,7 +24,8 @@ from os import getpid
 from types import FrameType
 from typing import Any, NamedTuple
 
-from ._collector import Collectable
+
+_PACKAGE = __name__.partition(".")[0]
 
 
 class Place(NamedTuple):
@@ -50,28 +51,28 @@ def caller() -> Place:
 
 def _is_in_between(frame: FrameType) -> bool:
     # An ExitStack that enters a borrow is not who borrows.
-    return frame.f_globals.get("__package__") == __package__ or frame.f_globals.get("__name__") == "contextlib"
+    return (frame.f_globals.get("__package__") or "").partition(".")[0] == _PACKAGE or frame.f_globals.get("__name__") == "contextlib"
 
 
-class Entry:
+class Record:
     """What is known of one object."""
 
     __slots__ = ("_held", "_ref", "got", "lost", "owner", "pool", "pool_name", "process", "put", "thread_id", "what")
 
-    def __init__(self, pool: Collectable, obj: Any) -> None:
+    def __init__(self, pool: Any, obj: Any) -> None:
         self.pool = weakref.ref(pool)
         self.pool_name = repr(pool)
         self.what = type(obj).__qualname__
         #: where it was got last; `None`: never, as far as was seen
         self.got: Place | None = None
-        #: where it was put since; `None`: it is lent
+        #: where it was put since; `None`: it is checked out
         self.put: Place | None = None
         #: the process and the thread that did so
         self.process = getpid()
         self.thread_id = get_ident()
-        #: what `lending_for` was then
+        #: what `getting_for` was then
         self.owner: object = None
-        #: whether it was collected while lent
+        #: whether it was collected while checked out
         self.lost = False
         self._held: Any = None
         self._ref: _Watch | None = None
@@ -84,12 +85,12 @@ class Entry:
     def __str__(self) -> str:
         return f"{self.what} of {self.pool_name}, got at {self.got}"
 
-    def is_lent(self) -> bool:
+    def is_checked_out(self) -> bool:
         """Whether no put came after the last get."""
         return self.put is None
 
     def is_about(self, obj: object) -> bool:
-        """Whether it is `obj` that this entry knows, and not one that lay at the same address."""
+        """Whether it is `obj` that this record knows, and not one that lay at the same address."""
         return (self._held if self._ref is None else self._ref()) is obj
 
     def references(self) -> int:
@@ -103,79 +104,76 @@ class _Watch(weakref.ref[Any]):
     key: int
 
 
-_entries: dict[int, Entry] = {}
+_records: dict[int, Record] = {}
 
-lent: dict[Entry, None] = {}
-"""What is lent, in the order of the gets."""
+checked_out: dict[Record, None] = {}
+"""What is checked out, in the order of the gets."""
 
-lending_for: object = None
+getting_for: object = None
 """For whom objects are got at the moment: the pytest plugin tells."""
 
-is_sure: Callable[[Entry], bool] = Entry.is_lent
-"""Whether what an entry says is lent really is: the debug mode tells, which may have missed a put."""
-
 keeps_lost = False
-"""Whether a lent object that was collected stays in `lent`, for somebody who will look there, instead of a warning."""
+"""Whether an object that is checked out that was collected stays in `checked_out`, for somebody who will look there, instead of a warning."""
 
 
 @contextmanager
-def lending_to(owner: object) -> Iterator[None]:
+def getting_on_behalf_of(owner: object) -> Iterator[None]:
     """What is got during the block is got for `owner`."""
-    global lending_for
-    before, lending_for = lending_for, owner
+    global getting_for
+    before, getting_for = getting_for, owner
     try:
         yield
     finally:
-        lending_for = before
+        getting_for = before
 
 
-def entry_of(obj: object) -> Entry | None:
+def record_of(obj: object) -> Record | None:
     """What is known of `obj`."""
-    entry = _entries.get(id(obj))
-    return entry if entry is not None and entry.is_about(obj) else None
+    record = _records.get(id(obj))
+    return record if record is not None and record.is_about(obj) else None
 
 
-def got(pool: Collectable, obj: object, place: Place) -> None:
-    """`obj` is lent from now on."""
-    entry = _enter(pool, obj)
-    entry.got = place
-    entry.put = None
-    entry.owner = lending_for
-    lent.pop(entry, None)  # its put was not seen; the order is that of the gets
-    lent[entry] = None
-    _sweep_if_due(entry)
+def got(pool: Any, obj: object, place: Place) -> None:
+    """`obj` is checked out from now on."""
+    record = _enter(pool, obj)
+    record.got = place
+    record.put = None
+    record.owner = getting_for
+    checked_out.pop(record, None)  # its put was not seen; the order is that of the gets
+    checked_out[record] = None
+    _sweep_if_due(record)
 
 
-def came_back(pool: Collectable, obj: object, place: Place) -> None:
+def came_back(pool: Any, obj: object, place: Place) -> None:
     """`obj` is idle from now on."""
     # While the garbage collector runs it may lie dead already for the weak reference, and a finalizer puts it back.
-    lent.pop(_entries.get(id(obj), _NOBODYS), None)
-    entry = _enter(pool, obj)
-    entry.put = place
-    _sweep_if_due(entry)
+    checked_out.pop(_records.get(id(obj), _NO_RECORD), None)
+    record = _enter(pool, obj)
+    record.put = place
+    _sweep_if_due(record)
 
 
 def forget(obj: object) -> None:
     """`obj` is neither lent nor idle any more."""
-    lent.pop(_entries.pop(id(obj), _NOBODYS), None)
+    checked_out.pop(_records.pop(id(obj), _NO_RECORD), None)
 
 
 def forget_all() -> None:
     """Begin anew, knowing nothing."""
-    _entries.clear()
-    lent.clear()
+    _records.clear()
+    checked_out.clear()
 
 
-def _enter(pool: Collectable, obj: object) -> Entry:
-    entry = entry_of(obj)
-    if entry is None:
-        entry = _entries[id(obj)] = Entry(pool, obj)
+def _enter(pool: Any, obj: object) -> Record:
+    record = record_of(obj)
+    if record is None:
+        record = _records[id(obj)] = Record(pool, obj)
     else:
-        entry.pool = weakref.ref(pool)
-        entry.pool_name = repr(pool)
-        entry.process = getpid()
-        entry.thread_id = get_ident()
-    return entry
+        record.pool = weakref.ref(pool)
+        record.pool_name = repr(pool)
+        record.process = getpid()
+        record.thread_id = get_ident()
+    return record
 
 
 # --- the end of objects ---
@@ -183,34 +181,34 @@ def _enter(pool: Collectable, obj: object) -> Entry:
 _collecting = False
 
 # What died during the garbage collection that runs: its finalizers are still to come, and one may put it back.
-_dead: list[tuple[int, Entry]] = []
+_dead: list[tuple[int, Record]] = []
 
 
 def _gone(ref: _Watch) -> None:
-    entry = _entries.get(ref.key)
-    if entry is None or entry._ref is not ref:
+    record = _records.get(ref.key)
+    if record is None or record._ref is not ref:
         return
     if _collecting:
-        _dead.append((ref.key, entry))
+        _dead.append((ref.key, record))
     else:
-        _end(ref.key, entry)
+        _end(ref.key, record)
 
 
-def _end(key: int, entry: Entry) -> None:
-    if _entries.get(key) is not entry:
+def _end(key: int, record: Record) -> None:
+    if _records.get(key) is not record:
         return  # a finalizer put it back
-    _entries.pop(key, None)
-    if entry not in lent:
+    _records.pop(key, None)
+    if record not in checked_out:
         return
     if keeps_lost:
-        entry.lost = True
-    elif lent.pop(entry, _NOBODYS) is None and entry.process == getpid() and is_sure(entry):
-        # In the child of a fork, what the parent lent is the parent's.
-        _Obituary(entry)
+        record.lost = True
+    elif checked_out.pop(record, _NO_RECORD) is None and record.process == getpid():
+        # In the child of a fork, what the parent checked out is the parent's.
+        _LossReport(record)
 
 
-class _Obituary:
-    """Tells of an object that was collected while lent: as it dies itself.
+class _LossReport:
+    """Tells of an object that was collected while checked out: as it dies itself.
 
     Then a warning that the filters turn into an error goes to `sys.unraisablehook`, as that of a file that was not
     closed does. Raised, it would hit whoever uses a pool, or runs into a garbage collection, at that moment.
@@ -218,36 +216,36 @@ class _Obituary:
 
     __slots__ = ("_entry",)
 
-    def __init__(self, entry: Entry) -> None:
-        self._entry = entry
+    def __init__(self, record: Record) -> None:
+        self._entry = record
 
     def __del__(self) -> None:
-        entry = self._entry
-        warn(f"collected while it was lent: {entry}", entry.got)
+        record = self._entry
+        warn(f"collected while it was checked out: {record}", record.got)
 
 
 _held_before = 0
-_entered_since = 0
+_recorded_since = 0
 
 
-def _sweep_if_due(entry: Entry) -> None:
-    global _entered_since
-    if entry._ref is None:
-        _entered_since += 1
-        if _entered_since > _held_before:
+def _sweep_if_due(record: Record) -> None:
+    global _recorded_since
+    if record._ref is None:
+        _recorded_since += 1
+        if _recorded_since > _held_before:
             sweep()
 
 
 def sweep() -> None:
     """Let go of the objects that nobody else holds any more."""
-    global _held_before, _entered_since
-    _entered_since = held = 0
-    for key in list(_entries):
-        entry = _entries.get(key)
-        if entry is not None and entry._held is not None:
-            if entry.references() <= _ALONE:
-                _end(key, entry)
-                entry._held = None
+    global _held_before, _recorded_since
+    _recorded_since = held = 0
+    for key in list(_records):
+        record = _records.get(key)
+        if record is not None and record._held is not None:
+            if record.references() <= _ALONE:
+                _end(key, record)
+                record._held = None
             else:
                 held += 1
     _held_before = held
@@ -273,15 +271,15 @@ def warn(message: str, place: Place | None) -> None:
     warnings.warn_explicit(f"aiopool: {message}", ResourceWarning, file, line, registry=_registry)
 
 
-# What no object has: so that one `pop` finds the entry or nothing, and takes it.
-_NOBODYS = Entry.__new__(Entry)
+# What no object has: so that one `pop` finds the record or nothing, and takes it.
+_NO_RECORD = Record.__new__(Record)
 
 
 def _count_alone() -> int:
-    """How many references there are to an object that only its entry holds. It differs between versions."""
-    entry = Entry.__new__(Entry)
-    entry._held = bytearray()
-    return entry.references()
+    """How many references there are to an object that only its record holds. It differs between versions."""
+    record = Record.__new__(Record)
+    record._held = bytearray()
+    return record.references()
 
 
 _ALONE = _count_alone()

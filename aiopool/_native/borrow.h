@@ -1,27 +1,108 @@
-/* The twin of Borrow in _pool.py: an object from a pool for the time of one block. */
+/* Beside Borrow in _pool.py: an object from a pool for the time of one block. */
 
 #pragma once
 
-#include "_native_pool.h"
+#include "pool.h"
 
 struct BorrowObject {
     PyObject_HEAD
     vectorcallfunc call;
     State *state;
-    PyObject *pool; /* from birth to death, and with it the state: cycles through it are broken in the pool */
+    PyObject *pool; /* for as long as it lives, and with it the state: cycles through it are broken in the pool */
     PyObject *held; /* NULL outside of the block */
 };
 
 static PyObject *borrow_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwnames);
 
+/* To allocate a borrow costs as much as a get, so one is kept for the next block. With a GIL it is the interpreter's,
+   and holds nothing. Without one it is the processor's, and goes on holding its pool and its type: both are shared, and
+   to count these references would make all processors write to the same memory. A garbage collection lets go of it, so
+   that no pool lives for ever (drop_spare_borrows). */
+#ifdef Py_GIL_DISABLED
+static BorrowObject *
+take_spare_borrow(State *state, PoolObject *pool)
+{
+    IdentityObject *processor = pin(state);
+    BorrowObject *spare = processor == NULL ? NULL : atomic_exchange(&processor->spare_borrow, NULL);
+    if (spare != NULL && spare->pool != (PyObject *)pool) {
+        Py_DECREF(spare->pool);
+        spare->pool = Py_NewRef(pool);
+    }
+    return spare;
+}
+
+static bool
+keep_spare_borrow(BorrowObject *self)
+{
+    IdentityObject *processor = self->state->pinned == NULL ? NULL : pin(self->state); /* NULL: the module was cleared */
+    BorrowObject *none = NULL;
+    return processor != NULL && atomic_compare_exchange_strong(&processor->spare_borrow, &none, self);
+}
+
+static void
+drop_spare_borrow(IdentityObject *processor)
+{
+    BorrowObject *spare = atomic_exchange(&processor->spare_borrow, NULL);
+    if (spare != NULL) {
+        PyTypeObject *type = Py_TYPE(spare);
+        PyObject *pool = spare->pool;
+        PyObject_GC_Del(spare);
+        Py_DECREF(pool);
+        Py_DECREF(type);
+    }
+}
+#else
+static BorrowObject *
+take_spare_borrow(State *state, PoolObject *pool)
+{
+    BorrowObject *spare = state->spare_borrow;
+    if (spare != NULL) {
+        state->spare_borrow = NULL;
+        Py_INCREF(state->borrow_type);
+        spare->pool = Py_NewRef(pool);
+    }
+    return spare;
+}
+
+static bool
+keep_spare_borrow(BorrowObject *self)
+{
+    State *state = self->state;
+    if (state->spare_borrow != NULL || state->pinned == NULL) { /* NULL: the module was cleared */
+        return false;
+    }
+    PyObject *pool = self->pool;
+    state->spare_borrow = self;
+    Py_DECREF(state->borrow_type);
+    Py_DECREF(pool); /* last: the state may go with it */
+    return true;
+}
+
+static void
+drop_spare_borrow(IdentityObject *Py_UNUSED(processor))
+{
+}
+#endif
+
+static PyObject *
+drop_spare_borrows(PyObject *module, PyObject *processors)
+{
+    State *state = PyModule_GetState(module);
+    for (Py_ssize_t i = 0; PyList_CheckExact(processors) && i < PyList_GET_SIZE(processors); i++) {
+        PyObject *each = PyList_GET_ITEM(processors, i);
+        if (PyObject_TypeCheck(each, state->identity_type)) {
+            drop_spare_borrow((IdentityObject *)each);
+        }
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *
 pool_borrow(PoolObject *self, PyObject *Py_UNUSED(ignored))
 {
     State *state = self->state;
-    BorrowObject *borrow = state->spare_borrow;
+    BorrowObject *borrow = take_spare_borrow(state, self);
     if (borrow != NULL) {
-        state->spare_borrow = NULL;
-        Py_INCREF(state->borrow_type);
         _Py_NewReference((PyObject *)borrow);
     }
     else {
@@ -31,8 +112,8 @@ pool_borrow(PoolObject *self, PyObject *Py_UNUSED(ignored))
         }
         borrow->state = state;
         borrow->call = borrow_call;
+        borrow->pool = Py_NewRef(self);
     }
-    borrow->pool = Py_NewRef(self);
     borrow->held = NULL;
     PyObject_GC_Track(borrow);
     return (PyObject *)borrow;
@@ -54,30 +135,20 @@ borrow_clear(BorrowObject *self)
     return 0;
 }
 
-/* Frees the memory, or keeps it for the next block: to allocate one costs as much as a get. */
-static void
-borrow_free(BorrowObject *self)
-{
-#ifndef Py_GIL_DISABLED
-    State *state = self->state;
-    if (state->spare_borrow == NULL && state->pinned != NULL) { /* NULL: the module was cleared */
-        state->spare_borrow = self;
-        return;
-    }
-#endif
-    PyObject_GC_Del(self);
-}
-
 static void
 borrow_dealloc(BorrowObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject *pool = self->pool;
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, borrow_dealloc) /* what it holds may hold a borrow, and so on */
     borrow_clear(self);
-    borrow_free(self);
-    Py_DECREF(pool); /* late: the state may go with it */
-    Py_DECREF(type);
+    if (!keep_spare_borrow(self)) {
+        PyTypeObject *type = Py_TYPE(self);
+        PyObject *pool = self->pool;
+        PyObject_GC_Del(self);
+        Py_DECREF(pool); /* late: the state may go with it */
+        Py_DECREF(type);
+    }
+    Py_TRASHCAN_END
 }
 
 /* A subclass may have a get and a put of its own. */
@@ -100,17 +171,6 @@ exchange_held(BorrowObject *self, PyObject *obj)
     return held;
 }
 
-/* An object whose repr raises must not hide the error that names it. */
-static PyObject *
-shown(PyObject *obj)
-{
-    PyObject *repr = PyObject_Repr(obj);
-    if (repr == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
-        PyErr_Clear();
-        repr = PyUnicode_FromFormat("<%s instance at %p>", Py_TYPE(obj)->tp_name, (void *)obj);
-    }
-    return repr;
-}
 
 static PyObject *
 refuse_to_enter(BorrowObject *self)
@@ -119,10 +179,11 @@ refuse_to_enter(BorrowObject *self)
     Py_BEGIN_CRITICAL_SECTION(self);
     held = Py_NewRef(self->held == NULL ? Py_None : self->held); /* NULL: another thread left the block just now */
     Py_END_CRITICAL_SECTION();
-    PyObject *repr = shown(held);
-    if (repr != NULL) {
-        PyErr_Format(PyExc_RuntimeError, "this borrow holds %.80U already: call borrow() for each block", repr);
-        Py_DECREF(repr);
+    PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(held), "__qualname__");
+    if (name != NULL) {
+        PyErr_Format(PyExc_RuntimeError, "this borrow holds <%U object at %p> already: call borrow() for each block",
+                     name, (void *)held);
+        Py_DECREF(name);
     }
     Py_DECREF(held);
     return NULL;
@@ -218,7 +279,7 @@ static PyType_Slot itself_slots[] = {
 };
 
 static PyType_Spec itself_spec = {
-    "aiopool._native.Itself", sizeof(PyObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, itself_slots,
+    "aiopool._native._extension.Itself", sizeof(PyObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, itself_slots,
 };
 
 /* An awaitable with its answer ready. */
@@ -307,7 +368,7 @@ static PyType_Slot ready_slots[] = {
 };
 
 static PyType_Spec ready_spec = {
-    "aiopool._native.Ready", sizeof(ReadyObject), 0,
+    "aiopool._native._extension.Ready", sizeof(ReadyObject), 0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, ready_slots,
 };
 
@@ -347,7 +408,7 @@ static PyType_Slot borrow_slots[] = {
 };
 
 static PyType_Spec borrow_spec = {
-    "aiopool._native.Borrow", sizeof(BorrowObject), 0,
+    "aiopool._native._extension.Borrow", sizeof(BorrowObject), 0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_HAVE_VECTORCALL,
     borrow_slots,
 };

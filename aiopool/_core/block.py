@@ -1,0 +1,147 @@
+"""What stands behind a view from a `BufferPool`: its block, and the put that happens when no view is left.
+
+A buffer must not be reused while it is still referenced, and only CPython knows by what: a transport that keeps what
+it could not send yet, a slice in a log record, a NumPy array, a traceback. So nothing has to be given back. A view is
+a plain memoryview over an exporter, and CPython releases the exporter when the last view, slice, cast or array over it
+has gone. That release is the put.
+
+The release of the buffer counts, and no finalizer. The collector runs the finalizers of a garbage cycle
+before it takes the cycle apart, and each of them may still look at the view, or bring it back to life; what is released
+can never be seen again. Then it empties the objects of the cycle, in any order, and the exporter of a view may be one
+of them. So an exporter here is made of what cannot be emptied: a tuple, and the bytes. (In the compiled twin the
+storage is its own exporter, which the collector does not know at all, and its deallocation is the put.)
+
+What is lent does not keep its pool alive. When the pool has gone, with all that lay idle, a view goes on as before, and
+what stands behind it is freed in the end.
+
+The price in Python is two objects for each acquire, and two calls of Python code; and Python code can export buffers
+from 3.12 on only. On 3.11 views are right all the same, but their blocks are not reused.
+"""
+
+import sys
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .idle_budget import IdleBudget
+
+
+class TakesBack(Protocol):
+    """What a view asks of its size class."""
+
+    def note_checked_out(self, content: bytearray) -> None:
+        """A view over `content` exists, from now on."""
+
+    def note_back(self, content: bytearray) -> None:
+        """No view over `content` exists any more."""
+
+    def take_back(self, content: bytearray) -> None:
+        """No view over `content` exists any more: keep it, if there is room."""
+
+
+SizeClassRef = Callable[[], TakesBack | None]
+
+
+class Block:
+    """Bytes in the pool's own hands: idle, or fresh and zero, or just about to be checked out."""
+
+    __slots__ = ("_budget", "content")
+
+    def __init__(self, size: int, used: bytearray | None = None) -> None:
+        # Set while idle: where its bytes are reserved.
+        self._budget: IdleBudget | None = None
+        self.content = _Content(size) if used is None else used
+
+    def enter_budget(self, budget: IdleBudget) -> None:
+        """Its bytes are reserved there."""
+        self._budget = budget
+
+    def leave_budget(self) -> None:
+        """It is idle no more."""
+        budget, self._budget = self._budget, None
+        if budget is not None:
+            budget.give_back(len(self.content))
+
+    def __del__(self) -> None:
+        # Wherever it was dropped. The collector may do this to what a finalizer brings back: so it counts only once.
+        self.leave_budget()
+
+
+if sys.version_info >= (3, 12):
+    _Content = bytearray
+
+    _ZEROS = bytes(64 * 1024)
+
+    class _Exporter(tuple[bytearray, SizeClassRef, int, bool]):
+        """Checks a block out for as long as any view over it lives."""
+
+        __slots__ = ()
+
+        def __buffer__(self, flags: int) -> memoryview:
+            content, known, n, _ = self
+            view = memoryview(content)[:n]
+            if (size_class := known()) is not None:
+                size_class.note_checked_out(content)
+            return view
+
+        def __release_buffer__(
+            self, view: memoryview, _is_finalizing: Callable[[], bool] = sys.is_finalizing, _zeros: bytes = _ZEROS
+        ) -> None:
+            # The view is not touched: where all is garbage the collector may have emptied it already.
+            content, known, n, wipe = self
+            while wipe and n > 0:
+                # In pieces from the end: as many zeros as there are bytes may be more than there is memory for.
+                piece = _zeros[:n]
+                content[n - piece.__len__() : n] = piece
+                n -= piece.__len__()
+            # A garbage pool is not known any more before the collector empties it. And while the interpreter goes, the
+            # code that puts may be gone already, and nothing will get anything.
+            size_class = known()
+            if size_class is not None and not _is_finalizing():
+                size_class.take_back(content)
+
+    def export(content: bytearray, size_class: SizeClassRef, n: int, wipe: bool) -> memoryview:
+        """A view of the first `n` bytes of `content`. When the last view is gone, `size_class` takes it back."""
+        return memoryview(_Exporter((content, size_class, n, wipe)))
+
+else:
+
+    class _Content(bytearray):
+        """Bytes that tell when they go, so that the counts are right. A user may resize or copy them: `view.obj`."""
+
+        __slots__ = ("_size_class",)
+
+        def __new__(cls, size: int) -> "_Content":
+            self = super().__new__(cls)
+            self._size_class = None
+            return self
+
+        def check_out(self, size_class: SizeClassRef) -> None:
+            self._size_class = size_class
+            if (known := size_class()) is not None:
+                known.note_checked_out(self)
+
+        def __del__(self) -> None:
+            size_class, self._size_class = self._size_class, None
+            if size_class is not None and (known := size_class()) is not None:
+                known.note_back(self)
+
+        def __reduce_ex__(self, protocol: object) -> tuple[type, tuple[bytes]]:
+            return bytearray, (bytes(self),)
+
+    def export(content: Any, size_class: SizeClassRef, n: int, wipe: bool) -> memoryview:
+        """A view of the first `n` bytes of `content`, which is not reused."""
+        global _warned
+        if not _warned:
+            _warned = True
+            warnings.warn(
+                "Buffers are not reused on Python 3.11 without the C extension of aiopool, because Python code "
+                "cannot export buffers there. Build it (it takes a C compiler), or use Python 3.12 or later.",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+        content.check_out(size_class)
+        return memoryview(content)[:n]
+
+    _warned = False

@@ -1,0 +1,246 @@
+"""The store of a loop-bound pool: each object is handed out only on the loop that it was created on.
+
+It has the interface of `Store`. What is idle lies in a record that its loop holds, so a get looks only where its own
+loop's objects are, nothing is stolen, and all of it goes when the loop ends. While the loop lives, what cleanup retires
+is freed there, because the finalizer of a loop-bound object may well use its loop, which no other thread may do.
+
+The trade-off: there is no fast path, and each loop that uses such a store holds a record of it.
+"""
+
+import itertools
+from math import inf
+from time import monotonic
+from typing import Any
+
+from .._checks import identified
+from . import cleanup
+from .bound_loops import Bindings, Departure, LoopRecord, Mark, Part, current_record, records
+from .processor import OFF_LOOP, pin
+from .registry import Retired
+from .shard import Counters, Shard
+from .store import Shards
+
+
+class BoundContents:
+    """What a loop-bound store has counted; what it holds lies in the records of the loops."""
+
+    __slots__ = ("__weakref__", "counters", "cycles", "newest", "numbers", "since")
+
+    def __init__(self) -> None:
+        self.numbers = itertools.count(1)
+        #: the generation in which objects are put
+        self.newest = 0
+        self.counters: dict[int, Counters] = {}
+        self.cycles = 0
+        self.since = monotonic()
+
+    def parts(self) -> list[tuple[LoopRecord, Part]]:
+        """What is kept for each loop."""
+        return [(record, part) for record in records() if (part := record.parts.get(id(self))) is not None]
+
+    def begin(self) -> int:
+        """Begin an empty generation; its number."""
+        # Of two at once the smaller may win. Then what is put next is retired one cycle earlier.
+        self.newest = number = next(self.numbers)
+        return number
+
+    def retire(self, before: int) -> list[Retired]:
+        """Take out the generations with smaller numbers than `before`, to be freed on their own loops."""
+        return [
+            Departure(record.loop, shard)
+            for record, part in self.parts()
+            for number in sorted(part.shards)
+            if number < before and (shard := part.shards.pop(number, None)) is not None
+        ]
+
+
+class LoopBoundStore:
+    """Idle objects, each for the loop it was created on. Safe from any thread; never waits."""
+
+    __slots__ = ("__weakref__", "_bindings", "_contents", "_idle_timeout", "_label", "_slots", "max_idle")
+
+    fast_get: Shards = {}
+    fast_put: Shards = {}
+
+    def __init__(self, slots: int, max_idle: int | None, idle_timeout: float, label: str) -> None:
+        """As those of `Store`; but `max_idle` bounds what is kept for one loop."""
+        self._slots = slots
+        self.max_idle = max_idle
+        self._idle_timeout = idle_timeout
+        self._label = label
+        self._bindings = Bindings()
+        self._contents = BoundContents()
+
+    def require_loop(self) -> LoopRecord:
+        """The record of the loop that runs on this thread.
+
+        :raises RuntimeError: there is none.
+        """
+        record = current_record()
+        if record is None:
+            raise RuntimeError(
+                f"{self._label} is loop-bound, and no loop runs on this thread: get and put its objects on a running "
+                "loop, and drop those whose loop has ended"
+            )
+        return record
+
+    # --- take and keep ---
+
+    def take(self) -> Any:
+        """An idle object of the running loop, or `None`.
+
+        :raises RuntimeError: no loop runs on this thread.
+        """
+        record, part, counters = self._pin()
+        newest = self._contents.newest
+        for number in sorted(part.shards, reverse=True):
+            shard = part.shards.get(number)
+            if shard is None:
+                continue  # retired since
+            private = obj = shard.take_private()
+            if obj is None:
+                obj = shard.take_newest()
+            if obj is not None:
+                kind = "victim" if number < newest else "shared" if private is None else "private"
+                setattr(counters, kind, getattr(counters, kind) + 1)
+                self._bindings.bind(obj, record.mark)
+                return obj
+        counters.misses += 1
+        return None
+
+    def take_any(self) -> Any:
+        """An idle object of the running loop, or `None`; not counted."""
+        record = current_record()
+        part = None if record is None else record.parts.get(id(self._contents))
+        for shard in [] if part is None else list(part.shards.values()):
+            obj = shard.take_private()
+            if obj is None:
+                obj = shard.take_newest()
+            if obj is not None:
+                return obj
+        return None
+
+    def admit(self, obj: object) -> bool:
+        """Whether `obj` may be put here. `False`: its loop has ended, so it is of no use any more.
+
+        :raises ValueError: it was put already.
+        :raises RuntimeError: no loop runs on this thread, or another than that of `obj`.
+        """
+        here = self.require_loop()
+        part = here.parts.get(id(self._contents))
+        for shard in [] if part is None else list(part.shards.values()):
+            if shard.holds_private(obj):
+                raise ValueError(
+                    f"{identified(obj)} was put already and is idle in {self._label}: put each object once for each get"
+                )
+        mark = self._bindings.find(obj)
+        # An object that was never checked out is taken to be created here.
+        if mark is not None and mark is not here.mark and not mark.ended:
+            raise RuntimeError(
+                f"{identified(obj)} belongs to another loop than the one that runs here, and {self._label} is "
+                "loop-bound: put it on its own loop, as with call_soon_threadsafe"
+            )
+        return not (mark or here.mark).ended
+
+    def keep(self, obj: object) -> bool:
+        """Put `obj`, which was admitted. `False`: it is over `max_idle`, and rejected."""
+        _, part, counters = self._pin()
+        counters.puts += 1
+        if self.max_idle is not None and len(part) >= self.max_idle:
+            self._bindings.forget(obj)
+            counters.rejected += 1
+            return False
+        self._bindings.came_back(obj)
+        newest = self._contents.newest
+        shard = part.shards.get(newest)
+        if shard is None:
+            shard = part.shards.setdefault(newest, Shard(counters, self._slots))
+            cleanup.watch(self, pin())
+        shard.put(obj)
+        return True
+
+    def reject(self, obj: object) -> None:
+        """Count `obj`, which came back and is not kept."""
+        self._bindings.forget(obj)
+        counters = self._counters()
+        counters.puts += 1
+        counters.rejected += 1
+
+    def created(self, obj: object) -> None:
+        """Count `obj`, which was created for the running loop and is checked out."""
+        self._counters().created += 1
+        if obj is not None:
+            self._bindings.bind(obj, self.require_loop().mark)
+
+    def _pin(self) -> tuple[LoopRecord, Part, Counters]:
+        record = self.require_loop()
+        contents = self._contents
+        part = record.parts.get(id(contents))
+        if part is None:
+            if not contents.parts():
+                contents.since = monotonic()
+            part = record.part(contents)
+        return record, part, self._counters()
+
+    def _counters(self) -> Counters:
+        processor = pin()
+        if processor is not None and processor.wakes_at == inf:
+            cleanup.watch(self, processor)
+        return self._contents.counters.setdefault(OFF_LOOP if processor is None else processor.id, Counters())
+
+    # --- emptying ---
+
+    def rotate(self) -> list[Retired]:
+        """One cleanup cycle's part, for each loop."""
+        contents = self._contents
+        contents.since = monotonic()
+        contents.cycles += 1
+        return contents.retire(contents.begin() - 1)
+
+    def clear(self) -> list[Retired]:
+        """Take out all idle objects of all loops, to be freed on those."""
+        contents = self._contents
+        return contents.retire(contents.begin())
+
+    def forget_empty(self) -> list[Retired]:
+        """Where nothing is idle, retire the empty shards."""
+        return [] if any(len(shard) for _, shard in self.shards()) else self.clear()
+
+    def set_aside(self) -> BoundContents:
+        """Be as new, until `bring_back` is called with the result."""
+        kept, self._contents = self._contents, BoundContents()
+        return kept
+
+    def bring_back(self, kept: BoundContents) -> list[Retired]:
+        """Hold and count again what was set aside; what came in between, to be freed."""
+        passing, self._contents = self._contents, kept
+        return passing.retire(passing.begin())
+
+    def observe(self, observed: bool) -> None:
+        """Every get and put is on the slow path anyway."""
+
+    def renew_locks(self) -> None:
+        """In the child of a fork: what lost threads locked is locked no more."""
+        for _, shard in self.shards():
+            shard.renew_lock()
+
+    # --- looking at it ---
+
+    def idle_due(self) -> float:
+        """When idle objects call for a cycle, in seconds of time.monotonic(); infinity: nothing is idle."""
+        contents = self._contents
+        return contents.since + self._idle_timeout if any(part.shards for _, part in contents.parts()) else inf
+
+    def shards(self) -> list[tuple[Mark, Shard]]:
+        """All shards, the victim's included, each with the mark of its loop."""
+        return [
+            (record.mark, shard) for record, part in self._contents.parts() for shard in list(part.shards.values())
+        ]
+
+    def counts(self) -> dict[int, Counters]:
+        """What each processor did, by id."""
+        return self._contents.counters.copy()
+
+    def cycles(self) -> int:
+        """How many cleanup cycles the store went through."""
+        return self._contents.cycles

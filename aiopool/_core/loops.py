@@ -1,0 +1,269 @@
+"""The event loop that runs on this thread, and how to give it work.
+
+Four things are asked of a loop: to call something soon, from any thread; to call something after a while; to hold
+something until it ends; and whether it is running. asyncio and uvloop answer with methods of the loop; trio answers
+with a token and a system task. The two classes here give both the same interface.
+
+They hold the loop weakly: a closed loop that stays in memory would hide its own `ResourceWarning`. They answer
+`False` instead of raising when the loop has ended, because a loop may end between any check and the next line, and
+every caller then does the same: it turns to another loop.
+
+The caller may be a finalizer, which can run in the middle of the loop's own code: while asyncio compares two timers to
+find the place of a new one on its heap. A timer added at that moment breaks the heap, and `call_later` raises in
+unrelated code. So nothing here touches a loop except through the call that every loop offers to signal handlers and
+other threads. Timers are set and tasks are spawned from there, in a callback of the loop.
+
+A fork copies a running loop into a child that never runs it, although the copy still says `is_running()`. So each
+`LiveLoop` belongs to the process that made it.
+"""
+
+import asyncio
+import contextvars
+import os
+import sys
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+Callback = Callable[[], object]
+
+A_CENTURY = 100 * 365 * 86_400.0
+"""In seconds: longer than any loop runs, and as long as uvloop can wait."""
+
+
+class LiveLoop(Protocol):
+    """A loop that was running when it was looked at."""
+
+    @property
+    def ends_async_generators_last(self) -> bool:
+        """Whether the loop lets go of what it holds before it shuts down its async generators."""
+        ...
+
+    @property
+    def ref(self) -> "weakref.ref[Any] | None":
+        """A weak reference to the loop, if it is one that `asyncio.get_running_loop()` returns."""
+        ...
+
+    def is_loop(self, running: object) -> bool:
+        """Whether this stands for `running`, as `running_loop` gave it."""
+        ...
+
+    def is_running(self) -> bool:
+        """Whether the loop runs callbacks in this process. Safe from any thread."""
+        ...
+
+    def keeps_real_time(self) -> bool:
+        """Whether a timer of one second fires after one second; not so on a loop with a clock of its own."""
+        ...
+
+    def call_soon(self, callback: Callback) -> bool:
+        """Call `callback` on the loop's thread; from any thread. `False`: the loop is not running."""
+        ...
+
+    def call_later(self, seconds: float, callback: Callback) -> Callback:
+        """Call `callback` after `seconds`, unless what this returns is called first.
+
+        Only in a callback of the loop, as what it returns. A loop that ends first drops `callback`.
+        """
+        ...
+
+    def hold(self, thing: object) -> None:
+        """Keep `thing` alive until the loop ends; from any thread. Does nothing if the loop has ended."""
+        ...
+
+
+class AsyncioLoop:
+    """A loop with asyncio's interface: asyncio's own, uvloop's, winloop's."""
+
+    __slots__ = ("_forks", "ref")
+
+    ends_async_generators_last = False
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.ref = weakref.ref(loop)
+        self._forks = _forks
+
+    def is_loop(self, running: object) -> bool:
+        return self.ref() is running
+
+    def is_running(self) -> bool:
+        loop = self.ref()
+        return loop is not None and self._forks == _forks and loop.is_running()
+
+    def keeps_real_time(self) -> bool:
+        loop = self.ref()
+        if not isinstance(loop, asyncio.BaseEventLoop):
+            return True
+        return type(loop).time is asyncio.BaseEventLoop.time and "time" not in vars(loop)
+
+    def call_soon(self, callback: Callback) -> bool:
+        loop = self.ref()
+        if loop is None or not self.is_running():
+            return False
+        try:
+            loop.call_soon_threadsafe(callback, context=_no_context())
+        except RuntimeError:  # closed since the line above
+            return False
+        return True
+
+    def call_later(self, seconds: float, callback: Callback) -> Callback:
+        loop = self.ref()
+        if loop is None:
+            return _nothing
+        # The loop alone holds the handle, so that the callback dies when the loop drops it.
+        handle = weakref.ref(loop.call_later(seconds, callback, context=_no_context()))
+        return lambda: None if (timer := handle()) is None else timer.cancel()
+
+    def hold(self, thing: object) -> None:
+        self.call_soon(partial(self._hold, thing))
+
+    def _hold(self, thing: object) -> None:
+        loop = self.ref()
+        if loop is None:
+            return
+        if self.keeps_real_time():
+            # A closed loop drops its timers. This one never fires, so it need not be set again.
+            self.call_later(A_CENTURY, partial(self._hold, thing))
+        else:
+            # A clock of its own may jump to any timer. Such a loop lets go when it is collected.
+            vars(loop).setdefault("_aiopool_held", []).append(thing)
+
+
+class TrioLoop:
+    """One run of trio, held by its token."""
+
+    __slots__ = ("_forks", "_real_time", "_token")
+
+    ref = None
+
+    ends_async_generators_last = True
+
+    def __init__(self, token: Any) -> None:
+        self._token = weakref.ref(token)
+        self._forks = _forks
+        self._real_time = _waits_a_minute_for_a_minute()
+
+    def is_loop(self, running: object) -> bool:
+        return self._token() is running
+
+    def is_running(self) -> bool:
+        # A run that is over lets go of its token. Where the token outlives it, call_soon answers.
+        return self._token() is not None and self._forks == _forks
+
+    def keeps_real_time(self) -> bool:
+        return self._real_time
+
+    def call_soon(self, callback: Callback) -> bool:
+        token = self._token()
+        if token is None or not self.is_running():
+            return False
+        import trio
+
+        try:
+            token.run_sync_soon(callback)
+        except trio.RunFinishedError:
+            return False
+        return True
+
+    def call_later(self, seconds: float, callback: Callback) -> Callback:
+        import trio
+
+        scope = trio.CancelScope()
+
+        async def sleep_then_call() -> None:
+            with scope:
+                await trio.sleep(seconds)
+                callback()
+
+        self._spawn(sleep_then_call)
+        return scope.cancel
+
+    def hold(self, thing: object) -> None:
+        import trio
+
+        async def hold_it(thing: object) -> None:
+            await trio.sleep_forever()
+
+        self.call_soon(partial(self._spawn, hold_it, thing))
+
+    def _spawn(self, task: Callable[..., Any], *args: object) -> None:
+        import trio
+
+        try:
+            trio.lowlevel.spawn_system_task(task, *args, name="aiopool", context=_no_context())
+        except RuntimeError:
+            pass  # the run is ending: its system nursery takes no more tasks
+
+
+def _waits_a_minute_for_a_minute() -> bool:
+    """Whether the running trio's clock is a real one. That of `trio.testing.MockClock` stands still, or jumps."""
+    import trio
+
+    clock: Any = trio.lowlevel.current_clock()
+    seconds: float = clock.deadline_to_sleep_time(clock.current_time() + 60)
+    return 59 < seconds < 61 and not isinstance(clock, _mock_clock())
+
+
+def _mock_clock() -> Any:
+    # Its rate may be 1 for now and change later. Where nobody imported it, no clock is one.
+    return getattr(sys.modules.get("trio.testing"), "MockClock", ())
+
+
+def running_loop() -> object | None:
+    """The asyncio loop or trio token of the loop that runs on this thread; `None` off-loop.
+
+    trio is looked up in `sys.modules`: where nobody imported it, no run of it can be under way.
+    """
+    loop = asyncio._get_running_loop()
+    if loop is not None:
+        return loop
+    return _trio_token("in_trio_run")
+
+
+def innermost_loop() -> object | None:
+    """As `running_loop`; but where trio runs as a guest of asyncio, the loop whose code is running."""
+    return _trio_token("in_trio_task") or running_loop()
+
+
+def _trio_token(is_running: str) -> object | None:
+    lowlevel = sys.modules.get("trio.lowlevel")
+    # An import under way in another thread shows a module that has no names yet.
+    question = getattr(lowlevel, is_running, None)
+    if lowlevel is None or question is None or not question():
+        return None
+    token: object = lowlevel.current_trio_token()
+    return None if token is _left_behind else token
+
+
+def live_loop(running: object) -> LiveLoop:
+    """What gives work to `running`, as `running_loop` gave it."""
+    if isinstance(running, asyncio.AbstractEventLoop):
+        return AsyncioLoop(running)
+    return TrioLoop(running)
+
+
+def _no_context() -> contextvars.Context:
+    """An empty context: a timer that waits a minute must not keep a request's variables alive."""
+    return contextvars.Context()
+
+
+def _nothing() -> None:
+    """What cancels a timer that was never set."""
+
+
+# How many forks lie between the first process and this one.
+_forks = 0
+
+# The trio run that was under way in this thread when the process was forked. asyncio itself forgets its loop then.
+_left_behind: object = None
+
+
+def _after_fork_in_child() -> None:
+    global _forks, _left_behind
+    _left_behind = _trio_token("in_trio_run") or _left_behind
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

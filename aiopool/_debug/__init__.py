@@ -1,0 +1,67 @@
+"""Debug mode: finds what is wrong in how a program uses its pools, and says where.
+
+It comes on with `AIOPOOL_DEBUG` in the environment, or when a pool is first used on an asyncio loop that is in debug
+mode itself. Then an observer is told of every get and put, and keeps a record of each object. While it is off there is
+no observer, and the fast paths are as if there were no debug mode.
+"""
+
+import asyncio
+import atexit
+import os
+import sys
+import warnings
+
+from .._core import processor
+from .._core.observation import observe, state
+from . import _records
+from ._observer import Recorder
+
+_recorder = Recorder()
+
+
+def is_on() -> bool:
+    """Whether the debug mode is on."""
+    return state.observer is _recorder
+
+
+def turn_on() -> None:
+    """From now on observe every get and every put, of all pools."""
+    if not is_on():
+        _records.listen()
+        observe(_recorder)
+
+
+def turn_off() -> None:
+    """Forget all, and cost nothing again. What other threads get or put at this moment may still be recorded."""
+    observe(None)
+    _records.stop_listening()
+    _records.forget_all()
+    _recorder.forget_all()
+
+
+def _show_warnings() -> None:
+    # By default Python shows no ResourceWarning. A user who asked for the debug mode wants to see ours.
+    if not sys.warnoptions:
+        warnings.filterwarnings("default", "aiopool: ", ResourceWarning)
+
+
+def _look_at_loop(running: object) -> None:
+    if not is_on() and isinstance(running, asyncio.AbstractEventLoop) and running.get_debug():
+        _show_warnings()
+        turn_on()
+
+
+def _report_at_exit() -> None:
+    """What dies from here on dies of the interpreter's end."""
+    if is_on():
+        _records.sweep()
+        turn_off()
+
+
+def turn_on_when_asked() -> None:
+    """Now if the environment asks for it; else when a pool comes to a loop that is in debug mode."""
+    atexit.register(_report_at_exit)
+    processor.look_at_loop = _look_at_loop
+    if os.environ.get("AIOPOOL_DEBUG"):
+        _show_warnings()
+        turn_on()

@@ -1,0 +1,53 @@
+"""What the debug mode does with each get and put: it records them, and has the findings looked for.
+
+What is certain is an error: an object that is put while it is idle. What may be meant, or is found when no caller is
+there to catch an exception, is a `ResourceWarning`. Both name the two places that do not fit together.
+"""
+
+import weakref
+from typing import Any
+
+from . import _findings, _records
+
+
+class Recorder:
+    """The observer. What it raises reaches the caller of the pool, who keeps the object or finds it in the pool."""
+
+    def __init__(self) -> None:
+        # The pools that were created since: none of their gets and puts has gone unseen.
+        self._newer: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def forget_all(self) -> None:
+        """Begin anew."""
+        self._newer.clear()
+
+    def created(self, pool: Any) -> None:
+        """`pool` was made."""
+        self._newer.add(pool)
+
+    def got(self, pool: Any, obj: Any) -> None:
+        """`obj` is checked out, from now on."""
+        if obj is None:
+            return
+        place = _records.caller()
+        record = _records.record_of(obj)
+        if record is not None and record.put is not None:
+            try:
+                if pool in self._newer:
+                    _findings.check_the_only_one(obj, record, place)
+                _findings.check_not_shared_over_fork(obj, record, record.put, place)
+            except BaseException:
+                _records.forget(obj)
+                raise
+        _records.got(pool, obj, place)
+
+    def putting(self, pool: Any, obj: Any) -> None:
+        """`obj` is about to be put."""
+        place = _records.caller()
+        _findings.check_put(obj, place)
+        # Before the put: after it, another thread may have got the object.
+        _records.came_back(pool, obj, place)
+
+    def not_kept(self, pool: Any, obj: Any) -> None:
+        """`obj` is neither checked out nor idle any more."""
+        _records.forget(obj)

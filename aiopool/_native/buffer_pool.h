@@ -1,0 +1,131 @@
+/* Beside _buffer_pool.py: acquire. */
+
+#pragma once
+
+#include "size_class.h"
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *module;
+    State *state;
+    PyObject *size_classes; /* a tuple, the smallest first; NULL before it is set */
+    Py_ssize_t smallest, largest; /* bytes of their blocks */
+} BuffersObject;
+
+static PyObject *
+buffers_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    BuffersObject *self = (BuffersObject *)type->tp_alloc(type, 0);
+    if (self == NULL || !keep_module(type, &self->module, &self->state)) {
+        Py_XDECREF(self);
+        return NULL;
+    }
+    self->largest = -1; /* nothing can be acquired yet */
+    defer_reference_counting((PyObject *)self);
+    return (PyObject *)self;
+}
+
+static int
+buffers_traverse(BuffersObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->module);
+    Py_VISIT(self->size_classes);
+    return 0;
+}
+
+/* The pool goes: free what is idle, and let nothing more be kept. */
+static void
+buffers_finalize(BuffersObject *self)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    for (Py_ssize_t i = 0; self->size_classes != NULL && i < PyTuple_GET_SIZE(self->size_classes); i++) {
+        size_class_close((SizeClassObject *)PyTuple_GET_ITEM(self->size_classes, i));
+    }
+    PyErr_Restore(type, error, traceback);
+}
+
+static void
+buffers_dealloc(BuffersObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Py_XDECREF(self->size_classes);
+    Py_XDECREF(self->module);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+buffers_get_size_classes(BuffersObject *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->size_classes == NULL ? Py_None : self->size_classes);
+}
+
+static int
+buffers_set_size_classes(BuffersObject *self, PyObject *given, void *Py_UNUSED(closure))
+{
+    bool right = given != NULL && self->size_classes == NULL && PyTuple_CheckExact(given) && PyTuple_GET_SIZE(given) > 0;
+    for (Py_ssize_t i = 0; right && i < PyTuple_GET_SIZE(given); i++) {
+        right = Py_IS_TYPE(PyTuple_GET_ITEM(given, i), self->state->size_class_type);
+    }
+    if (!right) {
+        PyErr_SetString(PyExc_TypeError, "the size classes are a tuple, set once");
+        return -1;
+    }
+    self->size_classes = Py_NewRef(given);
+    self->smallest = ((SizeClassObject *)PyTuple_GET_ITEM(given, 0))->size;
+    self->largest = ((SizeClassObject *)PyTuple_GET_ITEM(given, PyTuple_GET_SIZE(given) - 1))->size;
+    return 0;
+}
+
+static SizeClassObject *
+buffers_size_class(BuffersObject *self, Py_ssize_t n)
+{
+    Py_ssize_t index = 0;
+    for (size_t size = (size_t)self->smallest; size < (size_t)n; size *= 2) {
+        index++;
+    }
+    return (SizeClassObject *)PyTuple_GET_ITEM(self->size_classes, index);
+}
+
+static PyObject *
+buffers_acquire(BuffersObject *self, PyObject *arg)
+{
+    Py_ssize_t n = PyLong_CheckExact(arg) ? PyLong_AsSsize_t(arg) : -1;
+    IdentityObject *processor = n >= 0 && n <= self->largest ? pin(self->state) : NULL;
+    if (processor != NULL) {
+        PyObject *view = size_class_acquire_own(buffers_size_class(self, n), processor, n);
+        if (view != NULL || PyErr_Occurred()) {
+            return view;
+        }
+    }
+    PyErr_Clear(); /* of a number that is too large: the slow path says what is wrong */
+    return PyObject_CallMethodOneArg((PyObject *)self, self->state->acquire_slow, arg);
+}
+
+static PyMethodDef buffers_methods[] = {
+    {"acquire", (PyCFunction)buffers_acquire, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef buffers_getset[] = {
+    {"_size_classes", (getter)buffers_get_size_classes, (setter)buffers_set_size_classes, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot buffers_slots[] = {
+    {Py_tp_doc, "What acquire looks at."},
+    {Py_tp_new, buffers_new},
+    {Py_tp_finalize, buffers_finalize},
+    {Py_tp_dealloc, buffers_dealloc},
+    {Py_tp_traverse, buffers_traverse},
+    {Py_tp_getset, buffers_getset},
+    {0, NULL},
+};
+
+static PyType_Spec buffers_spec = {
+    "aiopool._native._extension.BufferPoolBase", sizeof(BuffersObject), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE, buffers_slots,
+};

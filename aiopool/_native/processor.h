@@ -1,0 +1,300 @@
+/* Beside _core/processor.py: what a processor is made of here, and the pin. */
+
+#pragma once
+
+#include "state.h"
+
+typedef struct ShardObject ShardObject;
+typedef struct CountersObject CountersObject;
+
+/* The processor's shard and counters in a store, and the store's generation. Borrowed: the store keeps them alive for as
+   long as that generation is its primary, and the number of a generation is never used again. */
+typedef struct {
+    uint64_t generation;
+    ShardObject *shard;       /* NULL: not looked up yet */
+    CountersObject *counters; /* NULL: not looked up yet */
+} Remembered;
+
+enum { REMEMBERED = 32 };
+
+struct IdentityObject {
+    PyObject_HEAD
+    PyObject *module;
+    State *state;
+    Py_ssize_t id;
+    Ident thread_id;    /* 0: released, parked, or of no thread */
+    double wakes_at;    /* when the timer on its loop fires */
+    PyObject *loop_ref; /* a weak reference to the asyncio loop that its thread runs, or None */
+    Flag busy;
+    SHARED(BorrowObject *) spare_borrow;
+    Remembered remembered[REMEMBERED];
+};
+
+/* "busy": without a GIL another thread may run two cleanup cycles while an owner stands between finding a shard and
+   being done with it, and the shard would be freed under it. So the owner raises its flag before it looks at a store's
+   generations, and lowers it when done. Code that frees shards has taken them out of their store first, and then waits
+   until each flag that it finds raised was lowered once (quiesce): an owner that raises its flag later sees the new
+   generations. Both the flag and the generations are accessed in the one total order of sequentially consistent
+   atomics; anything weaker would let both sides miss each other. The flag lies in the processor, so no other thread's
+   cache line slows the owner. */
+static inline void
+busy_begin(IdentityObject *processor)
+{
+#ifdef Py_GIL_DISABLED
+    atomic_store(&processor->busy, 1);
+#else
+    (void)processor;
+#endif
+}
+
+static inline void
+busy_end(IdentityObject *processor)
+{
+#ifdef Py_GIL_DISABLED
+    atomic_store_explicit(&processor->busy, 0, memory_order_release);
+#else
+    (void)processor;
+#endif
+}
+
+/* The last pin of this thread. With a GIL one place serves all threads, for they take turns of milliseconds. */
+#ifdef Py_GIL_DISABLED
+static THREAD_LOCAL Pin last_pin_of_thread;
+#endif
+
+static inline Pin *
+last_pin(State *state)
+{
+#ifdef Py_GIL_DISABLED
+    (void)state;
+    return &last_pin_of_thread;
+#else
+    return &state->last_pin;
+#endif
+}
+
+/* The processor that this thread pinned last, which need not be bound in the current context. */
+typedef struct {
+    IdentityObject *processor; /* borrowed: its thread keeps it */
+    uint64_t serial;
+} Own;
+
+static THREAD_LOCAL Own own_of_thread;
+
+static inline bool
+is_own(IdentityObject *processor)
+{
+    return processor->thread_id == PyThread_get_thread_ident();
+}
+
+static IdentityObject *
+cache_pin(State *state, PyThreadState *thread, IdentityObject *processor)
+{
+    *last_pin(state) = (Pin){processor, thread->id, thread->context_ver, state->serial};
+    own_of_thread = (Own){processor, state->serial};
+    return processor;
+}
+
+static bool
+is_bound(PyObject *loop_ref, PyObject *loop)
+{
+#if PY_VERSION_HEX >= 0x030d0000
+    PyObject *bound = NULL;
+    if (!PyWeakref_Check(loop_ref) || PyWeakref_GetRef(loop_ref, &bound) <= 0) {
+        return false;
+    }
+    Py_DECREF(bound); /* it is running, so it lives on */
+    return bound == loop;
+#else
+    return PyWeakref_Check(loop_ref) && PyWeakref_GET_OBJECT(loop_ref) == loop;
+#endif
+}
+
+/* In a context that was never here, as that of a new task: where this thread's processor runs the loop that it ran
+   last, bind that processor. All else is left to Python. */
+static IdentityObject *
+bind_own(State *state, PyThreadState *thread)
+{
+    IdentityObject *own = own_of_thread.processor;
+    if (own == NULL || own_of_thread.serial != state->serial || state->get_running_loop == NULL || !is_own(own)
+        || own->loop_ref == NULL) {
+        return NULL;
+    }
+    PyObject *loop = PyObject_CallNoArgs(state->get_running_loop);
+    bool same = loop != NULL && is_bound(own->loop_ref, loop);
+    Py_XDECREF(loop);
+    PyObject *token = same ? PyContextVar_Set(state->pinned, (PyObject *)own) : NULL;
+    if (token == NULL) {
+        PyErr_Clear(); /* the slow path tries again, and raises */
+        return NULL;
+    }
+    Py_DECREF(token);
+    return cache_pin(state, thread, own);
+}
+
+static IdentityObject *
+pin_in_another_context(State *state, PyThreadState *thread)
+{
+    PyObject *bound;
+    if (state->pinned == NULL) { /* not bound yet, or the module was cleared */
+        return NULL;
+    }
+    if (PyContextVar_Get(state->pinned, NULL, &bound) < 0) {
+        PyErr_Clear(); /* the slow path asks again, and raises */
+        return NULL;
+    }
+    if (bound == NULL) {
+        return NULL;
+    }
+    bool holds = PyObject_TypeCheck(bound, state->identity_type) && is_own((IdentityObject *)bound);
+    Py_DECREF(bound); /* its thread keeps it */
+    return holds ? cache_pin(state, thread, (IdentityObject *)bound) : bind_own(state, thread);
+}
+
+/* The processor that the current context is bound to, if that is this thread's; else NULL. Borrowed. */
+static inline IdentityObject *
+pin(State *state)
+{
+    PyThreadState *thread = PyThreadState_Get();
+    const Pin *last = last_pin(state);
+    if (last->context_version == thread->context_ver && last->thread_state == thread->id
+        && last->serial == state->serial && last->processor != NULL) {
+        return last->processor;
+    }
+    return pin_in_another_context(state, thread);
+}
+
+static PyObject *
+identity_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    IdentityObject *self = (IdentityObject *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->wakes_at = Py_HUGE_VAL;
+    self->loop_ref = Py_NewRef(Py_None);
+    if (!keep_module(type, &self->module, &self->state)) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+/* It will not pass for a pin any more. */
+static void
+unpin(IdentityObject *self)
+{
+    Pin *last = last_pin(self->state);
+    if (last->processor == self) {
+        last->processor = NULL;
+    }
+    if (own_of_thread.processor == self) {
+        own_of_thread.processor = NULL;
+    }
+}
+
+static void drop_spare_borrow(IdentityObject *self);
+
+static int
+identity_traverse(IdentityObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->module);
+    Py_VISIT(self->loop_ref);
+    return 0;
+}
+
+static void
+identity_dealloc(IdentityObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->state != NULL) {
+        unpin(self);
+        drop_spare_borrow(self);
+    }
+    Py_XDECREF(self->loop_ref);
+    Py_XDECREF(self->module);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+identity_get_thread_id(IdentityObject *self, void *Py_UNUSED(closure))
+{
+    unsigned long ident = self->thread_id;
+    if (ident == 0) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromUnsignedLong(ident);
+}
+
+static int
+identity_set_thread_id(IdentityObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    unsigned long ident = 0;
+    if (value != NULL && value != Py_None) {
+        ident = PyLong_AsUnsignedLong(value);
+        if (ident == (unsigned long)-1 && PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    self->thread_id = ident;
+    unpin(self);
+    return 0;
+}
+
+static PyMemberDef identity_members[] = {
+    {"id", T_PYSSIZET, offsetof(IdentityObject, id), 0, NULL},
+    {"wakes_at", T_DOUBLE, offsetof(IdentityObject, wakes_at), 0, NULL},
+    {"loop_ref", T_OBJECT, offsetof(IdentityObject, loop_ref), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef identity_getset[] = {
+    {"thread_id", (getter)identity_get_thread_id, (setter)identity_set_thread_id, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot identity_slots[] = {
+    {Py_tp_doc, "The id and the thread of a processor."},
+    {Py_tp_new, identity_new},
+    {Py_tp_dealloc, identity_dealloc},
+    {Py_tp_traverse, identity_traverse},
+    {Py_tp_members, identity_members},
+    {Py_tp_getset, identity_getset},
+    {0, NULL},
+};
+
+static PyType_Spec identity_spec = {
+    "aiopool._native._extension.Identity", sizeof(IdentityObject), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE, identity_slots,
+};
+
+/* Wait until each processor that is busy was done once. */
+static void
+wait_for_busy(State *state, PyObject *processors)
+{
+#ifdef Py_GIL_DISABLED
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(processors); i++) {
+        PyObject *each = PyList_GET_ITEM(processors, i);
+        if (PyObject_TypeCheck(each, state->identity_type)) {
+            lock_wait_for(&((IdentityObject *)each)->busy);
+        }
+    }
+#else
+    (void)state;
+    (void)processors;
+#endif
+}
+
+static PyObject *
+quiesce(PyObject *module, PyObject *processors)
+{
+    if (!PyList_CheckExact(processors)) {
+        PyErr_SetString(PyExc_TypeError, "quiesce() takes a list of processors");
+        return NULL;
+    }
+    wait_for_busy(PyModule_GetState(module), processors);
+    Py_RETURN_NONE;
+}

@@ -8,25 +8,50 @@ The trade-off: there is no fast path, and each loop that uses such a store holds
 """
 
 import itertools
+import weakref
+from collections.abc import Callable
 from math import inf
 from time import monotonic
 from typing import Any
 
 from .._checks import identified
+from .._native import in_c
 from . import cleanup
 from .bound_loops import Bindings, Departure, LoopRecord, Mark, Part, current_record, records
-from .processor import OFF_LOOP, pin
+from .processor import OFF_LOOP, Processor, pin
 from .registry import Retired
 from .shard import Counters, Shard
 from .store import Shards
 
 
+@in_c
+class LoopBoundStoreBase:
+    """What get and put look at. In Python they always take the slow path; so here this is but a place for bindings."""
+
+    __slots__ = ("entries",)
+
+    #: the bindings: by id, a weak reference and the mark of the loop
+    entries: dict[int, Any]
+    #: the number of the generation that is published
+    published = 0
+
+    def __init__(self) -> None:
+        self.entries = {}
+
+    def publish(self, gets: bool, puts: bool) -> None:
+        """A generation begins: forget the shards of the last one. May gets and puts take the fast path?"""
+
+    def remember(self, published: int, processor: Processor, shard: Shard, mark: Mark) -> None:
+        """`shard` is where the loop with `mark`, which `processor` runs, finds its objects, if that is still so."""
+
+
 class BoundContents:
     """What a loop-bound store has counted; what it holds lies in the records of the loops."""
 
-    __slots__ = ("__weakref__", "counters", "cycles", "newest", "numbers", "since")
+    __slots__ = ("__weakref__", "_publish", "counters", "cycles", "newest", "numbers", "since")
 
-    def __init__(self) -> None:
+    def __init__(self, publish: Callable[[], None]) -> None:
+        self._publish = publish
         self.numbers = itertools.count(1)
         #: the generation in which objects are put
         self.newest = 0
@@ -42,6 +67,7 @@ class BoundContents:
         """Begin an empty generation; its number."""
         # Of two at once the smaller may win. Then what is put next is retired one cycle earlier.
         self.newest = number = next(self.numbers)
+        self._publish()
         return number
 
     def retire(self, before: int) -> list[Retired]:
@@ -54,22 +80,35 @@ class BoundContents:
         ]
 
 
-class LoopBoundStore:
+class LoopBoundStore(LoopBoundStoreBase):
     """Idle objects, each for the loop it was created on. Safe from any thread; never waits."""
 
-    __slots__ = ("__weakref__", "_bindings", "_contents", "_idle_timeout", "_label", "_slots", "max_idle")
+    __slots__ = ("__weakref__", "_bindings", "_contents", "_idle_timeout", "_label", "_observed", "_slots", "max_idle")
 
+    # For the fast paths in Python.
     fast_get: Shards = {}
     fast_put: Shards = {}
 
     def __init__(self, slots: int, max_idle: int | None, idle_timeout: float, label: str) -> None:
         """As those of `Store`; but `max_idle` bounds what is kept for one loop."""
+        super().__init__()
         self._slots = slots
+        self._observed = False
         self.max_idle = max_idle
         self._idle_timeout = idle_timeout
         self._label = label
-        self._bindings = Bindings()
-        self._contents = BoundContents()
+        self._bindings = Bindings(self.entries)
+        self._contents = self._new_contents()
+
+    def _new_contents(self) -> BoundContents:
+        # Weakly, or the store would live until a garbage collection.
+        method = weakref.WeakMethod(self._publish)
+        contents = BoundContents(lambda: None if (publish := method()) is None else publish())
+        self._publish()
+        return contents
+
+    def _publish(self) -> None:
+        self.publish(not self._observed, not self._observed and self.max_idle is None)
 
     def require_loop(self) -> LoopRecord:
         """The record of the loop that runs on this thread.
@@ -144,20 +183,28 @@ class LoopBoundStore:
 
     def keep(self, obj: object) -> bool:
         """Put `obj`, which was admitted. `False`: it is over `max_idle`, and rejected."""
-        _, part, counters = self._pin()
+        record, part, counters = self._pin()
         counters.puts += 1
         if self.max_idle is not None and len(part) >= self.max_idle:
             self._bindings.forget(obj)
             counters.rejected += 1
             return False
         self._bindings.came_back(obj)
+        published = self.published  # before the next line: a cycle in between makes this number void
         newest = self._contents.newest
         shard = part.shards.get(newest)
         if shard is None:
             shard = part.shards.setdefault(newest, Shard(counters, self._slots))
             cleanup.watch(self, pin())
         shard.put(obj)
+        processor = pin()
+        if processor is not None:
+            self.remember(published, processor, shard, record.mark)
         return True
+
+    def rebind(self, obj: object) -> None:
+        """`obj`, which cannot be referenced weakly, is checked out on the running loop."""
+        self._bindings.bind(obj, self.require_loop().mark)
 
     def reject(self, obj: object) -> None:
         """Count `obj`, which came back and is not kept."""
@@ -208,16 +255,18 @@ class LoopBoundStore:
 
     def set_aside(self) -> BoundContents:
         """Be as new, until `bring_back` is called with the result."""
-        kept, self._contents = self._contents, BoundContents()
+        kept, self._contents = self._contents, self._new_contents()
         return kept
 
     def bring_back(self, kept: BoundContents) -> list[Retired]:
         """Hold and count again what was set aside; what came in between, to be freed."""
         passing, self._contents = self._contents, kept
-        return passing.retire(passing.begin())
+        return passing.retire(passing.begin())  # which publishes
 
     def observe(self, observed: bool) -> None:
-        """Every get and put is on the slow path anyway."""
+        """Whether every get and put must take the slow path, where it is observed."""
+        self._observed = observed
+        self._publish()
 
     def renew_locks(self) -> None:
         """In the child of a fork: what lost threads locked is locked no more."""

@@ -128,20 +128,24 @@ class AsyncPool(Generic[T]):
         :raises Exception: what `new` raises; the pool is as before.
         :raises RuntimeError: the pool was closed by `aclose`; or it is loop-bound, and no loop runs on this thread.
         """
-        if self._closed:
-            self._refuse_to_create()
-        obj: T | None = self._store.take()
+        obj: T | None = None if self._closed else self._store.take()
         if obj is None:
             obj = await self._create()
+        if state.observer is not None:
+            self._tell_got(obj)
+        return obj
+
+    def _tell_got(self, obj: T) -> None:
         if state.observer is not None:
             try:
                 state.observer.got(self, obj)
             except BaseException:
                 self._store.keep(obj)  # or the caller would lose it
                 raise
-        return obj
 
     async def _create(self) -> T:
+        if self._closed:
+            raise RuntimeError(f"{self!r} was closed by aclose(): clear() drops what is idle and leaves a pool in use")
         obj = self._new()
         if isawaitable(obj):
             obj = await obj
@@ -150,9 +154,6 @@ class AsyncPool(Generic[T]):
         self._is_closed_in_time()
         created: T = obj
         return created
-
-    def _refuse_to_create(self) -> NoReturn:
-        raise RuntimeError(f"{self!r} was closed by aclose(): clear() drops what is idle and leaves a pool in use")
 
     # --- put ---
 
@@ -268,8 +269,6 @@ class AsyncPool(Generic[T]):
         :raises RuntimeError: as `get`.
         """
         for _ in range(may_fill(self, self._store, n)):
-            if self._closed:
-                self._refuse_to_create()
             await self._keep(await self._create())
 
     async def clear(self, /) -> int:
@@ -350,39 +349,55 @@ class AsyncPool(Generic[T]):
 class AsyncBorrow(Generic[T]):
     """An object from an async pool for the time of one block. Made by `AsyncPool.borrow`."""
 
-    __slots__ = ("_entered", "_held", "_pool")
+    __slots__ = ("_held", "_pool")
 
     def __init__(self, pool: AsyncPool[T]) -> None:
         self._pool = pool
-        # Set before the object is there, or two tasks that share a borrow could both enter while they wait for theirs.
-        self._entered = False
-        # At most one object. A list, because pop takes it in one step: however shared, a borrow gives back once.
-        self._held: list[T] = []
+        # `None` before the block. Else a list of at most one object, because pop takes it in one step: however shared,
+        # a borrow gives back once.
+        self._held: list[T] | None = None
 
     async def __aenter__(self) -> T:
-        if self._entered:
+        if self._held is not None:
             raise RuntimeError("this borrow was entered already: call borrow() for each block")
-        self._entered = True
+        # Set before the object is there, or two tasks that share a borrow could both enter while they wait for theirs.
+        held: list[T] = []
+        self._held = held
+        pool = self._pool
         try:
-            obj = await self._pool.get()
+            # The usual case of pool.get(), without a coroutine of its own.
+            obj = None if pool._closed else pool._store.take()
+            if obj is None:
+                obj = await pool._create()
+            if state.observer is not None:
+                pool._tell_got(obj)
         except BaseException:
-            self._entered = False
+            self._held = None
             raise
-        self._held.append(obj)
+        held.append(obj)
         return obj
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        held = self._held
+        if not held:
+            return  # it was never entered, or is just being entered
         try:
-            obj = self._held.pop()
+            obj = held.pop()
         except IndexError:
-            return  # it was never entered, or left already
-        self._entered = False
-        if exc_type is None:
-            await self._pool.put(obj)
-        elif obj is not None:
-            await self._pool._discard(obj, exc)
+            return  # another task or thread left just now
+        self._held = None
+        pool = self._pool
+        if exc_type is not None:
+            if obj is not None:
+                await pool._discard(obj, exc)
+        elif pool._plain_put and state.observer is None and obj is not None:
+            pool._store.keep(obj)
+            if pool._closed:
+                await pool._close_idle()  # as in put
+        else:
+            await pool.put(obj)
 
 
 def _raise(errors: list[BaseException]) -> None:

@@ -202,10 +202,6 @@ class LoopBoundStore(LoopBoundStoreBase):
             self.remember(published, processor, shard, record.mark)
         return True
 
-    def rebind(self, obj: object) -> None:
-        """`obj`, which cannot be referenced weakly, is checked out on the running loop."""
-        self._bindings.bind(obj, self.require_loop().mark)
-
     def reject(self, obj: object) -> None:
         """Count `obj`, which came back and is not kept."""
         self._bindings.forget(obj)

@@ -25,6 +25,18 @@ bound_shard(IdentityObject *processor, uint64_t generation)
     return generation != 0 && remembered->generation == generation ? remembered->shard : NULL;
 }
 
+/* False: no memory. */
+static bool
+bind_while_checked_out(BoundStoreObject *self, IdentityObject *processor, PyObject *obj)
+{
+    PyObject *key = PyLong_FromVoidPtr(obj);
+    PyObject *entry = key == NULL ? NULL : PyTuple_Pack(2, Py_None, processor->mark);
+    bool bound = entry != NULL && PyDict_SetItem(self->entries, key, entry) == 0;
+    Py_XDECREF(entry);
+    Py_XDECREF(key);
+    return bound;
+}
+
 /* private slot → own shared list of the running loop. NULL without an exception: the slow path must see to it. */
 static PyObject *
 bound_take(BoundStoreObject *self, IdentityObject *processor)
@@ -42,26 +54,28 @@ bound_take(BoundStoreObject *self, IdentityObject *processor)
         count_add(&shard->counters->shared, 1);
     }
     busy_end(processor);
-    if (obj != NULL && !PyType_SUPPORTS_WEAKREFS(Py_TYPE(obj))) {
-        PyObject *done = PyObject_CallMethodOneArg((PyObject *)self, self->state->rebind, obj);
-        if (done == NULL) {
-            Py_CLEAR(obj);
-        }
-        Py_XDECREF(done);
+    if (obj != NULL && !PyType_SUPPORTS_WEAKREFS(Py_TYPE(obj)) && !bind_while_checked_out(self, processor, obj)) {
+        Py_CLEAR(obj);
     }
     return obj;
 }
 
+/* Whether obj is bound to the loop that the processor runs. Sets the key of a binding that ends when it is put. */
 static bool
-is_bound_here(BoundStoreObject *self, IdentityObject *processor, PyObject *obj)
+is_bound_here(BoundStoreObject *self, IdentityObject *processor, PyObject *obj, PyObject **ends)
 {
     PyObject *key = PyLong_FromVoidPtr(obj);
-    PyObject *entry = key == NULL ? NULL : PyDict_GetItemWithError(self->entries, key);
-    Py_XINCREF(entry);
-    Py_XDECREF(key);
+    PyObject *entry = key == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(self->entries, key));
     bool here = entry != NULL && PyTuple_CheckExact(entry) && PyTuple_GET_SIZE(entry) == 2
-                && PyTuple_GET_ITEM(entry, 1) == processor->mark && is_bound(PyTuple_GET_ITEM(entry, 0), obj);
+                && PyTuple_GET_ITEM(entry, 1) == processor->mark;
+    if (here && PyTuple_GET_ITEM(entry, 0) == Py_None) {
+        *ends = Py_NewRef(key);
+    }
+    else if (here) {
+        here = refers_to(PyTuple_GET_ITEM(entry, 0), obj);
+    }
     Py_XDECREF(entry);
+    Py_XDECREF(key);
     PyErr_Clear(); /* Python looks again, and raises */
     return here;
 }
@@ -70,7 +84,11 @@ is_bound_here(BoundStoreObject *self, IdentityObject *processor, PyObject *obj)
 static bool
 bound_keep(BoundStoreObject *self, IdentityObject *processor, PyObject *obj)
 {
-    if (self->fast_put == 0 || !is_on_its_loop(self->state, processor) || !is_bound_here(self, processor, obj)) {
+    PyObject *ends = NULL;
+    if (self->fast_put == 0 || !is_on_its_loop(self->state, processor) || !is_bound_here(self, processor, obj, &ends)
+        || (ends != NULL && PyDict_DelItem(self->entries, ends) < 0)) {
+        Py_XDECREF(ends);
+        PyErr_Clear(); /* Python does the same, and raises */
         return false;
     }
     bool kept = false;
@@ -84,7 +102,11 @@ bound_keep(BoundStoreObject *self, IdentityObject *processor, PyObject *obj)
     busy_end(processor);
     if (!kept) {
         Py_DECREF(obj);
+        if (ends != NULL && !bind_while_checked_out(self, processor, obj)) {
+            PyErr_Clear(); /* it is taken for one that was created here */
+        }
     }
+    Py_XDECREF(ends);
     return kept;
 }
 

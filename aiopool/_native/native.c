@@ -165,14 +165,13 @@ native_exec(PyObject *module)
     state->get_slow = PyUnicode_InternFromString("_get_slow");
     state->put_slow = PyUnicode_InternFromString("_put_slow");
     state->accepts = PyUnicode_InternFromString("_accepts");
-    state->rebind = PyUnicode_InternFromString("rebind");
     state->trio = PyUnicode_InternFromString("trio.lowlevel");
     state->abandon = PyUnicode_InternFromString("_abandon");
     state->acquire_slow = PyUnicode_InternFromString("_acquire_slow");
     PyObject *asyncio = PyImport_ImportModule("asyncio");
     state->get_running_loop = asyncio == NULL ? NULL : PyObject_GetAttrString(asyncio, "_get_running_loop");
     Py_XDECREF(asyncio);
-    return state->get && state->put && state->get_slow && state->put_slow && state->accepts && state->rebind && state->trio && state->abandon
+    return state->get && state->put && state->get_slow && state->put_slow && state->accepts && state->trio && state->abandon
                && state->acquire_slow && state->get_running_loop ? 0 : -1;
 }
 
@@ -238,7 +237,6 @@ native_clear(PyObject *module)
     Py_CLEAR(state->get_slow);
     Py_CLEAR(state->put_slow);
     Py_CLEAR(state->accepts);
-    Py_CLEAR(state->rebind);
     Py_CLEAR(state->trio);
     Py_CLEAR(state->abandon);
     Py_CLEAR(state->acquire_slow);

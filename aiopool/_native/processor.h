@@ -97,17 +97,17 @@ cache_pin(State *state, PyThreadState *thread, IdentityObject *processor)
 }
 
 static bool
-is_bound(PyObject *loop_ref, PyObject *loop)
+refers_to(PyObject *reference, PyObject *object)
 {
 #if PY_VERSION_HEX >= 0x030d0000
-    PyObject *bound = NULL;
-    if (!PyWeakref_Check(loop_ref) || PyWeakref_GetRef(loop_ref, &bound) <= 0) {
+    PyObject *referent = NULL;
+    if (!PyWeakref_Check(reference) || PyWeakref_GetRef(reference, &referent) <= 0) {
         return false;
     }
-    Py_DECREF(bound); /* it is running, so it lives on */
-    return bound == loop;
+    Py_DECREF(referent); /* the caller has another, if it is the same */
+    return referent == object;
 #else
-    return PyWeakref_Check(loop_ref) && PyWeakref_GET_OBJECT(loop_ref) == loop;
+    return PyWeakref_Check(reference) && PyWeakref_GET_OBJECT(reference) == object;
 #endif
 }
 
@@ -122,7 +122,7 @@ bind_own(State *state, PyThreadState *thread)
         return NULL;
     }
     PyObject *loop = PyObject_CallNoArgs(state->get_running_loop);
-    bool same = loop != NULL && is_bound(own->loop_ref, loop);
+    bool same = loop != NULL && refers_to(own->loop_ref, loop);
     Py_XDECREF(loop);
     PyObject *token = same ? PyContextVar_Set(state->pinned, (PyObject *)own) : NULL;
     if (token == NULL) {
@@ -202,7 +202,7 @@ is_on_its_loop(State *state, IdentityObject *processor)
         PyObject *loop = PyObject_CallNoArgs(state->get_running_loop);
         PyObject *trio = PyImport_GetModule(state->trio); /* may run as a guest of the loop */
         last->on_its_loop = last->processor == processor && loop != NULL && trio == NULL
-                            && is_bound(processor->loop_ref, loop);
+                            && refers_to(processor->loop_ref, loop);
         Py_XDECREF(loop);
         Py_XDECREF(trio);
         PyErr_Clear(); /* Python asks again, and raises */

@@ -217,7 +217,6 @@ typedef struct {
     PyObject *get_slow;
     PyObject *put_slow;
     PyObject *accepts;
-    PyObject *rebind;
     PyObject *trio; /* the name of the module without which no run of trio is under way */
     PyObject *abandon;
     PyObject *acquire_slow;

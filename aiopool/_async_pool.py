@@ -32,8 +32,8 @@ T = TypeVar("T")
 class AsyncPool(Generic[T]):
     """A pool whose objects are created, reset and closed with `await`, on asyncio, uvloop and trio alike.
 
-    `new()` creates an object when a get finds none. Like `reset` and `close`, it may be a plain function or an async one:
-    what it returns is awaited if it can be.
+    `new()` creates an object when a get finds none. Like `reset` and `close`, it may be a plain function or an async
+    one: what it returns is awaited if it can be.
 
     `reset(obj)` runs in `put`, before anyone can see the object. If it returns `False`, raises or is cancelled, the
     object is not kept, and what it raised reaches the caller of `put`.

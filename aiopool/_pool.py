@@ -271,7 +271,9 @@ class Pool(PoolBase, Generic[T]):
         """
         count = may_fill(self, self._store, n)
         if self._new is None:
-            raise TypeError(f"fill() needs a `new` factory; {self!r} has none: pass one to Pool, or put objects yourself")
+            raise TypeError(
+                f"fill() needs a `new` factory; {self!r} has none: pass one to Pool, or put objects yourself"
+            )
         for _ in range(count):
             obj = self._new()
             self._store.created(obj)

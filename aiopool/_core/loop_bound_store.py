@@ -9,19 +9,23 @@ The trade-off: there is no fast path, and each loop that uses such a store holds
 
 import itertools
 import weakref
+from _thread import get_ident
 from collections.abc import Callable
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 
 from .._checks import identified
 from .._native import in_c
 from . import cleanup
 from .bound_loops import Bindings, Departure, LoopRecord, Mark, Part, current_record, records
-from .processor import OFF_LOOP, Processor, pin
+from .processor import OFF_LOOP, Processor, pin, pinned
 from .registry import Retired
 from .shard import Counters, Shard
 from .store import Shards
+
+# Looked up once: every take and every put makes this call.
+_pinned = pinned.get
 
 
 @in_c
@@ -85,9 +89,9 @@ class LoopBoundStore(LoopBoundStoreBase):
 
     __slots__ = ("__weakref__", "_bindings", "_contents", "_idle_timeout", "_label", "_observed", "_slots", "max_idle")
 
-    # For the fast paths in Python.
-    fast_get: Shards = {}
-    fast_put: Shards = {}
+    # For the fast paths in Python, which find nothing here.
+    fast_get: ClassVar[Shards] = {}
+    fast_put: ClassVar[Shards] = {}
 
     def __init__(self, slots: int, max_idle: int | None, idle_timeout: float, label: str) -> None:
         """As those of `Store`; but `max_idle` bounds what is kept for one loop."""
@@ -130,34 +134,43 @@ class LoopBoundStore(LoopBoundStoreBase):
 
         :raises RuntimeError: no loop runs on this thread.
         """
-        record, part, counters = self._pin()
+        record, part, counters, _ = self._pin()
         newest = self._contents.newest
-        for number in sorted(part.shards, reverse=True):
-            shard = part.shards.get(number)
-            if shard is None:
-                continue  # retired since
-            private = obj = shard.take_private()
-            if obj is None:
-                obj = shard.take_newest()
+        shard = part.shards.get(newest)
+        if shard is not None:
+            obj = shard.take_private()
             if obj is not None:
-                kind = "victim" if number < newest else "shared" if private is None else "private"
-                setattr(counters, kind, getattr(counters, kind) + 1)
-                self._bindings.bind(obj, record.mark)
-                return obj
+                counters.private += 1
+                return self._checked_out(obj, record)
+            obj = shard.take_newest()
+            if obj is not None:
+                counters.shared += 1
+                return self._checked_out(obj, record)
+        obj = self._take_from(part)
+        if obj is not None:
+            counters.victim += 1
+            return self._checked_out(obj, record)
         counters.misses += 1
         return None
 
-    def take_any(self) -> Any:
-        """An idle object of the running loop, or `None`; not counted."""
-        record = current_record()
-        part = None if record is None else record.parts.get(id(self._contents))
-        for shard in [] if part is None else list(part.shards.values()):
+    def _take_from(self, part: Part) -> Any:
+        for shard in list(part.shards.values()):
             obj = shard.take_private()
             if obj is None:
                 obj = shard.take_newest()
             if obj is not None:
                 return obj
         return None
+
+    def _checked_out(self, obj: Any, record: LoopRecord) -> Any:
+        self._bindings.bind(obj, record.mark)
+        return obj
+
+    def take_any(self) -> Any:
+        """An idle object of the running loop, or `None`; not counted."""
+        record = current_record()
+        part = None if record is None else record.parts.get(id(self._contents))
+        return None if part is None else self._take_from(part)
 
     def admit(self, obj: object) -> bool:
         """Whether `obj` may be put here. `False`: its loop has ended, so it is of no use any more.
@@ -183,7 +196,7 @@ class LoopBoundStore(LoopBoundStoreBase):
 
     def keep(self, obj: object) -> bool:
         """Put `obj`, which was admitted. `False`: it is over `max_idle`, and rejected."""
-        record, part, counters = self._pin()
+        record, part, counters, processor = self._pin()
         counters.puts += 1
         if self.max_idle is not None and len(part) >= self.max_idle:
             self._bindings.forget(obj)
@@ -195,9 +208,8 @@ class LoopBoundStore(LoopBoundStoreBase):
         shard = part.shards.get(newest)
         if shard is None:
             shard = part.shards.setdefault(newest, Shard(counters, self._slots))
-            cleanup.watch(self, pin())
+            cleanup.watch(self, processor)
         shard.put(obj)
-        processor = pin()
         if processor is not None:
             self.remember(published, processor, shard, record.mark)
         return True
@@ -205,17 +217,17 @@ class LoopBoundStore(LoopBoundStoreBase):
     def reject(self, obj: object) -> None:
         """Count `obj`, which came back and is not kept."""
         self._bindings.forget(obj)
-        counters = self._counters()
+        counters = self._counters(self._processor())
         counters.puts += 1
         counters.rejected += 1
 
     def created(self, obj: object) -> None:
         """Count `obj`, which was created for the running loop and is checked out."""
-        self._counters().created += 1
+        self._counters(self._processor()).created += 1
         if obj is not None:
             self._bindings.bind(obj, self.require_loop().mark)
 
-    def _pin(self) -> tuple[LoopRecord, Part, Counters]:
+    def _pin(self) -> tuple[LoopRecord, Part, Counters, Processor | None]:
         record = self.require_loop()
         contents = self._contents
         part = record.parts.get(id(contents))
@@ -223,13 +235,21 @@ class LoopBoundStore(LoopBoundStoreBase):
             if not contents.parts():
                 contents.since = monotonic()
             part = record.part(contents)
-        return record, part, self._counters()
+        processor = self._processor()
+        return record, part, self._counters(processor), processor
 
-    def _counters(self) -> Counters:
-        processor = pin()
+    def _processor(self) -> Processor | None:
+        processor: Processor | None = _pinned()
+        if processor is None or processor.thread_id != get_ident():
+            processor = pin()
         if processor is not None and processor.wakes_at == inf:
             cleanup.watch(self, processor)
-        return self._contents.counters.setdefault(OFF_LOOP if processor is None else processor.id, Counters())
+        return processor
+
+    def _counters(self, processor: Processor | None) -> Counters:
+        id = OFF_LOOP if processor is None else processor.id
+        counters = self._contents.counters
+        return counters.get(id) or counters.setdefault(id, Counters())
 
     # --- emptying ---
 
@@ -278,9 +298,7 @@ class LoopBoundStore(LoopBoundStoreBase):
 
     def shards(self) -> list[tuple[Mark, Shard]]:
         """All shards, the victim's included, each with the mark of its loop."""
-        return [
-            (record.mark, shard) for record, part in self._contents.parts() for shard in list(part.shards.values())
-        ]
+        return [(record.mark, shard) for record, part in self._contents.parts() for shard in list(part.shards.values())]
 
     def counts(self) -> dict[int, Counters]:
         """What each processor did, by id."""

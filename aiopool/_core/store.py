@@ -110,8 +110,10 @@ class Store:
             self.victim = contents.generations.get(numbers[-2], _EMPTY) if len(numbers) > 1 else _EMPTY
             self.fast_get = _EMPTY if observed else self.primary
             self.fast_put = _EMPTY if observed or self.max_idle is not None else self.primary
-            if contents is self._contents and observed == self._observed and numbers[-1] == max(
-                contents.generations.copy()
+            if (
+                contents is self._contents
+                and observed == self._observed
+                and numbers[-1] == max(contents.generations.copy())
             ):
                 return
 
@@ -119,6 +121,21 @@ class Store:
 
     def take(self) -> Any:
         """An idle object, or `None`. Counted as a hit or a miss of the running processor."""
+        processor = _pinned()
+        if processor.thread_id == get_ident():
+            shard = self.fast_get.get(processor.id)
+            if shard is not None:
+                obj = shard.take_private() if shard.private else None
+                if obj is not None:
+                    shard.counters.private += 1
+                    return obj
+                obj = shard.take_newest()
+                if obj is not None:
+                    shard.counters.shared += 1
+                    return obj
+        return self._take_slow()
+
+    def _take_slow(self) -> Any:
         id, _ = self._pin()
         counters = self._counters(id)
         shard = self.primary.get(id)
@@ -181,6 +198,16 @@ class Store:
 
     def keep(self, obj: object) -> bool:
         """Put `obj`, which was admitted. `False`: it is over `max_idle`, and rejected."""
+        processor = _pinned()
+        if processor.thread_id == get_ident():
+            shard = self.fast_put.get(processor.id)
+            if shard is not None:
+                shard.put(obj)
+                shard.counters.puts += 1
+                return True
+        return self._keep_slow(obj)
+
+    def _keep_slow(self, obj: object) -> bool:
         id, processor = self._pin()
         counters = self._counters(id)
         counters.puts += 1
@@ -220,9 +247,10 @@ class Store:
         processor: Processor | None = _pinned()
         if processor is None or processor.thread_id != get_ident():
             processor = pin()
-            if processor is None:
+        if processor is None:
+            if (self.primary or self.victim) and monotonic() >= self._contents.since + self._idle_timeout:
                 cleanup.check_time(self)
-                return OFF_LOOP, None
+            return OFF_LOOP, None
         if processor.wakes_at == inf:
             cleanup.watch(self, processor)  # the thread came to another loop, or nothing was idle
         return processor.id, processor

@@ -74,7 +74,7 @@ def _comparison_as_json(comparison: Comparison) -> dict[str, Any]:
 def _buffers_as_json(buffers: BufferStats) -> dict[str, Any]:
     return {
         "served": buffers.served,
-        "made": buffers.made,
+        "made": buffers.created,
         "hit_rate": buffers.hit_rate,
         "bytes_idle": buffers.bytes_idle,
         "cleanup_cycles": buffers.cycles,
@@ -143,7 +143,7 @@ def _buffers_table(buffers: BufferStats) -> Table:
         if each.served:
             made, hit_rate = each.blocks.created, each.blocks.hit_rate
             table.add_row(_size(each.size), f"{each.served:,}", f"{made:,}", f"{hit_rate:.1%}", f"{each.waste:.0%}")
-    table.add_row("all", f"{buffers.served:,}", f"{buffers.made:,}", f"{buffers.hit_rate:.1%}")
+    table.add_row("all", f"{buffers.served:,}", f"{buffers.created:,}", f"{buffers.hit_rate:.1%}")
     return table
 
 

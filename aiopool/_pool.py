@@ -20,12 +20,12 @@ from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar, overload
 
 from ._checks import identified, name_or_none, natural, plain_callable_or_none, refuse_copy, seconds, shown
-from ._core import cleanup, freeing
+from ._core import cleanup, freeing, gc_clock
 from ._core.loop_bound_store import LoopBoundStore
 from ._core.observation import introduce, state
-from ._core.processor import pinned
+from ._core.processor import pinned, processors
 from ._core.store import Store
-from ._native import in_c, with_c_methods
+from ._native import in_c, native, with_c_methods
 from .stats import PoolStats, pool_stats
 
 T = TypeVar("T")
@@ -352,6 +352,11 @@ class Borrow(Generic[T]):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.__exit__(exc_type, exc, tb)
+
+
+if hasattr(native, "drop_spare_borrows"):
+    # Without a GIL a processor goes on holding the pool that it borrowed from last, until a garbage collection.
+    gc_clock.on_start.append(lambda: native.drop_spare_borrows(processors()))
 
 
 # --- what both kinds of pool share ---

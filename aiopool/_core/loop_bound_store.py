@@ -242,8 +242,8 @@ class LoopBoundStore(LoopBoundStoreBase):
         processor: Processor | None = _pinned()
         if processor is None or processor.thread_id != get_ident():
             processor = pin()
-        if processor is not None and processor.wakes_at == inf:
-            cleanup.watch(self, processor)
+        if processor is not None and processor.wakes_at == inf and self.idle_due() < inf:
+            cleanup.watch(self, processor)  # the thread came to another loop, which has no timer yet
         return processor
 
     def _counters(self, processor: Processor | None) -> Counters:

@@ -251,8 +251,8 @@ class Store:
             if (self.primary or self.victim) and monotonic() >= self._contents.since + self._idle_timeout:
                 cleanup.check_time(self)
             return OFF_LOOP, None
-        if processor.wakes_at == inf:
-            cleanup.watch(self, processor)  # the thread came to another loop, or nothing was idle
+        if processor.wakes_at == inf and self.idle_due() < inf:
+            cleanup.watch(self, processor)  # the thread came to another loop, which has no timer yet
         return processor.id, processor
 
     def _counters(self, id: int) -> Counters:

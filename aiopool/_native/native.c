@@ -105,7 +105,9 @@ method_descriptor(PyObject *module, PyObject *args)
 static PyMethodDef native_methods[] = {
     {"bind", (PyCFunction)(void (*)(void))native_bind, METH_VARARGS | METH_KEYWORDS, "Tell what is called from here."},
     {"quiesce", quiesce, METH_O, "Wait until each processor that is busy with a shard was done once."},
+#ifdef Py_GIL_DISABLED
     {"drop_spare_borrows", drop_spare_borrows, METH_O, "Let go of the pools that processors' spare borrows hold."},
+#endif
     {"methods", methods, METH_O, "The names of the methods that there are here for a class."},
     {"method_descriptor", method_descriptor, METH_VARARGS, "The C method of that name, for a class."},
     LOW_WATER_METHODS

@@ -194,8 +194,9 @@ store_pin(StoreObject *self, Runner *runner)
     if (processor == NULL) {
         return coarse_monotonic() < store_due(self) || call_and_drop(state->check_time, (PyObject *)self, NULL);
     }
-    /* The thread came to another loop, or nothing was idle. */
-    return processor->wakes_at < Py_HUGE_VAL || call_and_drop(state->watch, (PyObject *)self, (PyObject *)processor);
+    /* What is idle wants a timer, and there is none: the thread came to another loop. */
+    return processor->wakes_at < Py_HUGE_VAL || store_due(self) == Py_HUGE_VAL
+           || call_and_drop(state->watch, (PyObject *)self, (PyObject *)processor);
 }
 
 static inline void

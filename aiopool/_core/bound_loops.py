@@ -17,7 +17,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any, ClassVar
 
-from .freeing import SLICE
+from .freeing import SLICE, free_each
 from .loops import LiveLoop, innermost_loop, live_loop
 from .shard import Shard
 
@@ -207,10 +207,9 @@ class Departure:
         return not self._loop.call_soon(self) and self._shard.free_newest()
 
     def __call__(self) -> None:
-        shard = self._shard
-        deadline = perf_counter() + SLICE
+        if not free_each(self._free_any, perf_counter() + SLICE):
+            self._loop.call_soon(self)
+
+    def _free_any(self) -> bool:
         # This is the owner's thread, so the private ones are ours.
-        while shard.take_private() is not None or shard.free_newest():
-            if perf_counter() >= deadline:
-                self._loop.call_soon(self)
-                return
+        return self._shard.take_private() is not None or self._shard.free_newest()

@@ -22,7 +22,7 @@ from typing import Any, Generic, NoReturn, TypeVar, overload
 from ._checks import callable_or_none, name_or_none, refuse_copy, shown
 from ._core import cleanup
 from ._core.bound_loops import LoopRecord, current_record
-from ._core.observation import introduce, state
+from ._core.observation import Observation, introduce
 from ._pool import make_store, may_fill
 from .stats import PoolStats, pool_stats
 
@@ -131,14 +131,14 @@ class AsyncPool(Generic[T]):
         obj: T | None = None if self._closed else self._store.take()
         if obj is None:
             obj = await self._create()
-        if state.observer is not None:
+        if Observation.observer is not None:
             self._tell_got(obj)
         return obj
 
     def _tell_got(self, obj: T) -> None:
-        if state.observer is not None:
+        if Observation.observer is not None:
             try:
-                state.observer.got(self, obj)
+                Observation.observer.got(self, obj)
             except BaseException:
                 self._store.keep(obj)  # or the caller would lose it
                 raise
@@ -174,8 +174,8 @@ class AsyncPool(Generic[T]):
         """
         if obj is None:
             return
-        if state.observer is not None:
-            state.observer.putting(self, obj)
+        if Observation.observer is not None:
+            Observation.observer.putting(self, obj)
         if self._plain_put:
             self._store.keep(obj)
             if self._closed:
@@ -219,8 +219,8 @@ class AsyncPool(Generic[T]):
         self._note_not_kept(obj)
 
     def _note_not_kept(self, obj: T) -> None:
-        if state.observer is not None:
-            state.observer.not_kept(self, obj)
+        if Observation.observer is not None:
+            Observation.observer.not_kept(self, obj)
 
     async def _discard(self, obj: T, error: BaseException | None = None) -> None:
         """`obj` was checked out, and is not to be kept, because of `error`."""
@@ -369,7 +369,7 @@ class AsyncBorrow(Generic[T]):
             obj = None if pool._closed else pool._store.take()
             if obj is None:
                 obj = await pool._create()
-            if state.observer is not None:
+            if Observation.observer is not None:
                 pool._tell_got(obj)
         except BaseException:
             self._held = None
@@ -392,7 +392,7 @@ class AsyncBorrow(Generic[T]):
         if exc_type is not None:
             if obj is not None:
                 await pool._discard(obj, exc)
-        elif pool._plain_put and state.observer is None and obj is not None:
+        elif pool._plain_put and Observation.observer is None and obj is not None:
             pool._store.keep(obj)
             if pool._closed:
                 await pool._close_idle()  # as in put

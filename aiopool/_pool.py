@@ -22,7 +22,7 @@ from typing import Any, Generic, NoReturn, TypeVar, overload
 from ._checks import identified, name_or_none, natural, plain_callable_or_none, refuse_copy, seconds, shown
 from ._core import cleanup, freeing, gc_clock
 from ._core.loop_bound_store import LoopBoundStore
-from ._core.observation import introduce, state
+from ._core.observation import Observation, introduce
 from ._core.processor import pinned, processors
 from ._core.store import Store
 from ._native import in_c, native, with_c_methods
@@ -164,9 +164,9 @@ class Pool(PoolBase, Generic[T]):
                 return None
             obj = self._new()
             store.created(obj)
-        if state.observer is not None:
+        if Observation.observer is not None:
             try:
-                state.observer.got(self, obj)
+                Observation.observer.got(self, obj)
             except BaseException:
                 store.keep(obj)  # or the caller would lose it
                 raise
@@ -208,7 +208,7 @@ class Pool(PoolBase, Generic[T]):
         self._put_slow(obj)
 
     def _put_slow(self, obj: T) -> None:
-        store, observer = self._store, state.observer
+        store, observer = self._store, Observation.observer
         if observer is not None:
             observer.putting(self, obj)
         admitted = store.admit(obj)
@@ -253,8 +253,8 @@ class Pool(PoolBase, Generic[T]):
     def _abandon(self, obj: T) -> None:
         """`obj` will not come back."""
         self._store.reject(obj)
-        if state.observer is not None:
-            state.observer.not_kept(self, obj)
+        if Observation.observer is not None:
+            Observation.observer.not_kept(self, obj)
 
     # --- filling and emptying ---
 

@@ -103,13 +103,15 @@ class Store:
         while True:
             contents, observed = self._contents, self._observed
             numbers = sorted(contents.generations)
-            # A cycle may have retired these by now. Then it has published newer ones, or will; and we look once more.
+            primary = contents.generations.get(numbers[-1])
+            if primary is None:
+                continue  # retired since, and so there is a newer one; no put may ever see the shared empty mapping
             #: where objects are put now
-            self.primary = contents.generations.get(numbers[-1], _EMPTY)
+            self.primary = primary
             #: what the last cleanup cycle set aside
             self.victim = contents.generations.get(numbers[-2], _EMPTY) if len(numbers) > 1 else _EMPTY
-            self.fast_get = _EMPTY if observed else self.primary
-            self.fast_put = _EMPTY if observed or self.max_idle is not None else self.primary
+            self.fast_get = _EMPTY if observed else primary
+            self.fast_put = _EMPTY if observed or self.max_idle is not None else primary
             if (
                 contents is self._contents
                 and observed == self._observed

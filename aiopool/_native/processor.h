@@ -29,6 +29,7 @@ struct IdentityObject {
     Flag busy;
     SHARED(BorrowObject *) spare_borrow;
     Remembered remembered[REMEMBERED];
+    PADDING
 };
 
 /* "busy": without a GIL another thread may run two cleanup cycles while an owner stands between finding a shard and

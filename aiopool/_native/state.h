@@ -47,6 +47,15 @@ is_finalizing(void)
 #endif
 }
 
+/* At the end of an object that one processor writes all the time: whatever the allocator puts behind it is on another
+   cache line. Without this, two processors that write to neighbours hold each other up as if they shared an object. */
+#ifdef Py_GIL_DISABLED
+#define CACHE_LINE 64
+#define PADDING char padding[CACHE_LINE];
+#else
+#define PADDING
+#endif
+
 /* Counts have one writer, and many readers that may see them late. */
 static inline long long
 count_read(const Count *count)

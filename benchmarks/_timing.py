@@ -19,7 +19,7 @@ bytecode never disturbed.
 
 import gc
 import random
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -93,6 +93,11 @@ class Results:
     #: why a candidate was not timed
     unavailable: dict[str, str] = field(default_factory=dict)
 
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add one round."""
+        for name, value in seconds.items():
+            self.seconds.setdefault(name, []).append(value)
+
     def time(self, name: str) -> Spread:
         """Seconds for one operation."""
         return Spread.of(self.seconds[name])
@@ -110,15 +115,36 @@ async def measure(candidates: Iterable[Candidate], rounds: int) -> Results:
     """Time every candidate once a round, inside the running loop."""
     results = Results()
     with no_collections():
-        counts = await _calibrate_all(candidates, results)
-        order = list(counts)
+        timer = Timer()
+        results.unavailable = await timer.calibrate(candidates)
         for _ in range(rounds):
-            random.shuffle(order)
-            for candidate in order:
-                n = counts[candidate]
-                seconds = await _sample(candidate, n) / (n * candidate.operations)
-                results.seconds.setdefault(candidate.name, []).append(seconds)
+            results.add(await timer.round())
     return results
+
+
+class Timer:
+    """What can be timed here, and how often each sample repeats it."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Candidate, int] = {}
+
+    async def calibrate(self, candidates: Iterable[Candidate]) -> dict[str, str]:
+        """Find out how often to repeat each candidate. Returns the reason for each that cannot run here."""
+        unavailable = {}
+        for candidate in candidates:
+            try:
+                self._counts[candidate] = await _calibrate(candidate)
+            except UnavailableError as reason:
+                unavailable[candidate.name] = str(reason)
+        return unavailable
+
+    async def round(self) -> dict[str, float]:
+        """Time each candidate once, in shuffled order. Returns the seconds that one operation took, by name."""
+        seconds = {}
+        for candidate in random.sample(list(self._counts), len(self._counts)):
+            n = self._counts[candidate]
+            seconds[candidate.name] = await _sample(candidate, n) / (n * candidate.operations)
+        return seconds
 
 
 @contextmanager
@@ -130,16 +156,6 @@ def no_collections() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-async def _calibrate_all(candidates: Iterable[Candidate], results: Results) -> dict[Candidate, int]:
-    counts = {}
-    for candidate in candidates:
-        try:
-            counts[candidate] = await _calibrate(candidate)
-        except UnavailableError as reason:
-            results.unavailable[candidate.name] = str(reason)
-    return counts
 
 
 async def _calibrate(candidate: Candidate) -> int:

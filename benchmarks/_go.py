@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from _loop_threads import cores
+
 SOURCE = Path(__file__).with_name("go")
 
 Rates = dict[str, dict[str, float]]
@@ -31,7 +33,8 @@ class Go:
     def round(self) -> None:
         """Measure once, if there is a toolchain."""
         if self._program is not None:
-            done = subprocess.run([self._program], stdout=subprocess.PIPE, check=True)
+            pinned = [str(core) for core in cores() if core is not None]
+            done = subprocess.run([self._program, *pinned], stdout=subprocess.PIPE, check=True)
             answer = json.loads(done.stdout)
             self.version = answer["version"]
             self.rounds.append(answer["rates"])

@@ -1,7 +1,7 @@
 """How the benchmarks time: many candidates side by side in one run, compared round by round.
 
 A machine is faster in one second than in the next. So each round times every candidate once, in shuffled order, and a
-ratio is taken within a round, between two samples that lie a fraction of a second apart. What is reported is the median
+ratio is taken within a round, between two samples that lie no more than seconds apart. What is reported is the median
 of these ratios and their quartiles; a time is shown beside them only to give an idea of the size.
 
 Every candidate is an `async def` that repeats its operation `n` times in a `for` loop of its own, with `n` calibrated
@@ -12,9 +12,12 @@ measured times is noisier than either. So a ratio comes out a little nearer to 1
 The cyclic garbage collector is run once and then switched off until all is measured: a collection would land in
 whichever sample happened to run, and a full one is a cleanup cycle of aiopool besides.
 
-What would make the figures misleading: other work on the same cores (look at the quartiles), and the best case that
-every such loop is: the same few objects, always in the processor's nearest cache, the interpreter's specialised
-bytecode never disturbed.
+Where the system says for how long a thread waited for a core that something else had, as Linux does, that time is left
+out.
+
+What would make the figures misleading: other work on the same cores, which still takes its part of the caches (look at
+the quartiles), and the best case that every such loop is: the same few objects, always in the nearest cache, the
+interpreter's specialised bytecode never disturbed.
 """
 
 import gc
@@ -24,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from operator import sub, truediv
+from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -172,6 +176,15 @@ async def _calibrate(candidate: Candidate) -> int:
 async def _sample(candidate: Candidate, n: int) -> float:
     if candidate.prepare is not None:
         await candidate.prepare(n)
+    before = waited()
     start = perf_counter()
     await candidate.repeat(n)
-    return perf_counter() - start
+    return perf_counter() - start - (waited() - before)
+
+
+def waited() -> float:
+    """For how long this thread had work to do and no core to do it on, in seconds, as far as the system says."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
+    except OSError:
+        return 0.0

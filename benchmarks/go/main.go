@@ -7,8 +7,7 @@
 // The garbage collector is off while something is measured, as it is in the Python programs: a collection is a cleanup
 // cycle of every pool.
 //
-// What would make the figures misleading: the operating system may move Go's threads between cores, and Go its
-// goroutines between threads. The Python threads are pinned.
+// The arguments are the numbers of the cores that the goroutines' threads are pinned to.
 package main
 
 import (
@@ -16,6 +15,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -83,7 +83,7 @@ var operations = []operation{
 }
 
 // rate is how many gets `goroutines` of them do in a second together.
-func rate(op operation, goroutines int) float64 {
+func rate(op operation, goroutines int, cores []int) float64 {
 	runtime.GOMAXPROCS(goroutines)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	pool := &sync.Pool{New: op.new}
@@ -97,15 +97,20 @@ func rate(op operation, goroutines int) float64 {
 		done.Add(1)
 		go func(g int) {
 			defer done.Done()
+			// Never unlocked: so the pinned thread ends with its goroutine.
+			runtime.LockOSThread()
+			if g < len(cores) {
+				pin(cores[g])
+			}
 			ready.Done()
 			<-start
-			begin := time.Now()
+			begin := startClock()
 			count := 0
-			for time.Since(begin) < sample {
+			for begin.wall() < sample {
 				op.work(pool, n)
 				count += n * op.gets
 			}
-			rates[g] = float64(count) / time.Since(begin).Seconds()
+			rates[g] = float64(count) / begin.seconds()
 		}(g)
 	}
 	ready.Wait()
@@ -139,7 +144,10 @@ func calibrate(op operation, pool *sync.Pool) int {
 func stealRate() float64 {
 	runtime.GOMAXPROCS(2)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	for n := 1 << 14; ; n += 1 { // until a goroutine on another processor has put
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	const n = 1 << 16
+	for { // until it was a goroutine on another processor that has put
 		pool := &sync.Pool{}
 		filled, end := make(chan struct{}), make(chan struct{})
 		go func() {
@@ -157,15 +165,15 @@ func stealRate() float64 {
 			}
 		}()
 		spin(filled)
-		begin := time.Now()
+		begin := startClock()
 		for i := 0; i < n; i++ {
 			pool.Get()
 		}
-		elapsed := time.Since(begin)
+		seconds := begin.seconds()
 		stolen := pool.Get() == nil
 		close(end)
 		if stolen {
-			return float64(n) / elapsed.Seconds()
+			return n / seconds
 		}
 	}
 }
@@ -182,10 +190,18 @@ func spin(done <-chan struct{}) {
 }
 
 func main() {
+	var cores []int
+	for _, arg := range os.Args[1:] {
+		core, err := strconv.Atoi(arg)
+		if err != nil {
+			panic(err)
+		}
+		cores = append(cores, core)
+	}
 	rates := map[string]map[string]float64{"steal": {"1": stealRate()}}
 	for _, op := range operations {
 		runtime.GC()
-		rates[op.name] = map[string]float64{"1": rate(op, 1), "2": rate(op, 2)}
+		rates[op.name] = map[string]float64{"1": rate(op, 1, cores), "2": rate(op, 2, cores)}
 	}
 	err := json.NewEncoder(os.Stdout).Encode(map[string]any{"version": runtime.Version(), "rates": rates})
 	if err != nil {

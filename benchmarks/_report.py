@@ -1,8 +1,8 @@
 """What the benchmarks share in talking to their reader: the command line, the head above a table, the JSON file.
 
 The head says what was measured where, because the figures of another interpreter, of the other implementation or of a
-build without a GIL are other figures. It is made after all imports: on a free-threaded build, importing an extension
-module that does not know of free threading switches the GIL back on (`PYTHON_GIL=0` keeps it off).
+build without a GIL are other figures. It is written after all imports: on a free-threaded build, importing an extension
+module that does not support free threading switches the GIL back on (`PYTHON_GIL=0` keeps it off).
 """
 
 import json

@@ -57,7 +57,10 @@ def worker(program: str, implementation: str) -> Iterator[Worker]:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         try:
-            yield Worker(process)
+            ready = Worker(process)
+            if ready.about["environment"]["implementation"] != implementation:
+                sys.exit(f"{program} does not run with the {implementation} implementation: {ready.about}")
+            yield ready
         finally:
             process.stdin.close()  # type: ignore[union-attr]  # there is one: it is a pipe
 

@@ -118,9 +118,8 @@ block_put_itself(BlockObject *self, IdentityObject *processor)
     return true;
 }
 
-/* No view is left. */
 static bool
-block_come_back(BlockObject *self)
+block_return(BlockObject *self)
 {
     IdentityObject *processor = pin(self->size_class->state);
     self->checked_out = 0;
@@ -128,12 +127,19 @@ block_come_back(BlockObject *self)
     if (self->size_class->wipe) {
         memset(self->bytes, 0, (size_t)self->length);
     }
+    return block_put_itself(self, processor);
+}
+
+/* No view is left. */
+static bool
+block_come_back(BlockObject *self)
+{
     if (PyErr_Occurred() == NULL) {
-        return block_put_itself(self, processor);
+        return block_return(self);
     }
     PyObject *type, *error, *traceback; /* the code that let go of the last view is in the middle of raising */
     PyErr_Fetch(&type, &error, &traceback);
-    bool lives = block_put_itself(self, processor);
+    bool lives = block_return(self); /* whose pin may already run code that clears the exception */
     PyErr_Restore(type, error, traceback);
     return lives;
 }

@@ -79,4 +79,4 @@ class SizeClass:
 
 def idle_bytes(size_classes: tuple[Any, ...]) -> int:
     """Bytes of the blocks that lie in the stores of `size_classes`."""
-    return sum(each.size * sum(len(shard) for _, shard in each.store.shards()) for each in size_classes)
+    return sum([each.size * len(shard) for each in size_classes for _, shard in each.store.shards()])

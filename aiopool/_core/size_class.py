@@ -38,11 +38,11 @@ class SizeClass:
     def acquire(self, n: int) -> memoryview:
         """A view of `n` bytes, over an idle block or a new one."""
         store = self.store
-        store.count_asked(n)
         block: Block | None = store.take()
         if block is None:
             block = Block(self.size or n)
             store.created(block)
+        store.count_asked(n)  # now that there is a block: what cannot be served is not counted
         block.leave_budget()
         return export(block.content, self._itself, n, self.wipe)
 

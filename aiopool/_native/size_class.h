@@ -286,7 +286,7 @@ size_class_acquire_slow(SizeClassObject *self, Py_ssize_t n)
 {
     StoreObject *store = self->store;
     Runner runner;
-    if (!store_pin(store, &runner) || !store_count(store, runner, offsetof(CountersObject, asked), n)) {
+    if (!store_pin(store, &runner)) {
         return NULL;
     }
     BlockObject *block = (BlockObject *)store_take_as(store, runner);
@@ -295,6 +295,9 @@ size_class_acquire_slow(SizeClassObject *self, Py_ssize_t n)
         if (block != NULL && !store_count(store, runner, offsetof(CountersObject, created), 1)) {
             Py_CLEAR(block);
         }
+    }
+    if (block != NULL && !store_count(store, runner, offsetof(CountersObject, asked), n)) {
+        Py_CLEAR(block);
     }
     return block == NULL ? NULL : block_check_out(block, runner.processor, n);
 }

@@ -10,7 +10,7 @@ from children import off_loop, repeat
 
 import aiopool
 
-warnings.filterwarnings("ignore", "Buffers are not used again")
+warnings.filterwarnings("ignore", "Buffers are not reused")
 gc.disable()
 reuses = aiopool.implementation == "native" or sys.version_info >= (3, 12)
 

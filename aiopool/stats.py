@@ -83,57 +83,57 @@ class PoolStats(NamedTuple):
     @property
     def private(self) -> int:
         """Gets answered from a private slot."""
-        return sum(each.private for each in self.processors)
+        return sum([each.private for each in self.processors])
 
     @property
     def shared(self) -> int:
         """Gets answered from the getter's own shared list."""
-        return sum(each.shared for each in self.processors)
+        return sum([each.shared for each in self.processors])
 
     @property
     def stolen(self) -> int:
         """Gets answered from another processor's shared list."""
-        return sum(each.stolen for each in self.processors)
+        return sum([each.stolen for each in self.processors])
 
     @property
     def victim(self) -> int:
         """Gets answered from what the last cleanup cycle set aside."""
-        return sum(each.victim for each in self.processors)
+        return sum([each.victim for each in self.processors])
 
     @property
     def misses(self) -> int:
         """Gets that found nothing."""
-        return sum(each.misses for each in self.processors)
+        return sum([each.misses for each in self.processors])
 
     @property
     def created(self) -> int:
         """Objects created by `new`."""
-        return sum(each.created for each in self.processors)
+        return sum([each.created for each in self.processors])
 
     @property
     def puts(self) -> int:
         """Objects given to the pool."""
-        return sum(each.puts for each in self.processors)
+        return sum([each.puts for each in self.processors])
 
     @property
     def rejected(self) -> int:
         """Objects that came back and were not kept."""
-        return sum(each.rejected for each in self.processors)
+        return sum([each.rejected for each in self.processors])
 
     @property
     def idle(self) -> int:
         """Objects that lie in the pool now."""
-        return sum(each.idle for each in self.processors)
+        return sum([each.idle for each in self.processors])
 
     @property
     def hits(self) -> int:
         """Gets that found an object."""
-        return sum(each.hits for each in self.processors)
+        return sum([each.hits for each in self.processors])
 
     @property
     def gets(self) -> int:
         """All gets."""
-        return sum(each.gets for each in self.processors)
+        return sum([each.gets for each in self.processors])
 
     @property
     def hit_rate(self) -> float:
@@ -145,23 +145,25 @@ def pool_stats(name: str | None, store: "Store | LoopBoundStore") -> PoolStats:
     """What a pool did, from the counters of its store, and what lies in it."""
     idle = [(shard.counters, len(shard)) for _, shard in store.shards()]
     processors = tuple(
-        ProcessorStats(
-            id=id,
-            private=counters.private,
-            shared=counters.shared,
-            stolen=counters.stolen,
-            victim=counters.victim,
-            misses=counters.misses,
-            created=counters.created,
-            puts=counters.puts,
-            rejected=counters.rejected,
-            idle=sum(count for owner, count in idle if owner is counters),
-        )
-        for id, counters in sorted(store.counts().items())
+        [
+            ProcessorStats(
+                id=id,
+                private=counters.private,
+                shared=counters.shared,
+                stolen=counters.stolen,
+                victim=counters.victim,
+                misses=counters.misses,
+                created=counters.created,
+                puts=counters.puts,
+                rejected=counters.rejected,
+                idle=sum([count for owner, count in idle if owner is counters]),
+            )
+            for id, counters in sorted(store.counts().items())
+        ]
     )
     # What was put and neither handed out again nor lies here was dropped: no drop needs to be counted, wherever it
     # happens. A snapshot of a busy pool may be off, so that the difference is negative for a moment.
-    dropped = sum(each.puts - each.hits - each.idle for each in processors)
+    dropped = sum([each.puts - each.hits - each.idle for each in processors])
     return PoolStats(name, processors, store.cycles(), max(0, dropped))
 
 
@@ -230,22 +232,22 @@ class BufferStats(NamedTuple):
     @property
     def bytes_idle(self) -> int:
         """Bytes that lie in the pool now."""
-        return sum(each.bytes_idle for each in self.classes)
+        return sum([each.bytes_idle for each in self.classes])
 
     @property
     def bytes_in_use(self) -> int:
         """Bytes of blocks that are checked out now."""
-        return sum(each.bytes_in_use for each in self.classes) + self.oversize.bytes_in_use
+        return sum([each.bytes_in_use for each in self.classes]) + self.oversize.bytes_in_use
 
     @property
     def served(self) -> int:
         """Views that were acquired."""
-        return sum(each.served for each in self.classes) + self.oversize.served
+        return sum([each.served for each in self.classes]) + self.oversize.served
 
     @property
     def created(self) -> int:
         """Blocks that had to be created."""
-        return sum(each.blocks.created for each in self.classes) + self.oversize.served
+        return sum([each.blocks.created for each in self.classes]) + self.oversize.served
 
     @property
     def hit_rate(self) -> float:

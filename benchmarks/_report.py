@@ -1,8 +1,8 @@
 """What the benchmarks share in talking to their reader: the command line, the head above a table, the JSON file.
 
 The head says what was measured where, because the figures of another interpreter, of the other implementation or of a
-build without a GIL are other figures. It is made after all imports: on a free-threaded build, importing an extension
-module that does not know of free threading switches the GIL back on (`PYTHON_GIL=0` keeps it off).
+build without a GIL are other figures. It is written after all imports: on a free-threaded build, importing an extension
+module that does not support free threading switches the GIL back on (`PYTHON_GIL=0` keeps it off).
 """
 
 import json
@@ -12,6 +12,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from _timing import Spread
 from rich.box import SIMPLE
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -53,9 +54,9 @@ def environment() -> dict[str, str]:
     }
 
 
-def headline() -> str:
-    """The environment in one line."""
-    about = environment()
+def headline(about: dict[str, str] | None = None) -> str:
+    """The environment in one line: that of this process, or of the one that `about` comes from."""
+    about = about or environment()
     return f"{about['python']}, GIL {about['gil']}, aiopool {about['implementation']}, {about['platform']}"
 
 
@@ -66,6 +67,12 @@ def plain_table(title: str, first: str, *others: str) -> Table:
     for heading in others:
         table.add_column(heading, justify="right")
     return table
+
+
+def spread(values: Spread) -> str:
+    """A median and its quartiles, with as many digits as they are worth."""
+    digits = 0 if abs(values.median) >= 20 else 1 if abs(values.median) >= 3 else 2
+    return f"{values.median:,.{digits}f} ({values.low:,.{digits}f} to {values.high:,.{digits}f})"
 
 
 def show(*parts: RenderableType) -> None:

@@ -1,7 +1,7 @@
 """How the benchmarks time: many candidates side by side in one run, compared round by round.
 
 A machine is faster in one second than in the next. So each round times every candidate once, in shuffled order, and a
-ratio is taken within a round, between two samples that lie a fraction of a second apart. What is reported is the median
+ratio is taken within a round, between two samples that lie no more than seconds apart. What is reported is the median
 of these ratios and their quartiles; a time is shown beside them only to give an idea of the size.
 
 Every candidate is an `async def` that repeats its operation `n` times in a `for` loop of its own, with `n` calibrated
@@ -12,18 +12,22 @@ measured times is noisier than either. So a ratio comes out a little nearer to 1
 The cyclic garbage collector is run once and then switched off until all is measured: a collection would land in
 whichever sample happened to run, and a full one is a cleanup cycle of aiopool besides.
 
-What would make the figures misleading: other work on the same cores (look at the quartiles), and the best case that
-every such loop is: the same few objects, always in the processor's nearest cache, the interpreter's specialised
-bytecode never disturbed.
+Where the system says for how long a thread waited for a core that something else had, as Linux does, that time is left
+out.
+
+What would make the figures misleading: other work on the same cores, which still takes its part of the caches (look at
+the quartiles), and the best case that every such loop is: the same few objects, always in the nearest cache, the
+interpreter's specialised bytecode never disturbed.
 """
 
 import gc
 import random
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from operator import sub, truediv
+from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -93,6 +97,11 @@ class Results:
     #: why a candidate was not timed
     unavailable: dict[str, str] = field(default_factory=dict)
 
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add one round."""
+        for name, value in seconds.items():
+            self.seconds.setdefault(name, []).append(value)
+
     def time(self, name: str) -> Spread:
         """Seconds for one operation."""
         return Spread.of(self.seconds[name])
@@ -110,15 +119,36 @@ async def measure(candidates: Iterable[Candidate], rounds: int) -> Results:
     """Time every candidate once a round, inside the running loop."""
     results = Results()
     with no_collections():
-        counts = await _calibrate_all(candidates, results)
-        order = list(counts)
+        timer = Timer()
+        results.unavailable = await timer.calibrate(candidates)
         for _ in range(rounds):
-            random.shuffle(order)
-            for candidate in order:
-                n = counts[candidate]
-                seconds = await _sample(candidate, n) / (n * candidate.operations)
-                results.seconds.setdefault(candidate.name, []).append(seconds)
+            results.add(await timer.round())
     return results
+
+
+class Timer:
+    """What can be timed here, and how often each sample repeats it."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Candidate, int] = {}
+
+    async def calibrate(self, candidates: Iterable[Candidate]) -> dict[str, str]:
+        """Find out how often to repeat each candidate. Returns the reason for each that cannot run here."""
+        unavailable = {}
+        for candidate in candidates:
+            try:
+                self._counts[candidate] = await _calibrate(candidate)
+            except UnavailableError as reason:
+                unavailable[candidate.name] = str(reason)
+        return unavailable
+
+    async def round(self) -> dict[str, float]:
+        """Time each candidate once, in shuffled order. Returns the seconds that one operation took, by name."""
+        seconds = {}
+        for candidate in random.sample(list(self._counts), len(self._counts)):
+            n = self._counts[candidate]
+            seconds[candidate.name] = await _sample(candidate, n) / (n * candidate.operations)
+        return seconds
 
 
 @contextmanager
@@ -130,16 +160,6 @@ def no_collections() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-async def _calibrate_all(candidates: Iterable[Candidate], results: Results) -> dict[Candidate, int]:
-    counts = {}
-    for candidate in candidates:
-        try:
-            counts[candidate] = await _calibrate(candidate)
-        except UnavailableError as reason:
-            results.unavailable[candidate.name] = str(reason)
-    return counts
 
 
 async def _calibrate(candidate: Candidate) -> int:
@@ -156,6 +176,15 @@ async def _calibrate(candidate: Candidate) -> int:
 async def _sample(candidate: Candidate, n: int) -> float:
     if candidate.prepare is not None:
         await candidate.prepare(n)
+    before = waited()
     start = perf_counter()
     await candidate.repeat(n)
-    return perf_counter() - start
+    return perf_counter() - start - (waited() - before)
+
+
+def waited() -> float:
+    """For how long this thread had work to do and no core to do it on, in seconds, as far as the system says."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
+    except OSError:
+        return 0.0

@@ -20,7 +20,7 @@ keeps them, but clears them with memset. And a fresh bytearray is zero, which a 
 import asyncio
 from itertools import repeat
 
-from _report import arguments, headline, plain_table, show, write_json
+from _report import arguments, headline, plain_table, show, spread, write_json
 from _timing import IN_FLIGHT, Candidate, Repeat, Results, Spread, measure
 from rich.table import Table
 
@@ -204,11 +204,6 @@ def gain(results: Results, way: str, size: int) -> Spread:
     """How many times as much a fresh one costs."""
     fresh, pooled = PAIRS[way]
     return results.ratio(fresh[size].name, pooled[size].name)
-
-
-def spread(ratio: Spread) -> str:
-    digits = 0 if ratio.median >= 20 else 1 if ratio.median >= 3 else 2
-    return f"{ratio.median:,.{digits}f} ({ratio.low:,.{digits}f} to {ratio.high:,.{digits}f})"
 
 
 def main_table(results: Results) -> Table:

@@ -1,4 +1,4 @@
-"""What a suite costs whose async fixture takes long to set up: made for each test, or pooled.
+"""What a suite costs whose async fixture takes long to set up: created for each test, or pooled.
 
 pytest runs the same suite of tests, each on a loop of its own, once with a fixture of pytest-asyncio and once with
 `aiopool.testing.pooled_fixture`; then the same with pytest-xdist on two workers. The set-up is a sleep, so it costs no
@@ -44,7 +44,7 @@ async def test_it(database, number):
 """
 
 FIXTURES = {
-    "made for each test": "pytest_asyncio.fixture",
+    "created for each test": "pytest_asyncio.fixture",
     "pooled": "pooled_fixture(reset=dict.clear)",
 }
 
@@ -93,7 +93,7 @@ def main() -> None:
                     best[workers, name] = min(done, best.get((workers, name), done))
     table = plain_table(headline(), "", "in s", "set-ups", "times as fast")
     for (workers, name), done in best.items():
-        ratio = best[workers, "made for each test"].seconds / done.seconds
+        ratio = best[workers, "created for each test"].seconds / done.seconds
         table.add_row(f"{workers}, {name}", f"{done.seconds:.2f}", str(done.made), f"{ratio:.1f}")
     show(f"{TESTS} tests with a set-up of {SET_UP * 1000:.0f} ms, pytest's own start included", table)
     write_json(options.json, {f"{workers}, {name}": done._asdict() for (workers, name), done in best.items()})

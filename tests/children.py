@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import traceback
+from pathlib import Path
 
 
 def run_child(program, env, arguments=(), options=()):
@@ -20,6 +21,11 @@ def run_child(program, env, arguments=(), options=()):
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     return done.stdout
+
+
+def run_program(name, env, arguments=(), options=()):
+    """As `run_child`, with a file of tests/programs/."""
+    return run_child((Path(__file__).parent / "programs" / name).read_text(), env, arguments, options)
 
 
 # --- for the programs ---

@@ -1,26 +1,27 @@
 """Each way that a view outlives its release: its bytes stay its own for as long as anybody can see them.
 
-Reusing too early fails silently, with the right length and the wrong bytes. So each test has a pool as one would write
-it first (naive_buffers.py) go through the same, and must see it corrupt what this one does not.
+Reusing too early fails silently, with the right length and the wrong bytes. So each test puts a
+negative control (control_buffers.py) through the same, and must see it corrupt what this pool does not.
 """
 
 import asyncio
 import gc
+import os
 import socket
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from children import run_child
+from children import run_child, run_program
+from control_buffers import PutByFinalizer, PutByHand
 from interrupts import at_every_bytecode, on_a_loop
 from loops import PATIENCE, in_thread, loop_thread
-from naive_buffers import PutByFinalizer, PutByHand
 
 KIB = 1024
 MIB = 1024 * KIB
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not used again on Python 3.11:RuntimeWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 
 LOOPS = [pytest.param(asyncio.new_event_loop, id="asyncio")]
 try:
@@ -33,13 +34,13 @@ else:
 
 @pytest.fixture
 def reusing(aiopool):
-    """The package, where it can use storage again."""
+    """The package, where it can reuse blocks."""
     if aiopool.implementation == "python" and sys.version_info < (3, 12):
         pytest.skip("Python code cannot export buffers before 3.12")
     return aiopool
 
 
-@pytest.fixture(params=["naive", "ours"])
+@pytest.fixture(params=["control", "ours"])
 def kind(request):
     """Which kind of pool goes through the test."""
     return request.param
@@ -49,13 +50,13 @@ class Hand:
     """A pool of either kind, and what a request does with a buffer at its end."""
 
     def __init__(self, kind, aiopool):
-        self.naive = kind == "naive"
-        self.pool = PutByHand() if self.naive else aiopool.BufferPool()
+        self.is_control = kind == "control"
+        self.pool = PutByHand() if self.is_control else aiopool.BufferPool()
         self.acquire = self.pool.acquire
 
     def done(self, view):
         """The request is over, and its author believes that nobody needs the bytes any more."""
-        if self.naive:
+        if self.is_control:
             self.pool.give_back(view)
 
     def next_requests(self, n):
@@ -65,8 +66,8 @@ class Hand:
             view[:] = b"B" * n
 
     def check(self, seen, corrupts=True):
-        """Nobody else's bytes are among `seen`; with the naive pool some are, if the test can tell."""
-        assert (b"B" in seen) == (self.naive and corrupts)
+        """Nobody else's bytes are among `seen`; with the negative control some are, if the test can tell."""
+        assert (b"B" in seen) == (self.is_control and corrupts)
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def test_what_was_made_of_it(hand, make):
     hand.check(bytes(made))
     del made
     gc.collect()  # ctypes makes a cycle
-    assert hand.naive or hand.pool.stats().bytes_in_use == 0
+    assert hand.is_control or hand.pool.stats().bytes_in_use == 0
 
 
 def test_released_by_hand_while_a_slice_lives(hand):
@@ -222,7 +223,7 @@ def test_a_write_goes_on_after_write_returns(hand, send, new_loop):
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main())
     gc.collect()
-    assert hand.naive or hand.pool.stats().bytes_in_use == 0
+    assert hand.is_control or hand.pool.stats().bytes_in_use == 0
 
 
 def test_a_cancelled_task_whose_thread_is_still_at_it(hand):
@@ -300,7 +301,7 @@ def test_a_traceback(hand):
     hand.check(bytes(frame.f_locals["view"]))
     del frame, info
     gc.collect()
-    assert hand.naive or hand.pool.stats().bytes_in_use == 0
+    assert hand.is_control or hand.pool.stats().bytes_in_use == 0
 
 
 def test_another_thread(hand):
@@ -321,8 +322,8 @@ def test_another_thread(hand):
         hand.check(looking.result(PATIENCE))
 
 
-def test_the_storage_that_somebody_keeps(aiopool):
-    """`view.obj` is a door to it: nothing that can be done there lets two see the same bytes."""
+def test_a_block_that_something_keeps(aiopool):
+    """`view.obj` leads to it: nothing that can be done there lets two see the same bytes."""
     pool = aiopool.BufferPool()
     view = pool.acquire(1000)
     view[:] = b"A" * 1000
@@ -360,46 +361,46 @@ def test_the_storage_that_somebody_keeps(aiopool):
     assert pool.stats().bytes_idle >= 0
 
 
-def resize(storage):
-    storage.extend(b"x" * 100_000)
+def resize(block):
+    block.extend(b"x" * 100_000)
 
 
-def copied(storage):
+def copied(block):
     import copy
 
-    twin = copy.copy(storage)
-    memoryview(twin)[:] = b"C" * len(twin)
+    other = copy.copy(block)
+    memoryview(other)[:] = b"C" * len(other)
 
 
 TRICKS = [
-    lambda storage: storage.__del__(),
-    lambda storage: storage.lend(10),
-    lambda storage: storage.give_back(None),
-    lambda storage: storage.__release_buffer__(memoryview(b"")),
-    lambda storage: type(storage)(),
-    lambda storage: type(storage)(None, 10),
-    lambda storage: type(storage).__new__(type(storage)),
-    lambda storage: storage.__init__(5),
-    lambda storage: storage.clear(),
-    lambda storage: memoryview(storage).release(),
-    lambda storage: memoryview(storage).__setitem__(slice(None), b"C" * len(storage)),
-    lambda storage: bytes(storage),
-    lambda storage: bytearray(storage).clear(),
-    lambda storage: memoryview(storage.copy()),
+    lambda block: block.__del__(),
+    lambda block: block.leave_budget(),
+    lambda block: block.give_back(None),
+    lambda block: block.__release_buffer__(memoryview(b"")),
+    lambda block: type(block)(),
+    lambda block: type(block)(None, 10),
+    lambda block: type(block).__new__(type(block)),
+    lambda block: block.__init__(5),
+    lambda block: block.clear(),
+    lambda block: memoryview(block).release(),
+    lambda block: memoryview(block).__setitem__(slice(None), b"C" * len(block)),
+    lambda block: bytes(block),
+    lambda block: bytearray(block).clear(),
+    lambda block: memoryview(block.copy()),
     resize,
     copied,
 ]
 
 
-def test_nobody_can_look_at_idle_storage(reusing):
+def test_an_idle_block_cannot_be_exported(reusing):
     """Not even with a debugger's means."""
     if reusing.implementation == "python":
         pytest.skip("there it is a bytearray, which anybody may look at who finds it")
     pool = reusing.BufferPool()
     pool.acquire(100)
-    (storage,) = pool._shelves[0]._primary[0].shared
+    (block,) = pool._size_classes[0].store.primary[0].shared
     with pytest.raises(BufferError, match="idle"):
-        memoryview(storage)
+        memoryview(block)
 
 
 # --- garbage ---
@@ -431,16 +432,16 @@ def a_cycle(pool, log):
     before.other, after.other = after, before
 
 
-@pytest.mark.parametrize("kind", ["naive", "ours"])
+@pytest.mark.parametrize("kind", ["control", "ours"])
 @pytest.mark.parametrize("generation", [0, 2])
 def test_a_finalizer_in_the_same_garbage_still_sees_the_bytes(aiopool, kind, generation):
-    pool = PutByFinalizer() if kind == "naive" else aiopool.BufferPool()
+    pool = PutByFinalizer() if kind == "control" else aiopool.BufferPool()
     log = []
     for _ in range(20):
         a_cycle(pool, log)
     gc.collect(generation)
     assert len(log) == 40
-    assert any(b"B" in seen for seen in log) == (kind == "naive")
+    assert any(b"B" in seen for seen in log) == (kind == "control")
     if kind == "ours":
         assert pool.stats().bytes_in_use == 0
         assert len(pool.acquire(1000)) == 1000
@@ -684,52 +685,11 @@ cycle.append(cycle)
 @pytest.mark.parametrize("name", EXITS)
 def test_views_at_interpreter_shutdown(aiopool, child_env, name):
     program = (
-        'import warnings; warnings.filterwarnings("ignore", "Buffers are not used again")\n'
+        'import warnings; warnings.filterwarnings("ignore", "Buffers are not reused")\n'
         'import logging; logging.getLogger("asyncio").setLevel("ERROR")\n'  # what it says of callbacks that took long
         "import asyncio, sys, aiopool\npool = aiopool.BufferPool()\npool.acquire(10)\n" + EXITS[name] + '\nprint("ok")'
     )
     assert run_child(program, child_env, options=["-X", "dev", "-W", "error"]) == "ok\n"
-
-
-INTERPRETERS = """
-import asyncio, sys, aiopool
-import _interpreters as interpreters
-
-PROGRAM = '''if True:
-    import asyncio, sys, aiopool
-
-    class App:
-        pass
-
-    pool = aiopool.BufferPool()
-
-    async def main():
-        held = [pool.acquire(n) for n in (10, 1000, 5000, 100_000, 17 << 20) for _ in range(5)]
-        for mark, view in enumerate(held):
-            view[:] = bytes([mark]) * len(view)
-        assert all(bytes(view) == bytes([mark]) * len(view) for mark, view in enumerate(held))
-
-    for _ in range(10):
-        asyncio.run(main())
-    assert pool.stats().hit_rate > 0.5
-    # What the end of the interpreter finds alive: off-loop, in a cycle, in another module, on the class.
-    view = pool.acquire(100)
-    app = App(); app.me = app; app.view = pool.acquire(100); app.pool = pool
-    App.pool = pool
-    aiopool.BufferPool.instance = pool
-    sys.kept = pool.acquire(10)
-    assert aiopool.implementation == "%s"
-''' % aiopool.implementation
-
-for _ in range(3):
-    id = interpreters.create()
-    failure = interpreters.run_string(id, PROGRAM)
-    interpreters.destroy(id)
-    assert failure is None, failure
-print("ok", flush=True)
-import os
-os._exit(0)  # to see our own doings, not how CPython's shutdown copes with what other interpreters imported
-"""
 
 
 @pytest.mark.skipif(
@@ -737,7 +697,7 @@ os._exit(0)  # to see our own doings, not how CPython's shutdown copes with what
     reason="with a GIL of their own since 3.12, which crashes by itself once two of them import asyncio",
 )
 def test_views_at_the_end_of_an_interpreter_of_several(aiopool, child_env):
-    assert run_child(INTERPRETERS, child_env) == "ok\n"
+    assert run_program("buffer_interpreters.py", child_env) == "ok\n"
 
 
 # --- in the middle of it ---
@@ -750,6 +710,9 @@ def fill(pool, mark, count):
         view[:] = mark * 1000
     return views
 
+
+INTERRUPTED = tuple(f"_core{os.sep}{name}.py" for name in ("block", "idle_budget", "shard", "size_class", "store"))
+INTERRUPTED += ("_buffer_pool.py",)
 
 INTRUSIONS = {
     "acquire and drop": lambda package, pool: fill(pool, b"B", 2).clear(),
@@ -778,17 +741,17 @@ def test_something_at_every_bytecode(reference, operation, intrusion):
             third = fill(pool, b"C", 4)
             for views, mark in (mine, b"A"), (others, b"B"), (third, b"C"):
                 assert all(bytes(view) == mark * 1000 for view in views or [])
-            assert sum(len(shard) for shard in pool._shelves[0]._primary.values()) <= 4
+            assert sum(len(shard) for shard in pool._size_classes[0].store.primary.values()) <= 4
 
         return operate, lambda: INTRUSIONS[intrusion](reference, pool), check
 
-    interruptions = at_every_bytecode(scenario, files=("_storage.py", "buffers.py", "_pool.py", "_shard.py"))
+    interruptions = at_every_bytecode(scenario, files=INTERRUPTED)
     assert interruptions > 50
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python code cannot export buffers before 3.12")
-def test_something_at_every_bytecode_is_too_much_for_a_naive_exporter(reference, monkeypatch):
-    """One that puts first and wipes then."""
+def test_something_at_every_bytecode_is_too_much_for_an_exporter_that_puts_first(reference, monkeypatch):
+    """A negative control: it puts first and wipes then."""
 
     def put_first(self, view):
         content, known, n, _ = self
@@ -797,6 +760,6 @@ def test_something_at_every_bytecode_is_too_much_for_a_naive_exporter(reference,
         view[:] = bytes(n)
         view.release()
 
-    monkeypatch.setattr(reference._storage._Exporter, "__release_buffer__", put_first)
+    monkeypatch.setattr(reference._core.block._Exporter, "__release_buffer__", put_first)
     with pytest.raises(AssertionError):
         test_something_at_every_bytecode(reference, "drop", "acquire and keep")

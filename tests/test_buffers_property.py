@@ -8,14 +8,14 @@ import gc
 import sys
 
 import pytest
+from control_buffers import PutByFinalizer, PutByHand
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from loops import LoopThread, in_thread
-from naive_buffers import PutByFinalizer, PutByHand
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not used again on Python 3.11:RuntimeWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 
 # The same programs each time, and nothing kept between two runs.
 EXAMPLES = settings(

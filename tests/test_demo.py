@@ -16,12 +16,12 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from aiopool import BufferPool
 from aiopool.__main__ import main
 from aiopool._demo.load import Message, Tally, messages
 from aiopool._demo.results import METRICS, Round, compare
 from aiopool._demo.server import Server
 from aiopool._demo.wire import DIGEST, HEADER, KINDS, Kind, digest
-from aiopool import BufferPool
 
 HITS = ("private", "shared", "stolen", "victim")
 
@@ -99,26 +99,26 @@ class TestOutput:
         buffers = numbers["buffers"]
         assert numbers["implementation"] == aiopool.implementation
         assert buffers["served"] == sum(each["served"] for each in buffers["classes"]) > 0
-        assert buffers["made"] == sum(each["made"] for each in buffers["classes"])
+        assert buffers["created"] == sum(each["created"] for each in buffers["classes"])
         if used_again(aiopool):
-            assert buffers["hit_rate"] == 1 - buffers["made"] / buffers["served"] > 0
+            assert buffers["hit_rate"] == 1 - buffers["created"] / buffers["served"] > 0
         else:
-            assert (buffers["hit_rate"], buffers["made"]) == (0, buffers["served"])
+            assert (buffers["hit_rate"], buffers["created"]) == (0, buffers["served"])
 
     def test_says_if_they_were_not(self, aiopool: ModuleType, done: subprocess.CompletedProcess[str]) -> None:
-        assert done.stdout.count("Buffers are not used again") == (not used_again(aiopool))
+        assert done.stdout.count("Buffers are not reused") == (not used_again(aiopool))
 
     def test_shows_each_size_class(self, done: subprocess.CompletedProcess[str], numbers: dict[str, Any]) -> None:
         rows = [line.split() for line in done.stdout.splitlines()]
         for each in numbers["buffers"]["classes"]:
-            row = [f"{each['size'] // 1024}", "KiB", f"{each['served']:,}", f"{each['made']:,}"]
+            row = [f"{each['size'] // 1024}", "KiB", f"{each['served']:,}", f"{each['created']:,}"]
             assert [*row, f"{each['hit_rate']:.1%}", f"{each['waste']:.0%}"] in rows
 
     def test_each_loop_used_the_pool(self, numbers: dict[str, Any]) -> None:
         processors = numbers["buffers"]["processors"]
         assert numbers["loops"] == len(processors) == 2
         for processor in processors:
-            assert sum(processor[kind] for kind in (*HITS, "made")) > 0
+            assert sum(processor[kind] for kind in (*HITS, "created")) > 0
 
 
 def used_again(aiopool: ModuleType) -> bool:

@@ -25,7 +25,7 @@ PROGRAMS = [
 ]
 
 
-UNPOOLED = "ignore:Buffers are not used again on Python 3.11:RuntimeWarning"
+UNPOOLED = "ignore:Buffers are not reused on Python 3.11:RuntimeWarning"
 
 
 @pytest.mark.filterwarnings(UNPOOLED)

@@ -339,7 +339,7 @@ def test_fixtures_one_test_alone_by_pytest(run):
 
 
 def test_proxy_as_a_program(run):
-    output = run("-W", "ignore:Buffers are not used again", EXAMPLES / "proxy.py")
+    output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "proxy.py")
     found = only_match(
         r"files: 10 on (?P<loop>\S+), each with the right bytes\n"
         r"bytes: (?P<bytes>[\d,]+), in (?P<served>[\d,]+) buffers, (?P<made>[\d,]+) of them new\n"
@@ -354,7 +354,7 @@ def test_proxy_as_a_program(run):
 
 
 def test_numpy_zstd_as_a_program(run):
-    output = run("-W", "ignore:Buffers are not used again", EXAMPLES / "numpy_zstd.py")
+    output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "numpy_zstd.py")
     found = only_match(
         r"arrays: 100 on (?P<loop>\S+), each with the right sum\n"
         r"buffers: (?P<served>[\d,]+), (?P<made>[\d,]+) of them new\n"
@@ -369,7 +369,7 @@ def test_numpy_zstd_as_a_program(run):
 
 
 def test_trio_tasks_as_a_program(run):
-    output = run("-W", "ignore:Buffers are not used again", EXAMPLES / "trio_tasks.py")
+    output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "trio_tasks.py")
     found = only_match(
         r"records: 200 in (?P<pieces>[\d,]+) pieces, and 3 cancelled\n"
         r"parsers: (?P<made>\d+) made, (?P<idle>\d+) idle, 3 dropped with half a record in them\n"

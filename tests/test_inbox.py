@@ -13,7 +13,7 @@ from feeding import Pausable, Reading, feed, read_now
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not used again on Python 3.11:RuntimeWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 
 SMALL = {"FIRST": 16, "MOST": 64, "BIG": 32, "AHEAD": 100, "ROOM": 4, "PINNED": 4}
 SMALL_MARKS = {"TAIL": 3, "LEAST": 8, "MOST": 48}

@@ -92,7 +92,7 @@ def implementation(wheel: Path, **variables: str) -> str:
         archive.extractall(site)
     program = "import aiopool; print(aiopool.implementation, aiopool.__file__)"
     done = subprocess.run(
-        # Without site: an editable install would lend this copy the extension of the checkout.
+        # Without site: an editable install would give this copy the extension of the checkout.
         [sys.executable, "-S", "-W", "error", "-c", program],
         cwd=site,
         env=environment(PYTHONPATH=str(site), **variables),
@@ -168,9 +168,9 @@ STALE = {
 }
 
 
-@pytest.mark.parametrize("twin", STALE.values(), ids=STALE)
-def test_a_stale_extension_is_told_of_and_not_used(project, twin):
-    (project / "aiopool" / "_native.py").write_text(twin, encoding="utf-8")
+@pytest.mark.parametrize("stand_in", STALE.values(), ids=STALE)
+def test_a_stale_extension_is_told_of_and_not_used(project, stand_in):
+    (project / "aiopool" / "_native" / "_extension.py").write_text(stand_in, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-S", "-W", "always", "-c", "import aiopool; print(aiopool.implementation)"],
         cwd=project,
@@ -181,5 +181,5 @@ def test_a_stale_extension_is_told_of_and_not_used(project, twin):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "python\n"
-    assert "RuntimeWarning: The compiled part of aiopool" in done.stderr
+    assert "RuntimeWarning: The C extension of aiopool cannot be used" in done.stderr
     assert "pip install -e ." in done.stderr

@@ -44,7 +44,7 @@ def _cycle(stores: list[CollectableStore]) -> None:
 
 def _idle_due() -> float:
     known = pools()
-    return min((store.idle_due() for store in stores_of(known)), default=inf)
+    return min([store.idle_due() for store in stores_of(known)], default=inf)
 
 
 def _run_due() -> None:

@@ -59,9 +59,13 @@ def _post_slice(processor: Processor, loop: LiveLoop) -> bool:
     now = monotonic()
     if now - processor.slice_posted < PATIENCE:
         return True  # one is on its way
-    # Before the call: the slice may have run before it returns.
-    processor.slice_posted = _last_progress = now
-    return loop.call_soon(_Slice(processor, loop))
+    try:
+        # Before the call: the slice may have run before it returns.
+        processor.slice_posted = _last_progress = now
+        return loop.call_soon(_Slice(processor, loop))
+    except BaseException:
+        processor.slice_posted = -inf  # it was not posted, so let the next caller do it
+        raise
 
 
 def free_until(deadline: float) -> bool:

@@ -267,7 +267,7 @@ class LoopBoundStore(LoopBoundStoreBase):
 
     def forget_empty(self) -> list[Retired]:
         """Where nothing is idle, retire the empty shards."""
-        return [] if any(len(shard) for _, shard in self.shards()) else self.clear()
+        return [] if sum([len(shard) for _, shard in self.shards()]) else self.clear()
 
     def set_aside(self) -> BoundContents:
         """Be as new, until `bring_back` is called with the result."""
@@ -294,7 +294,7 @@ class LoopBoundStore(LoopBoundStoreBase):
     def idle_due(self) -> float:
         """When idle objects call for a cycle, in seconds of time.monotonic(); infinity: nothing is idle."""
         contents = self._contents
-        return contents.since + self._idle_timeout if any(part.shards for _, part in contents.parts()) else inf
+        return contents.since + self._idle_timeout if [part for _, part in contents.parts() if part.shards] else inf
 
     def shards(self) -> list[tuple[Mark, Shard]]:
         """All shards, the victim's included, each with the mark of its loop."""

@@ -118,7 +118,7 @@ class AsyncioLoop:
             return _nothing
         # The loop alone holds the handle, so that the callback dies when the loop drops it.
         handle = weakref.ref(loop.call_later(seconds, callback, context=_no_context()))
-        return lambda: None if (timer := handle()) is None else timer.cancel()
+        return partial(_cancel, handle)
 
     def hold(self, thing: object) -> None:
         self.call_soon(partial(self._hold, thing))
@@ -199,6 +199,12 @@ class TrioLoop:
             trio.lowlevel.spawn_system_task(task, *args, name="aiopool", context=_no_context())
         except RuntimeError:
             pass  # the run is ending: its system nursery takes no more tasks
+
+
+def _cancel(handle: "weakref.ref[asyncio.TimerHandle]") -> None:
+    timer = handle()
+    if timer is not None:
+        timer.cancel()
 
 
 def _waits_a_minute_for_a_minute() -> bool:

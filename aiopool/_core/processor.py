@@ -137,9 +137,10 @@ def processors() -> list[Processor]:
 def live_loops() -> list[tuple[Processor, LiveLoop]]:
     """The processors whose loop runs in this process, and that loop; the running thread's own first."""
     own = current_processor()
+    known = processors()
     return [
         (processor, loop)
-        for processor in sorted(processors(), key=lambda each: each is not own)
+        for processor in [each for each in known if each is own] + [each for each in known if each is not own]
         if (loop := processor.loop) is not None and loop.is_running()
     ]
 

@@ -38,11 +38,11 @@ class SizeClass:
     def acquire(self, n: int) -> memoryview:
         """A view of `n` bytes, over an idle block or a new one."""
         store = self.store
-        store.count_asked(n)
         block: Block | None = store.take()
         if block is None:
             block = Block(self.size or n)
             store.created(block)
+        store.count_asked(n)  # now that there is a block: what cannot be served is not counted
         block.leave_budget()
         return export(block.content, self._itself, n, self.wipe)
 
@@ -79,4 +79,4 @@ class SizeClass:
 
 def idle_bytes(size_classes: tuple[Any, ...]) -> int:
     """Bytes of the blocks that lie in the stores of `size_classes`."""
-    return sum(each.size * sum(len(shard) for _, shard in each.store.shards()) for each in size_classes)
+    return sum([each.size * len(shard) for each in size_classes for _, shard in each.store.shards()])

@@ -273,7 +273,7 @@ class Store:
 
     def _idle_at(self, id: int) -> int:
         """How many idle objects are kept there, the victim's included."""
-        return sum(len(shard) for shards in (self.primary, self.victim) if (shard := shards.get(id)) is not None)
+        return sum([len(shard) for shards in (self.primary, self.victim) if (shard := shards.get(id)) is not None])
 
     # --- emptying ---
 
@@ -296,7 +296,7 @@ class Store:
     def forget_empty(self) -> list[Retired]:
         """Where nothing is idle, retire the empty shards: the next put makes one, and has it watched."""
         # An object that is put in between goes as if a cleanup cycle had come.
-        return [] if any(len(shard) for _, shard in self.shards()) else self.clear()
+        return [] if sum([len(shard) for _, shard in self.shards()]) else self.clear()
 
     def set_aside(self) -> Contents:
         """Be as new, until `bring_back` is called with the result.

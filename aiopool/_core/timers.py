@@ -41,7 +41,7 @@ def add(due: Callable[[], float], run: Callable[[], None]) -> None:
 
 def next_due() -> float:
     """When the next duty is due; infinity: none is."""
-    return min(duty.due() for duty in _duties)
+    return min([duty.due() for duty in _duties])
 
 
 def run_due() -> None:

@@ -35,7 +35,7 @@ SOURCES = {
     "shared": "its shared list",
     "stolen": "another loop",
     "victim": "the victim",
-    "made": "new memory",
+    "created": "new memory",
 }
 """Where buffers come from, in the order in which a get tries it."""
 
@@ -74,7 +74,7 @@ def _comparison_as_json(comparison: Comparison) -> dict[str, Any]:
 def _buffers_as_json(buffers: BufferStats) -> dict[str, Any]:
     return {
         "served": buffers.served,
-        "made": buffers.created,
+        "created": buffers.created,
         "hit_rate": buffers.hit_rate,
         "bytes_idle": buffers.bytes_idle,
         "cleanup_cycles": buffers.cycles,
@@ -82,7 +82,7 @@ def _buffers_as_json(buffers: BufferStats) -> dict[str, Any]:
             {
                 "size": each.size,
                 "served": each.served,
-                "made": each.blocks.created,
+                "created": each.blocks.created,
                 "hit_rate": each.blocks.hit_rate,
                 "waste": each.waste,
             }
@@ -137,12 +137,12 @@ def _metrics_table(comparisons: list[Comparison]) -> Table:
 
 def _buffers_table(buffers: BufferStats) -> Table:
     table = Table("size class", box=box.SIMPLE_HEAD, show_edge=False)
-    for heading in ("served", "made", "hit rate", "waste"):
+    for heading in ("served", "created", "hit rate", "waste"):
         table.add_column(heading, justify="right")
     for each in buffers.classes:
         if each.served:
-            made, hit_rate = each.blocks.created, each.blocks.hit_rate
-            table.add_row(_size(each.size), f"{each.served:,}", f"{made:,}", f"{hit_rate:.1%}", f"{each.waste:.0%}")
+            created, hit_rate = each.blocks.created, each.blocks.hit_rate
+            table.add_row(_size(each.size), f"{each.served:,}", f"{created:,}", f"{hit_rate:.1%}", f"{each.waste:.0%}")
     table.add_row("all", f"{buffers.served:,}", f"{buffers.created:,}", f"{buffers.hit_rate:.1%}")
     return table
 

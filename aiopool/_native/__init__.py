@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from binascii import crc32
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -26,10 +27,10 @@ if not os.environ.get("AIOPOOL_NO_EXTENSIONS"):
         from . import _extension  # type: ignore[attr-defined, unused-ignore]
 
         native = _extension
-    except ModuleNotFoundError:
-        _reason = "it was not built"
     except ImportError as error:
-        _reason = f"it does not load ({error})"
+        # A module that is not there is an ImportError of the same kind as one that does not load.
+        missing = find_spec(f"{__name__}._extension") is None
+        _reason = "it was not built" if missing else f"it does not load ({error})"
 
 
 def _is_stale(module: ModuleType) -> bool:

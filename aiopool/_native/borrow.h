@@ -34,7 +34,10 @@ take_spare_borrow(State *state, PoolObject *pool)
 static bool
 keep_spare_borrow(BorrowObject *self)
 {
-    IdentityObject *processor = self->state->pinned == NULL ? NULL : pin(self->state); /* NULL: the module was cleared */
+    if (self->state->pinned == NULL || PyErr_Occurred() != NULL) {
+        return false; /* the module was cleared; or the code that let go is raising, and a pin would clear that */
+    }
+    IdentityObject *processor = pin(self->state);
     BorrowObject *none = NULL;
     return processor != NULL && atomic_compare_exchange_strong(&processor->spare_borrow, &none, self);
 }

@@ -119,9 +119,8 @@ block_put_itself(BlockObject *self, IdentityObject *processor)
     return true;
 }
 
-/* No view is left. */
 static bool
-block_come_back(BlockObject *self)
+block_return(BlockObject *self)
 {
     IdentityObject *processor = pin(self->size_class->state);
     self->checked_out = 0;
@@ -129,12 +128,19 @@ block_come_back(BlockObject *self)
     if (self->size_class->wipe) {
         memset(self->bytes, 0, (size_t)self->length);
     }
+    return block_put_itself(self, processor);
+}
+
+/* No view is left. */
+static bool
+block_come_back(BlockObject *self)
+{
     if (PyErr_Occurred() == NULL) {
-        return block_put_itself(self, processor);
+        return block_return(self);
     }
     PyObject *type, *error, *traceback; /* the code that let go of the last view is in the middle of raising */
     PyErr_Fetch(&type, &error, &traceback);
-    bool lives = block_put_itself(self, processor);
+    bool lives = block_return(self); /* whose pin may already run code that clears the exception */
     PyErr_Restore(type, error, traceback);
     return lives;
 }
@@ -281,7 +287,7 @@ size_class_acquire_slow(SizeClassObject *self, Py_ssize_t n)
 {
     StoreObject *store = self->store;
     Runner runner;
-    if (!store_pin(store, &runner) || !store_count(store, runner, offsetof(CountersObject, asked), n)) {
+    if (!store_pin(store, &runner)) {
         return NULL;
     }
     BlockObject *block = (BlockObject *)store_take_as(store, runner);
@@ -290,6 +296,9 @@ size_class_acquire_slow(SizeClassObject *self, Py_ssize_t n)
         if (block != NULL && !store_count(store, runner, offsetof(CountersObject, created), 1)) {
             Py_CLEAR(block);
         }
+    }
+    if (block != NULL && !store_count(store, runner, offsetof(CountersObject, asked), n)) {
+        Py_CLEAR(block);
     }
     return block == NULL ? NULL : block_check_out(block, runner.processor, n);
 }

@@ -1,8 +1,8 @@
-"""Buffer pools as one writes them first, for tests that must see them corrupt data."""
+"""Negative controls: buffer pools that reuse too early. Tests must see them corrupt data."""
 
 
 class PutByHand:
-    """Who acquired gives back. Whether anybody else can still see the buffer, nobody asks."""
+    """The code that acquired a buffer gives it back, whether or not anything else still refers to it."""
 
     def __init__(self):
         self.idle = []
@@ -17,7 +17,7 @@ class PutByHand:
 
 
 class PutByFinalizer:
-    """The buffer itself gives back, in its finalizer."""
+    """A buffer gives itself back, in its finalizer."""
 
     def __init__(self):
         self.idle = []

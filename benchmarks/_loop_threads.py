@@ -1,0 +1,94 @@
+"""Event loops in threads of their own, each pinned to a core, and how much work some of them do at the same time.
+
+A sample takes a fixed time, not a fixed number of operations: each loop works in short turns until the time is over.
+So all of them run for as long as the others do, and if something else takes a part of one core, the loop there merely
+does less, while with a fixed number the others would finish early and the rest be measured alone.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from time import perf_counter
+from typing import Any, NamedTuple, TypeVar
+
+from _timing import waited
+
+T = TypeVar("T")
+
+Work = Callable[[int], Awaitable[None]]
+
+SAMPLE = 0.03
+"""How long a sample takes, in seconds."""
+
+TURNS = 30
+"""How many turns it has, if the machine is as fast as it was when the turn's length was found."""
+
+
+class LoopThread:
+    """A thread that runs an event loop until it is stopped."""
+
+    def __init__(self, core: int | None = None) -> None:
+        self._core = core
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        if self._core is not None:
+            os.sched_setaffinity(0, {self._core})  # on Linux, 0 is the calling thread and not the process
+        self._loop.run_forever()
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Run `coroutine` in the loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run `coroutine` in the loop, and wait for it."""
+        return self.start(coroutine).result()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def cores() -> list[int | None]:
+    """Two cores that this process may use. `None`: it cannot be said, or there is only one."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return list(allowed[:2]) if len(allowed) > 1 else [None, None]
+
+
+class Done(NamedTuple):
+    """What the loops did in one sample, all together."""
+
+    #: turns of `n` operations each
+    turns: int
+    #: turns in a second
+    rate: float
+    #: turns in a second of those in which no loop waited for its core
+    free_rate: float
+    #: for how long the loops waited for their cores, in seconds
+    waited: float
+
+
+def work_together(loops: list[LoopThread], work: Work, n: int, most: int) -> Done:
+    """Let each of `loops` do `work(n)` again and again for the time of a sample, but at most `most` times."""
+    barrier = threading.Barrier(len(loops))
+    parts = [future.result() for future in [loop.start(_work(barrier, work, n, most)) for loop in loops]]
+    return Done(*map(sum, zip(*parts, strict=True)))
+
+
+async def _work(barrier: threading.Barrier, work: Work, n: int, most: int) -> Done:
+    barrier.wait()
+    before = waited()
+    now = start = perf_counter()
+    turns = 0
+    while now < start + SAMPLE and turns < most:
+        await work(n)
+        turns += 1
+        now = perf_counter()
+    lost = waited() - before
+    return Done(turns, turns / (now - start), turns / (now - start - lost), lost)

@@ -1,0 +1,3 @@
+module aiopool/benchmarks
+
+go 1.18

@@ -1,0 +1,214 @@
+"""Every operation and every error path of a buffer pool, many thousand times."""
+
+import asyncio
+import gc
+import sys
+import time
+import warnings
+
+from children import off_loop, repeat
+
+import aiopool
+
+warnings.filterwarnings("ignore", "Buffers are not reused")
+gc.disable()
+reuses = aiopool.implementation == "native" or sys.version_info >= (3, 12)
+
+
+def caught(function, *args):
+    try:
+        function(*args)
+    except (ValueError, TypeError, MemoryError, BufferError):
+        return
+    raise AssertionError("nothing was raised")
+
+
+pool = aiopool.BufferPool(max_idle_bytes=1 << 20, max_size=1 << 16)
+wiping, full = aiopool.BufferPool(wipe=True), aiopool.BufferPool(max_idle_bytes=0)
+types = [
+    aiopool._core.size_class.SizeClass,
+    aiopool._core.idle_budget.IdleBudget,
+    aiopool._core.store.Store,
+    aiopool.BufferPool,
+]
+
+
+def one():
+    pool.acquire(1000)
+
+
+def three():
+    held = [pool.acquire(1000), pool.acquire(1000), pool.acquire(1000)]
+
+
+def with_block():
+    with pool.acquire(1000) as view:
+        pass
+
+
+def slices():
+    view = pool.acquire(1000)
+    parts = [view[1:], view.cast("b"), memoryview(view), view.toreadonly(), view[::2]]
+
+
+def its_object():
+    pool.acquire(1000).obj
+
+
+def wiped():
+    wiping.acquire(1000)
+
+
+def not_kept():
+    full.acquire(1000)
+
+
+def oversize():
+    pool.acquire(70_000)
+
+
+def empty():
+    pool.acquire(0)
+
+
+def negative():
+    caught(pool.acquire, -1)
+
+
+def no_number():
+    caught(pool.acquire, "x")
+
+
+def too_much():
+    caught(pool.acquire, 1 << 62)
+
+
+def overflow():
+    caught(pool.acquire, 1 << 70)
+
+
+def off():
+    off_loop(pool.acquire, 1000)
+
+
+def steal():
+    off_loop(pool.acquire, 5000)
+    pool.acquire(5000)
+
+
+def dropped_while_raising():
+    try:
+        view = pool.acquire(1000)
+        1 // 0
+    except ZeroDivisionError:
+        pass
+
+
+def dropped_by_raising_code():
+    try:
+        [pool.acquire(1000) if index < 3 else 1 // 0 for index in range(5)]
+    except ZeroDivisionError:
+        pass
+
+
+def released_while_looked_at():
+    import pickle
+
+    view = pool.acquire(1000)
+    looking = pickle.PickleBuffer(view)
+    caught(view.release)
+    looking.release()
+
+
+def cycle():
+    held = [pool.acquire(1000)]
+    held.append(held)
+    held[1] = None
+
+
+def a_new_pool():
+    short = aiopool.BufferPool(min_size=1, max_size=8)
+    short.acquire(1), short.acquire(8)
+    short.acquire(2)
+
+
+def outlives():
+    view = aiopool.BufferPool(max_size=1024).acquire(100)
+    view[0] = 1
+
+
+def stats():
+    pool.stats()
+
+
+def clear():
+    pool.acquire(1000)
+    pool.clear()
+
+
+async def clean_up():
+    pool.acquire(1000)
+    aiopool.cleanup()
+    aiopool.cleanup()
+    await asyncio.sleep(0)
+
+
+def bad_pool():
+    caught(lambda: aiopool.BufferPool(min_size=0))
+
+
+def look_around():
+    gc.collect()
+    gc.collect()
+    return [sys.getrefcount(each) for each in types], sys.getallocatedblocks()
+
+
+async def main():
+    for operation in (
+        one,
+        three,
+        with_block,
+        slices,
+        its_object,
+        wiped,
+        not_kept,
+        oversize,
+        empty,
+        negative,
+        no_number,
+        too_much,
+        overflow,
+        off,
+        steal,
+        dropped_while_raising,
+        dropped_by_raising_code,
+        released_while_looked_at,
+        cycle,
+        a_new_pool,
+        outlives,
+        stats,
+        clear,
+        clean_up,
+        bad_pool,
+    ):
+        await repeat(operation, 100)
+        began = time.perf_counter()
+        await repeat(operation, 100)
+        cost = (time.perf_counter() - began) / 100
+        times = 50_000 if cost < 2e-6 else max(1000, int(0.05 / cost))
+        pool.clear(), wiping.clear()
+        await repeat(one, 1)
+        references, blocks = look_around()
+        await repeat(operation, times)
+        pool.clear(), wiping.clear()
+        await repeat(one, 1)
+        references_after, blocks_after = look_around()
+        grown = [after - before for before, after in zip(references, references_after, strict=True)]
+        assert max(map(abs, grown)) < times / 20, (operation, times, grown)
+        assert abs(blocks_after - blocks) < times / 10 + 200, (operation, times, blocks_after - blocks)
+        for each in (pool, wiping, full):
+            assert each.stats().bytes_in_use == 0, operation
+
+
+asyncio.run(main())
+print("ok")

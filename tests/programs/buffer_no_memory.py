@@ -1,0 +1,113 @@
+"""One allocation after another fails, in every operation of a buffer pool, until it has no more of them.
+
+Creating a pool is not among these: CPython 3.12 and 3.13 crash by themselves when they make a function without memory.
+"""
+
+import _testcapi
+import asyncio
+import contextvars
+import gc
+import os
+import sys
+import warnings
+
+from children import off_loop
+
+import aiopool
+
+warnings.filterwarnings("ignore", "Buffers are not reused")
+gc.disable()
+reuses = aiopool.implementation == "native" or sys.version_info >= (3, 12)
+
+sys.unraisablehook = lambda unraisable: None  # a release for which there is no memory, in Python
+
+
+def drop(pool):
+    box.clear()
+
+
+cases = {
+    # what happens to a pool; how many buffers are idle and how many are held beforehand; whether off-loop
+    "acquire the first": (lambda pool: pool.acquire(1000), 0, 0, False),
+    "acquire private": (lambda pool: pool.acquire(1000), 1, 0, False),
+    "acquire shared": (lambda pool: [pool.acquire(1000), pool.acquire(1000)], 3, 0, False),
+    "acquire stolen": (lambda pool: pool.acquire(1000), 2, 0, "theirs"),
+    "acquire off-loop": (lambda pool: pool.acquire(1000), 2, 0, True),
+    "acquire oversize": (lambda pool: pool.acquire(100_000), 0, 0, False),
+    "drop": (drop, 0, 1, False),
+    "drop the fifth and grow": (drop, 5, 3, False),
+    "drop off-loop": (drop, 1, 1, True),
+    "drop where nobody was": (lambda pool: contextvars.Context().run(drop, pool), 0, 2, False),
+}
+box = []
+
+
+def fails(operate, pool, n):
+    _testcapi.set_nomemory(n, n + 1)
+    try:
+        operate(pool)
+    except MemoryError:
+        return True
+    except RuntimeError as error:
+        if str(error) != "can't allocate lock":  # what threading.Lock makes of it
+            raise
+        return True
+    finally:
+        _testcapi.remove_mem_hooks()
+    return False
+
+
+def idle(pool, count):
+    held = [pool.acquire(1000) for _ in range(count)]
+
+
+async def attempt(name, n):
+    operate, idling, holding, where = cases[name]
+    pool = aiopool.BufferPool(max_idle_bytes=1 << 16, max_size=1 << 14)
+    off_loop(idle, pool, idling) if where else idle(pool, idling)
+    box[:] = [pool.acquire(1000) for _ in range(holding)]
+    for view in box:
+        view[:] = b"held" * 250
+    witness = pool.acquire(1000)
+    witness[:] = b"w" * 1000
+    view = None
+    failed = off_loop(fails, operate, pool, n) if where is True else fails(operate, pool, n)
+    await asyncio.sleep(0)
+    assert all(bytes(view) == b"held" * 250 for view in box), (name, n)
+    view = None
+    box.clear()
+    # Nothing is in two hands, the counts are right, and everything is in working order.
+    for _ in range(2):
+        held = [pool.acquire(1000) for _ in range(8)]
+        for mark, view in enumerate(held):
+            view[:] = bytes([mark]) * 1000
+        assert all(bytes(view) == bytes([mark]) * 1000 for mark, view in enumerate(held)), (name, n)
+        assert bytes(witness) == b"w" * 1000, (name, n)
+        del held, view
+    stats = pool.stats()
+    if aiopool.implementation == "native":
+        assert stats.bytes_in_use == 1024, (name, n, stats)
+        assert stats.bytes_idle == sum(each.bytes_idle for each in stats.classes), (name, n, stats)
+    if reuses:
+        made = stats.created
+        held = [pool.acquire(1000) for _ in range(6)]
+        assert pool.stats().created <= made + 1, (name, n)
+        del held
+    assert stats.bytes_idle <= 1 << 16
+    pool.clear()
+    return failed
+
+
+async def main():
+    aiopool.current_processor()
+    idle(aiopool.BufferPool(), 1)
+    for name in cases:
+        failures = 0
+        for n in range(150):
+            failures += await attempt(name, n)
+        assert failures < 130, (name, failures)
+
+
+asyncio.run(main())
+print("ok", flush=True)
+os._exit(0)  # CPython's own shutdown is not always up to what it remembers of failed allocations

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from . import _debug, _loans
-from ._loans import Entry
-from ._processor import processors
+from .. import _debug, _loans
+from .._loans import Entry
+from .._processor import processors
 
 MODES = ("off", "warn", "error")
 

@@ -13,7 +13,7 @@ import asyncio
 import inspect
 import os
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextvars import Context
 from functools import partial
 from types import TracebackType
@@ -76,23 +76,37 @@ class PooledObject:
                     f"the factory of the pooled fixture {self._recipe.name} ended without a yield", pytrace=False
                 )
         ready.set_result(None)
-        await self._end.wait()
-        if inspect.isasyncgen(created):
-            await self._finish(created)
+        try:
+            await self._end.wait()
+        except asyncio.CancelledError as error:
+            # A task group or a timeout around the yield cancels this task, and turns that into the real error.
+            if not inspect.isasyncgen(created):
+                raise
+            await self._finish(created, created.athrow(error))
+        else:
+            if inspect.isasyncgen(created):
+                await self._finish(created, anext(created))
 
-    async def _finish(self, created: AsyncGenerator[Any, Any]) -> None:
+    async def _finish(self, created: AsyncGenerator[Any, Any], rest: Awaitable[Any]) -> None:
         __tracebackhide__ = True
-        if await anext(created, _NO_YIELD) is not _NO_YIELD:
-            await created.aclose()
-            pytest.fail(f"the factory of the pooled fixture {self._recipe.name} has a second yield", pytrace=False)
+        try:
+            await rest
+        except StopAsyncIteration:
+            return
+        await created.aclose()
+        pytest.fail(f"the factory of the pooled fixture {self._recipe.name} has a second yield", pytrace=False)
+
+    def has_ended(self) -> bool:
+        """Whether its factory is done already, as when a task group around its yield failed."""
+        return self._task.done()
 
     async def reset(self) -> bool:
         """Whether it can serve another test."""
         __tracebackhide__ = True
-        if self._task.done():
-            self._raise_error()  # a task group around its yield failed
+        if self.has_ended():
             return False
-        return self._recipe.reset is None or await call(self._recipe.reset, self.obj) is not False
+        good = self._recipe.reset is None or await call(self._recipe.reset, self.obj) is not False
+        return good and not self.has_ended()
 
     async def tear_down(self) -> None:
         """End it."""
@@ -177,8 +191,10 @@ class PooledObjects:
         """An object that is as good as new."""
         __tracebackhide__ = True
         idle = self._own.idle.pop(key, None)
-        if idle is not None:
+        if idle is not None and not idle.has_ended():
             return idle
+        if idle is not None:
+            idle.loop.run(idle.tear_down)  # which says why
         failure = self._failures.get(key)
         if failure is not None and failure.test is not test:
             failure.raise_again(key.recipe)

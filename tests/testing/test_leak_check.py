@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 POOL = """
 import asyncio, threading
 import pytest
@@ -95,10 +97,21 @@ def test_a_leak_can_be_a_warning(suite):
     assert "PytestWarning: aiopool: got and not put back by the end of the test:" in output
 
 
-def test_off_nothing_is_looked_at(suite):
-    program = "import sys\ndef test_last():\n    assert 'aiopool.testing._leak_check' not in sys.modules"
-    suite.write(test_leaky=LEAKY, test_z=program)
-    suite.run(passed=10)
+LOADED = """
+import sys
+
+def test_last():
+    assert ("aiopool.testing._leak_check" in sys.modules) is EXPECTED
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "loaded", "outcomes"),
+    [("off", False, {"passed": 10}), ("error", True, {"passed": 10, "errors": 7})],
+)
+def test_off_nothing_is_looked_at_and_nothing_loaded(suite, mode, loaded, outcomes):
+    suite.write(f"aiopool_leaks = {mode}", test_leaky=LEAKY, test_z=LOADED.replace("EXPECTED", str(loaded)))
+    assert bool(reported(suite.run(**outcomes))) is loaded
 
 
 def test_the_marker_of_a_test_comes_first(suite):
@@ -252,6 +265,30 @@ def test_request(server):
     )
     suite.write("aiopool_leaks = error", test_server=program)
     suite.run(passed=2)
+
+
+def test_a_pooled_fixture_borrows_for_the_session(suite):
+    program = (
+        POOL
+        + """
+from aiopool.testing import pooled_fixture
+
+@pooled_fixture
+async def frame():
+    with pool.borrow() as obj:
+        yield obj
+
+def test_first(frame): pass
+
+def test_second(frame): pass
+
+def test_leaky(frame):
+    pool.get()  # here
+"""
+    )
+    suite.write("aiopool_leaks = error", test_pooled=program)
+    found = reported(suite.run(passed=3, errors=1))
+    assert found == [("test_leaky", "test_pooled.py", line(program, "# here"), "test_leaky")]
 
 
 def test_a_test_that_fails_is_reported_with_its_leak(suite):

@@ -208,11 +208,15 @@ def test_bad_end(bad_end): pass
     assert "RuntimeError: cannot close" in output
 
 
-def test_a_task_group_around_the_yield(suite):
-    program = (
-        SHOP
-        + """
-@pooled_fixture
+WITH_GROUP = (
+    SHOP
+    + """
+async def reset(shop):
+    if shop.broken:
+        shop.order.set()
+        await asyncio.sleep(0.01)
+
+@pooled_fixture(reset=reset)
 async def shop():
     shop = Shop()
     async def sell():
@@ -221,18 +225,77 @@ async def shop():
             raise RuntimeError("the shop burned down")
     async with asyncio.TaskGroup() as group, asyncio.timeout(100):
         shop.order = asyncio.Event()
-        selling = group.create_task(sell())
+        group.create_task(sell())
+        say("made")
         yield shop
         shop.order.set()
     say("torn down")
 
 def test_one(shop): pass
 
-def test_other(shop): pass
+def test_other(shop):
+    shop.broken = BROKEN
+
+def test_next(shop):
+    assert not shop.broken
+"""
+)
+
+
+def test_a_task_group_around_the_yield(suite):
+    suite.write(test_shop=WITH_GROUP.replace("BROKEN", "False"))
+    output = suite.run("-s", passed=3)
+    assert output.count("<made>") == output.count("<torn down>") == 1
+
+
+def test_a_task_group_around_the_yield_that_fails(suite):
+    suite.write(test_shop=WITH_GROUP.replace("BROKEN", "True"))
+    output = suite.run("-s", passed=3, errors=1)
+    assert "ERROR at teardown of test_other" in output
+    assert "RuntimeError: the shop burned down" in output
+    assert (output.count("<made>"), output.count("<torn down>")) == (2, 1)
+
+
+def test_an_object_that_ends_between_two_tests(suite):
+    program = (
+        SHOP
+        + """
+import threading, time
+
+burned = threading.Event()
+
+@pooled_fixture(reset=lambda shop: shop.fire.set())
+async def shop():
+    say("made")
+    shop = Shop()
+    async def burn():
+        await shop.fire.wait()
+        raise RuntimeError("the shop burned down")
+    try:
+        async with asyncio.TaskGroup() as group:
+            shop.fire = asyncio.Event()
+            if len(events) == 1:
+                group.create_task(burn())
+            yield shop
+    finally:
+        burned.set()
+
+def test_one(shop): pass
+
+def test_between():
+    assert burned.wait(30)
+    time.sleep(0.05)  # the rest of the task's last step
+
+def test_cannot_have_it(shop): pass
+
+def test_has_another(shop):
+    assert events == ["made", "made"]
 """
     )
     suite.write(test_shop=program)
-    assert suite.run("-s", passed=2).count("<torn down>") == 1
+    output = suite.run(passed=3, errors=1)
+    assert "ERROR at setup of test_cannot_have_it" in output
+    assert "RuntimeError: the shop burned down" in output
 
 
 def test_a_factory_gets_the_fixtures_that_live_as_long(suite):

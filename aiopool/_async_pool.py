@@ -22,7 +22,7 @@ from typing import Any, Generic, NoReturn, TypeVar, overload
 from ._checks import callable_or_none, name_or_none, refuse_copy, shown
 from ._core import cleanup
 from ._core.bound_loops import LoopRecord, current_record
-from ._core.observation import introduce, state
+from ._core.observation import Observation, introduce
 from ._pool import make_store, may_fill
 from .stats import PoolStats, pool_stats
 
@@ -32,8 +32,8 @@ T = TypeVar("T")
 class AsyncPool(Generic[T]):
     """A pool whose objects are created, reset and closed with `await`, on asyncio, uvloop and trio alike.
 
-    `new()` creates an object when a get finds none. Like `reset` and `close`, it may be a plain function or an async one:
-    what it returns is awaited if it can be.
+    `new()` creates an object when a get finds none. Like `reset` and `close`, it may be a plain function or an async
+    one: what it returns is awaited if it can be.
 
     `reset(obj)` runs in `put`, before anyone can see the object. If it returns `False`, raises or is cancelled, the
     object is not kept, and what it raised reaches the caller of `put`.
@@ -128,20 +128,24 @@ class AsyncPool(Generic[T]):
         :raises Exception: what `new` raises; the pool is as before.
         :raises RuntimeError: the pool was closed by `aclose`; or it is loop-bound, and no loop runs on this thread.
         """
-        if self._closed:
-            self._refuse_to_create()
-        obj: T | None = self._store.take()
+        obj: T | None = None if self._closed else self._store.take()
         if obj is None:
             obj = await self._create()
-        if state.observer is not None:
+        if Observation.observer is not None:
+            self._tell_got(obj)
+        return obj
+
+    def _tell_got(self, obj: T) -> None:
+        if Observation.observer is not None:
             try:
-                state.observer.got(self, obj)
+                Observation.observer.got(self, obj)
             except BaseException:
                 self._store.keep(obj)  # or the caller would lose it
                 raise
-        return obj
 
     async def _create(self) -> T:
+        if self._closed:
+            raise RuntimeError(f"{self!r} was closed by aclose(): clear() drops what is idle and leaves a pool in use")
         obj = self._new()
         if isawaitable(obj):
             obj = await obj
@@ -150,9 +154,6 @@ class AsyncPool(Generic[T]):
         self._is_closed_in_time()
         created: T = obj
         return created
-
-    def _refuse_to_create(self) -> NoReturn:
-        raise RuntimeError(f"{self!r} was closed by aclose(): clear() drops what is idle and leaves a pool in use")
 
     # --- put ---
 
@@ -173,8 +174,8 @@ class AsyncPool(Generic[T]):
         """
         if obj is None:
             return
-        if state.observer is not None:
-            state.observer.putting(self, obj)
+        if Observation.observer is not None:
+            Observation.observer.putting(self, obj)
         if self._plain_put:
             self._store.keep(obj)
             if self._closed:
@@ -218,8 +219,8 @@ class AsyncPool(Generic[T]):
         self._note_not_kept(obj)
 
     def _note_not_kept(self, obj: T) -> None:
-        if state.observer is not None:
-            state.observer.not_kept(self, obj)
+        if Observation.observer is not None:
+            Observation.observer.not_kept(self, obj)
 
     async def _discard(self, obj: T, error: BaseException | None = None) -> None:
         """`obj` was checked out, and is not to be kept, because of `error`."""
@@ -268,8 +269,6 @@ class AsyncPool(Generic[T]):
         :raises RuntimeError: as `get`.
         """
         for _ in range(may_fill(self, self._store, n)):
-            if self._closed:
-                self._refuse_to_create()
             await self._keep(await self._create())
 
     async def clear(self, /) -> int:
@@ -350,39 +349,55 @@ class AsyncPool(Generic[T]):
 class AsyncBorrow(Generic[T]):
     """An object from an async pool for the time of one block. Made by `AsyncPool.borrow`."""
 
-    __slots__ = ("_entered", "_held", "_pool")
+    __slots__ = ("_held", "_pool")
 
     def __init__(self, pool: AsyncPool[T]) -> None:
         self._pool = pool
-        # Set before the object is there, or two tasks that share a borrow could both enter while they wait for theirs.
-        self._entered = False
-        # At most one object. A list, because pop takes it in one step: however shared, a borrow gives back once.
-        self._held: list[T] = []
+        # `None` before the block. Else a list of at most one object, because pop takes it in one step: however shared,
+        # a borrow gives back once.
+        self._held: list[T] | None = None
 
     async def __aenter__(self) -> T:
-        if self._entered:
+        if self._held is not None:
             raise RuntimeError("this borrow was entered already: call borrow() for each block")
-        self._entered = True
+        # Set before the object is there, or two tasks that share a borrow could both enter while they wait for theirs.
+        held: list[T] = []
+        self._held = held
+        pool = self._pool
         try:
-            obj = await self._pool.get()
+            # The usual case of pool.get(), without a coroutine of its own.
+            obj = None if pool._closed else pool._store.take()
+            if obj is None:
+                obj = await pool._create()
+            if Observation.observer is not None:
+                pool._tell_got(obj)
         except BaseException:
-            self._entered = False
+            self._held = None
             raise
-        self._held.append(obj)
+        held.append(obj)
         return obj
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        held = self._held
+        if not held:
+            return  # it was never entered, or is just being entered
         try:
-            obj = self._held.pop()
+            obj = held.pop()
         except IndexError:
-            return  # it was never entered, or left already
-        self._entered = False
-        if exc_type is None:
-            await self._pool.put(obj)
-        elif obj is not None:
-            await self._pool._discard(obj, exc)
+            return  # another task or thread left just now
+        self._held = None
+        pool = self._pool
+        if exc_type is not None:
+            if obj is not None:
+                await pool._discard(obj, exc)
+        elif pool._plain_put and Observation.observer is None and obj is not None:
+            pool._store.keep(obj)
+            if pool._closed:
+                await pool._close_idle()  # as in put
+        else:
+            await pool.put(obj)
 
 
 def _raise(errors: list[BaseException]) -> None:

@@ -36,7 +36,7 @@ class BufferPoolBase:
 
     __slots__ = ("_size_classes",)
 
-    _size_classes: tuple[Any, ...]
+    _size_classes: tuple[SizeClass, ...]
 
 
 @with_c_methods

@@ -20,12 +20,12 @@ from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar, overload
 
 from ._checks import identified, name_or_none, natural, plain_callable_or_none, refuse_copy, seconds, shown
-from ._core import cleanup, freeing
+from ._core import cleanup, freeing, gc_clock
 from ._core.loop_bound_store import LoopBoundStore
-from ._core.observation import introduce, state
-from ._core.processor import pinned
+from ._core.observation import Observation, introduce
+from ._core.processor import pinned, processors
 from ._core.store import Store
-from ._native import in_c, with_c_methods
+from ._native import in_c, native, with_c_methods
 from .stats import PoolStats, pool_stats
 
 T = TypeVar("T")
@@ -164,9 +164,9 @@ class Pool(PoolBase, Generic[T]):
                 return None
             obj = self._new()
             store.created(obj)
-        if state.observer is not None:
+        if Observation.observer is not None:
             try:
-                state.observer.got(self, obj)
+                Observation.observer.got(self, obj)
             except BaseException:
                 store.keep(obj)  # or the caller would lose it
                 raise
@@ -208,7 +208,7 @@ class Pool(PoolBase, Generic[T]):
         self._put_slow(obj)
 
     def _put_slow(self, obj: T) -> None:
-        store, observer = self._store, state.observer
+        store, observer = self._store, Observation.observer
         if observer is not None:
             observer.putting(self, obj)
         admitted = store.admit(obj)
@@ -253,8 +253,8 @@ class Pool(PoolBase, Generic[T]):
     def _abandon(self, obj: T) -> None:
         """`obj` will not come back."""
         self._store.reject(obj)
-        if state.observer is not None:
-            state.observer.not_kept(self, obj)
+        if Observation.observer is not None:
+            Observation.observer.not_kept(self, obj)
 
     # --- filling and emptying ---
 
@@ -271,7 +271,9 @@ class Pool(PoolBase, Generic[T]):
         """
         count = may_fill(self, self._store, n)
         if self._new is None:
-            raise TypeError(f"fill() needs a `new` factory; {self!r} has none: pass one to Pool, or put objects yourself")
+            raise TypeError(
+                f"fill() needs a `new` factory; {self!r} has none: pass one to Pool, or put objects yourself"
+            )
         for _ in range(count):
             obj = self._new()
             self._store.created(obj)
@@ -350,6 +352,11 @@ class Borrow(Generic[T]):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.__exit__(exc_type, exc, tb)
+
+
+if hasattr(native, "drop_spare_borrows"):
+    # Without a GIL a processor goes on holding the pool that it borrowed from last, until a garbage collection.
+    gc_clock.on_start.append(lambda: native.drop_spare_borrows(processors()))
 
 
 # --- what both kinds of pool share ---

@@ -4,11 +4,19 @@ The counts are always on. Each processor counts for itself, without a lock, so a
 work is off by what moves at that moment; on a pool at rest it is exact.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from ._core.loop_bound_store import LoopBoundStore
     from ._core.store import Store
+
+
+def _plain(value: Any) -> Any:
+    """`value` as dicts, lists, numbers and strings; statistics with what is derived from their fields."""
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        derived = [name for name, member in vars(type(value)).items() if isinstance(member, property)]
+        return {name: _plain(getattr(value, name)) for name in (*value._fields, *derived)}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 class ProcessorStats(NamedTuple):
@@ -62,6 +70,15 @@ class PoolStats(NamedTuple):
     cycles: int
     #: objects that the pool let go of: dropped by cleanup cycles and `clear`, or rejected
     dropped: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as nested plain data, as for JSON; with the sums and rates that are attributes here.
+
+        >>> AsyncPool(bytearray).stats().as_dict()["hits"]
+        0
+        """
+        plain: dict[str, Any] = _plain(self)
+        return plain
 
     @property
     def private(self) -> int:
@@ -202,6 +219,15 @@ class BufferStats(NamedTuple):
     oversize: OversizeStats
     #: cleanup cycles that the pool went through
     cycles: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as nested plain data, as for JSON; with the sums and rates that are attributes here.
+
+        >>> buffers.stats().as_dict()["bytes_in_use"]
+        0
+        """
+        plain: dict[str, Any] = _plain(self)
+        return plain
 
     @property
     def bytes_idle(self) -> int:

@@ -19,9 +19,9 @@ from operator import index
 from typing import Any
 
 from . import _low_water
+from ._buffer_pool import KIB, BufferPool
 from ._checks import callable_or_none, digits, natural, shown
 from ._inbox import PINNED, Inbox
-from ._buffer_pool import KIB, BufferPool
 
 LIMIT = 64 * KIB
 """asyncio's default."""

@@ -20,7 +20,6 @@ from 3.12 on only. On 3.11 views are right all the same, but their blocks are no
 
 import sys
 import warnings
-import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 

@@ -17,7 +17,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any, ClassVar
 
-from .freeing import SLICE
+from .freeing import SLICE, free_each
 from .loops import LiveLoop, innermost_loop, live_loop
 from .shard import Shard
 
@@ -37,9 +37,14 @@ class Part:
     __slots__ = ("_contents", "shards")
 
     def __init__(self, contents: "weakref.ref[Any]") -> None:
-        # Kept for its callback.
         self._contents = contents
         self.shards: dict[int, Shard] = {}
+
+    def forget(self) -> None:
+        """The shards go: no processor may remember one."""
+        contents = self._contents()
+        if contents is not None:
+            contents.begin()
 
     def __len__(self) -> int:
         return sum(map(len, list(self.shards.values())))
@@ -87,7 +92,8 @@ class LoopRecord:
         # Taken out first, and freed when this returns: a finalizer may come back here.
         gone = list(self.parts.values())
         self.parts.clear()
-        del gone
+        for part in gone:
+            part.forget()
 
 
 class _Tie:
@@ -147,8 +153,9 @@ class Bindings:
 
     __slots__ = ("_entries",)
 
-    def __init__(self) -> None:
-        self._entries: dict[int, tuple[weakref.ref[Any] | None, Mark]] = {}
+    def __init__(self, entries: dict[int, tuple["weakref.ref[Any] | None", Mark]]) -> None:
+        """`entries` is empty; the C extension looks at it too."""
+        self._entries = entries
 
     def bind(self, obj: Any, mark: Mark) -> None:
         """`obj` is checked out, and bound to the loop of `mark`."""
@@ -200,10 +207,9 @@ class Departure:
         return not self._loop.call_soon(self) and self._shard.free_newest()
 
     def __call__(self) -> None:
-        shard = self._shard
-        deadline = perf_counter() + SLICE
+        if not free_each(self._free_any, perf_counter() + SLICE):
+            self._loop.call_soon(self)
+
+    def _free_any(self) -> bool:
         # This is the owner's thread, so the private ones are ours.
-        while shard.take_private() is not None or shard.free_newest():
-            if perf_counter() >= deadline:
-                self._loop.call_soon(self)
-                return
+        return self._shard.take_private() is not None or self._shard.free_newest()

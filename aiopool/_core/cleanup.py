@@ -16,7 +16,7 @@ from math import inf
 from time import monotonic
 
 from . import freeing, gc_clock, timers
-from .processor import Processor
+from .processor import Processor, pin
 from .registry import CollectableStore, pools, stores_of
 
 
@@ -63,7 +63,8 @@ def watch(store: CollectableStore, processor: Processor | None) -> None:
     Called on a store's slow path, whenever it made a shard or came to a new loop.
     """
     gc_clock.listen()
-    timers.watch(store.idle_due(), processor)
+    # Pinned anew: a context that outlived its loop may have come to another one with this thread.
+    timers.watch(store.idle_due(), None if processor is None else pin())
 
 
 def check_time(store: CollectableStore) -> None:

@@ -80,11 +80,18 @@ def free_until(deadline: float) -> bool:
         if native is not None:
             # No store knows the shard any more; a thread that found it before may still be using it, unreferenced.
             native.quiesce(processors())
-        while retired.free_newest():
-            if perf_counter() >= deadline:
-                _queue.append(retired)
-                return False
+        if not free_each(retired.free_newest, deadline):
+            _queue.append(retired)
+            return False
         # Private objects go with the shard, once the owner lets go of it too: only the owner may touch them.
+
+
+def free_each(free_one: Callable[[], bool], deadline: float) -> bool:
+    """Call `free_one` until it finds nothing, or until `deadline`. `True`: nothing is left."""
+    while free_one():
+        if perf_counter() >= deadline:
+            return False
+    return True
 
 
 class _Slice:

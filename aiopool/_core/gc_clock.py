@@ -1,4 +1,4 @@
-"""The interpreter's garbage collector as a clock: it ticks when the program makes garbage, which is when memory matters.
+"""The garbage collector as a clock: it ticks when the program makes garbage, which is when memory matters.
 
 But it can stand still for hours, be switched off, or be removed by another's `gc.callbacks.clear()`. So it is one of
 several occasions for a cleanup cycle, and is put back whenever a pool makes a shard.

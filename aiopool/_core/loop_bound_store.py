@@ -8,25 +8,54 @@ The trade-off: there is no fast path, and each loop that uses such a store holds
 """
 
 import itertools
+import weakref
+from _thread import get_ident
+from collections.abc import Callable
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 
 from .._checks import identified
+from .._native import in_c
 from . import cleanup
 from .bound_loops import Bindings, Departure, LoopRecord, Mark, Part, current_record, records
-from .processor import OFF_LOOP, pin
+from .processor import OFF_LOOP, Processor, pin, pinned
 from .registry import Retired
 from .shard import Counters, Shard
 from .store import Shards
+
+# Looked up once: every take and every put makes this call.
+_pinned = pinned.get
+
+
+@in_c
+class LoopBoundStoreBase:
+    """What get and put look at. In Python they always take the slow path; so here this is but a place for bindings."""
+
+    __slots__ = ("entries",)
+
+    #: the bindings: by id, a weak reference and the mark of the loop
+    entries: dict[int, Any]
+    #: the number of the generation that is published
+    published = 0
+
+    def __init__(self) -> None:
+        self.entries = {}
+
+    def publish(self, gets: bool, puts: bool) -> None:
+        """A generation begins: forget the shards of the last one. May gets and puts take the fast path?"""
+
+    def remember(self, published: int, processor: Processor, shard: Shard, mark: Mark) -> None:
+        """`shard` is where the loop with `mark`, which `processor` runs, finds its objects, if that is still so."""
 
 
 class BoundContents:
     """What a loop-bound store has counted; what it holds lies in the records of the loops."""
 
-    __slots__ = ("__weakref__", "counters", "cycles", "newest", "numbers", "since")
+    __slots__ = ("__weakref__", "_publish", "counters", "cycles", "newest", "numbers", "since")
 
-    def __init__(self) -> None:
+    def __init__(self, publish: Callable[[], None]) -> None:
+        self._publish = publish
         self.numbers = itertools.count(1)
         #: the generation in which objects are put
         self.newest = 0
@@ -42,6 +71,7 @@ class BoundContents:
         """Begin an empty generation; its number."""
         # Of two at once the smaller may win. Then what is put next is retired one cycle earlier.
         self.newest = number = next(self.numbers)
+        self._publish()
         return number
 
     def retire(self, before: int) -> list[Retired]:
@@ -54,22 +84,35 @@ class BoundContents:
         ]
 
 
-class LoopBoundStore:
+class LoopBoundStore(LoopBoundStoreBase):
     """Idle objects, each for the loop it was created on. Safe from any thread; never waits."""
 
-    __slots__ = ("__weakref__", "_bindings", "_contents", "_idle_timeout", "_label", "_slots", "max_idle")
+    __slots__ = ("__weakref__", "_bindings", "_contents", "_idle_timeout", "_label", "_observed", "_slots", "max_idle")
 
-    fast_get: Shards = {}
-    fast_put: Shards = {}
+    # For the fast paths in Python, which find nothing here.
+    fast_get: ClassVar[Shards] = {}
+    fast_put: ClassVar[Shards] = {}
 
     def __init__(self, slots: int, max_idle: int | None, idle_timeout: float, label: str) -> None:
         """As those of `Store`; but `max_idle` bounds what is kept for one loop."""
+        super().__init__()
         self._slots = slots
+        self._observed = False
         self.max_idle = max_idle
         self._idle_timeout = idle_timeout
         self._label = label
-        self._bindings = Bindings()
-        self._contents = BoundContents()
+        self._bindings = Bindings(self.entries)
+        self._contents = self._new_contents()
+
+    def _new_contents(self) -> BoundContents:
+        # Weakly, or the store would live until a garbage collection.
+        method = weakref.WeakMethod(self._publish)
+        contents = BoundContents(lambda: None if (publish := method()) is None else publish())
+        self._publish()
+        return contents
+
+    def _publish(self) -> None:
+        self.publish(not self._observed, not self._observed and self.max_idle is None)
 
     def require_loop(self) -> LoopRecord:
         """The record of the loop that runs on this thread.
@@ -91,34 +134,43 @@ class LoopBoundStore:
 
         :raises RuntimeError: no loop runs on this thread.
         """
-        record, part, counters = self._pin()
+        record, part, counters, _ = self._pin()
         newest = self._contents.newest
-        for number in sorted(part.shards, reverse=True):
-            shard = part.shards.get(number)
-            if shard is None:
-                continue  # retired since
-            private = obj = shard.take_private()
-            if obj is None:
-                obj = shard.take_newest()
+        shard = part.shards.get(newest)
+        if shard is not None:
+            obj = shard.take_private()
             if obj is not None:
-                kind = "victim" if number < newest else "shared" if private is None else "private"
-                setattr(counters, kind, getattr(counters, kind) + 1)
-                self._bindings.bind(obj, record.mark)
-                return obj
+                counters.private += 1
+                return self._checked_out(obj, record)
+            obj = shard.take_newest()
+            if obj is not None:
+                counters.shared += 1
+                return self._checked_out(obj, record)
+        obj = self._take_from(part)
+        if obj is not None:
+            counters.victim += 1
+            return self._checked_out(obj, record)
         counters.misses += 1
         return None
 
-    def take_any(self) -> Any:
-        """An idle object of the running loop, or `None`; not counted."""
-        record = current_record()
-        part = None if record is None else record.parts.get(id(self._contents))
-        for shard in [] if part is None else list(part.shards.values()):
+    def _take_from(self, part: Part) -> Any:
+        for shard in list(part.shards.values()):
             obj = shard.take_private()
             if obj is None:
                 obj = shard.take_newest()
             if obj is not None:
                 return obj
         return None
+
+    def _checked_out(self, obj: Any, record: LoopRecord) -> Any:
+        self._bindings.bind(obj, record.mark)
+        return obj
+
+    def take_any(self) -> Any:
+        """An idle object of the running loop, or `None`; not counted."""
+        record = current_record()
+        part = None if record is None else record.parts.get(id(self._contents))
+        return None if part is None else self._take_from(part)
 
     def admit(self, obj: object) -> bool:
         """Whether `obj` may be put here. `False`: its loop has ended, so it is of no use any more.
@@ -144,35 +196,38 @@ class LoopBoundStore:
 
     def keep(self, obj: object) -> bool:
         """Put `obj`, which was admitted. `False`: it is over `max_idle`, and rejected."""
-        _, part, counters = self._pin()
+        record, part, counters, processor = self._pin()
         counters.puts += 1
         if self.max_idle is not None and len(part) >= self.max_idle:
             self._bindings.forget(obj)
             counters.rejected += 1
             return False
         self._bindings.came_back(obj)
+        published = self.published  # before the next line: a cycle in between makes this number void
         newest = self._contents.newest
         shard = part.shards.get(newest)
         if shard is None:
             shard = part.shards.setdefault(newest, Shard(counters, self._slots))
-            cleanup.watch(self, pin())
+            cleanup.watch(self, processor)
         shard.put(obj)
+        if processor is not None:
+            self.remember(published, processor, shard, record.mark)
         return True
 
     def reject(self, obj: object) -> None:
         """Count `obj`, which came back and is not kept."""
         self._bindings.forget(obj)
-        counters = self._counters()
+        counters = self._counters(self._processor())
         counters.puts += 1
         counters.rejected += 1
 
     def created(self, obj: object) -> None:
         """Count `obj`, which was created for the running loop and is checked out."""
-        self._counters().created += 1
+        self._counters(self._processor()).created += 1
         if obj is not None:
             self._bindings.bind(obj, self.require_loop().mark)
 
-    def _pin(self) -> tuple[LoopRecord, Part, Counters]:
+    def _pin(self) -> tuple[LoopRecord, Part, Counters, Processor | None]:
         record = self.require_loop()
         contents = self._contents
         part = record.parts.get(id(contents))
@@ -180,13 +235,21 @@ class LoopBoundStore:
             if not contents.parts():
                 contents.since = monotonic()
             part = record.part(contents)
-        return record, part, self._counters()
+        processor = self._processor()
+        return record, part, self._counters(processor), processor
 
-    def _counters(self) -> Counters:
-        processor = pin()
-        if processor is not None and processor.wakes_at == inf:
-            cleanup.watch(self, processor)
-        return self._contents.counters.setdefault(OFF_LOOP if processor is None else processor.id, Counters())
+    def _processor(self) -> Processor | None:
+        processor: Processor | None = _pinned()
+        if processor is None or processor.thread_id != get_ident():
+            processor = pin()
+        if processor is not None and processor.wakes_at == inf and self.idle_due() < inf:
+            cleanup.watch(self, processor)  # the thread came to another loop, which has no timer yet
+        return processor
+
+    def _counters(self, processor: Processor | None) -> Counters:
+        id = OFF_LOOP if processor is None else processor.id
+        counters = self._contents.counters
+        return counters.get(id) or counters.setdefault(id, Counters())
 
     # --- emptying ---
 
@@ -208,16 +271,18 @@ class LoopBoundStore:
 
     def set_aside(self) -> BoundContents:
         """Be as new, until `bring_back` is called with the result."""
-        kept, self._contents = self._contents, BoundContents()
+        kept, self._contents = self._contents, self._new_contents()
         return kept
 
     def bring_back(self, kept: BoundContents) -> list[Retired]:
         """Hold and count again what was set aside; what came in between, to be freed."""
         passing, self._contents = self._contents, kept
-        return passing.retire(passing.begin())
+        return passing.retire(passing.begin())  # which publishes
 
     def observe(self, observed: bool) -> None:
-        """Every get and put is on the slow path anyway."""
+        """Whether every get and put must take the slow path, where it is observed."""
+        self._observed = observed
+        self._publish()
 
     def renew_locks(self) -> None:
         """In the child of a fork: what lost threads locked is locked no more."""

@@ -5,7 +5,7 @@ there, so that every get and put falls through to the slow path, and only that a
 bound before are observed too, because it is the store that changes and not the methods.
 """
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from .registry import pools, register, stores_of
 
@@ -26,18 +26,15 @@ class Observer(Protocol):
         """`obj` came back and was not kept; or it never will come back, because a block that borrowed it raised."""
 
 
-class _State:
-    """One attribute, so that other modules always read the current observer."""
+class Observation:
+    """The current observer. A class, because that is read without writing to a reference count that threads share."""
 
-    observer: Observer | None = None
-
-
-state = _State()
+    observer: ClassVar[Observer | None] = None
 
 
 def observe(observer: Observer | None) -> None:
     """Have all gets and puts observed from now on; `None`: no more."""
-    state.observer = observer
+    Observation.observer = observer
     for store in stores_of(pools()):
         store.observe(observer is not None)
 
@@ -45,9 +42,9 @@ def observe(observer: Observer | None) -> None:
 def introduce(pool: Any) -> None:
     """`pool` was just made: register it, and have it observed if an observer is there."""
     register(pool)
-    observer = state.observer
+    observer = Observation.observer
     if observer is not None:
         observer.created(pool)
     # Read again: an observer that came after the registration has told the stores itself.
     for store in pool._stores:
-        store.observe(state.observer is not None)
+        store.observe(Observation.observer is not None)

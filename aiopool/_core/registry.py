@@ -30,6 +30,10 @@ class CollectableStore(Protocol):
         """When idle objects call for a cycle, in seconds of time.monotonic(); infinity: nothing is idle."""
         ...
 
+    def clear(self) -> list[Retired]:
+        """Take out all idle objects, to be freed."""
+        ...
+
     def forget_empty(self) -> list[Retired]:
         """Where nothing is idle, retire the empty shards."""
         ...

@@ -6,18 +6,17 @@ object out twice.
 
 The shared list has a lock, and the lock is only ever tried. The holder may be a frame further down this very stack (a
 finalizer runs inside it), and then waiting would be a deadlock; or a thread that was descheduled in it, and then
-waiting would stop a loop for milliseconds. Code that does not get the lock does the next best thing: a put goes into private
-space, past the one slot, and a take finds nothing here. The trade-off: under contention an object can be out of the
-others' reach until the next put that gets the lock moves it over, and a get can miss although something was there.
-If a signal handler raises in the one moment between getting the lock and the `try` behind it, the shared list stays
-out of reach until the next cleanup cycle replaces the shard.
+waiting would stop a loop for milliseconds. Code that does not get the lock does the next best thing: a put
+goes into private space, past the one slot, and a take finds nothing here. The trade-off: under contention an object can
+be out of the others' reach until the next put that gets the lock moves it over, and a get can miss although something
+was there. If a signal handler raises in the one moment between getting the lock and the `try` behind it, the shared
+list stays out of reach until the next cleanup cycle replaces the shard.
 
 The lock guards counting and moving. That no object is ever handed out twice does not depend on it: each hand-out is one
 `list.pop`, `deque.pop` or `deque.popleft`, atomic with and without a GIL.
 """
 
 from collections import deque
-from collections.abc import Callable
 from threading import Lock
 from typing import Any
 
@@ -88,7 +87,7 @@ class Shard:
             private.append(obj)
             return
         lock = self.lock
-        if not lock.acquire(blocking=False):
+        if not lock.acquire(False):
             private.append(obj)
             return
         try:
@@ -109,20 +108,25 @@ class Shard:
 
     def take_newest(self) -> Any:
         """The object put last to the shared list: for the owner, in whose cache it is. `None`: nothing, or busy."""
-        return self._take(self.shared.pop)
+        lock = self.lock
+        if not self.shared or not lock.acquire(False):
+            return None
+        try:
+            return self.shared.pop()
+        except IndexError:
+            return None  # another thread took it since we looked
+        finally:
+            lock.release()
 
     def take_oldest(self) -> Any:
         """The object put first to the shared list: for stealers, which so stay out of the owner's way."""
-        return self._take(self.shared.popleft)
-
-    def _take(self, take: Callable[[], Any]) -> Any:
         lock = self.lock
-        if not self.shared or not lock.acquire(blocking=False):
+        if not self.shared or not lock.acquire(False):
             return None
         try:
-            return take()
+            return self.shared.popleft()
         except IndexError:
-            return None  # another thread took it since we looked
+            return None  # as above
         finally:
             lock.release()
 
@@ -145,4 +149,3 @@ class Shard:
     def renew_lock(self) -> None:
         """In the child of a fork: a thread that held the lock is not there to release it."""
         self.lock = Lock()
-

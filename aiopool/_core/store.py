@@ -18,6 +18,7 @@ to do; an empty mapping while somebody observes, or where `max_idle` must be cou
 """
 
 import itertools
+from _thread import get_ident
 from bisect import bisect_right
 from math import inf
 from time import monotonic
@@ -26,13 +27,16 @@ from typing import Any
 from .._checks import identified
 from .._native import in_c, native
 from . import cleanup
-from .processor import OFF_LOOP, Processor, pin
+from .processor import OFF_LOOP, Processor, pin, pinned
 from .registry import Retired
 from .shard import Counters, Shard
 
 Shards = dict[int, Shard]
 
 _EMPTY: Shards = {}
+
+# Looked up once: every take and every put makes this call.
+_pinned = pinned.get
 
 
 class Contents:
@@ -77,6 +81,8 @@ class Store:
         "fast_get",
         "fast_put",
         "max_idle",
+        "primary",
+        "victim",
     )
 
     def __init__(self, slots: int, max_idle: int | None, idle_timeout: float, label: str) -> None:
@@ -93,35 +99,46 @@ class Store:
         self._publish()
 
     def _publish(self) -> None:
-        """Let the fast paths see the primary, or nothing."""
+        """Let takes and puts find the newest generations."""
         while True:
             contents, observed = self._contents, self._observed
-            newest = sorted(contents.generations)[-1]
-            # A cycle may have retired it by now, but then it has published a newer one, or will: we look once more.
-            primary = contents.generations.get(newest, _EMPTY)
+            numbers = sorted(contents.generations)
+            primary = contents.generations.get(numbers[-1])
+            if primary is None:
+                continue  # retired since, and so there is a newer one; no put may ever see the shared empty mapping
+            #: where objects are put now
+            self.primary = primary
+            #: what the last cleanup cycle set aside
+            self.victim = contents.generations.get(numbers[-2], _EMPTY) if len(numbers) > 1 else _EMPTY
             self.fast_get = _EMPTY if observed else primary
             self.fast_put = _EMPTY if observed or self.max_idle is not None else primary
-            if contents is self._contents and (observed, newest) == (self._observed, sorted(contents.generations)[-1]):
+            if (
+                contents is self._contents
+                and observed == self._observed
+                and numbers[-1] == max(contents.generations.copy())
+            ):
                 return
-
-    @property
-    def primary(self) -> Shards:
-        """Where objects are put now."""
-        generations = self._contents.generations
-        return generations.get(sorted(generations)[-1], _EMPTY)
-
-    @property
-    def victim(self) -> Shards:
-        """What the last cleanup cycle set aside."""
-        generations = self._contents.generations
-        numbers = sorted(generations)
-        return generations.get(numbers[-2], _EMPTY) if len(numbers) > 1 else _EMPTY
 
     # --- take and keep ---
 
     def take(self) -> Any:
         """An idle object, or `None`. Counted as a hit or a miss of the running processor."""
-        id, processor = self._pin()
+        processor = _pinned()
+        if processor.thread_id == get_ident():
+            shard = self.fast_get.get(processor.id)
+            if shard is not None:
+                obj = shard.take_private() if shard.private else None
+                if obj is not None:
+                    shard.counters.private += 1
+                    return obj
+                obj = shard.take_newest()
+                if obj is not None:
+                    shard.counters.shared += 1
+                    return obj
+        return self._take_slow()
+
+    def _take_slow(self) -> Any:
+        id, _ = self._pin()
         counters = self._counters(id)
         shard = self.primary.get(id)
         if shard is not None:
@@ -183,6 +200,16 @@ class Store:
 
     def keep(self, obj: object) -> bool:
         """Put `obj`, which was admitted. `False`: it is over `max_idle`, and rejected."""
+        processor = _pinned()
+        if processor.thread_id == get_ident():
+            shard = self.fast_put.get(processor.id)
+            if shard is not None:
+                shard.put(obj)
+                shard.counters.puts += 1
+                return True
+        return self._keep_slow(obj)
+
+    def _keep_slow(self, obj: object) -> bool:
         id, processor = self._pin()
         counters = self._counters(id)
         counters.puts += 1
@@ -219,12 +246,15 @@ class Store:
 
     def _pin(self) -> tuple[int, Processor | None]:
         """The id to run as, and the processor, if it is one."""
-        processor = pin()
+        processor: Processor | None = _pinned()
+        if processor is None or processor.thread_id != get_ident():
+            processor = pin()
         if processor is None:
-            cleanup.check_time(self)
+            if (self.primary or self.victim) and monotonic() >= self._contents.since + self._idle_timeout:
+                cleanup.check_time(self)
             return OFF_LOOP, None
-        if processor.wakes_at == inf:
-            cleanup.watch(self, processor)  # the thread came to another loop, or nothing was idle
+        if processor.wakes_at == inf and self.idle_due() < inf:
+            cleanup.watch(self, processor)  # the thread came to another loop, which has no timer yet
         return processor.id, processor
 
     def _counters(self, id: int) -> Counters:
@@ -299,7 +329,7 @@ class Store:
     def idle_due(self) -> float:
         """When idle objects call for a cycle, in seconds of time.monotonic(); infinity: nothing is idle."""
         contents = self._contents
-        return contents.since + self._idle_timeout if any(contents.generations.copy().values()) else inf
+        return contents.since + self._idle_timeout if self.primary or self.victim else inf
 
     def shards(self) -> list[tuple[int, Shard]]:
         """All shards, the victim's included, each with its processor's id."""

@@ -20,7 +20,6 @@ from typing import NamedTuple
 from .loops import LiveLoop
 from .processor import Processor, live_loops
 
-
 LATE = 1.0
 """How late a timer of a running loop may be, in seconds."""
 

@@ -12,7 +12,7 @@ import sys
 import warnings
 
 from .._core import processor
-from .._core.observation import observe, state
+from .._core.observation import Observation, observe
 from . import _records
 from ._observer import Recorder
 
@@ -21,7 +21,7 @@ _recorder = Recorder()
 
 def is_on() -> bool:
     """Whether the debug mode is on."""
-    return state.observer is _recorder
+    return Observation.observer is _recorder
 
 
 def turn_on() -> None:

@@ -40,7 +40,9 @@ def _is_idle(obj: object, record: Record) -> bool:
     pool = record.pool()
     shards = [] if pool is None else [pair for store in pool._stores for pair in store.shards()]
     return any(
-        held is obj for owner, shard in shards for held in [*(shard.private if _is_safe(owner) else ()), *shard.shared.copy()]
+        held is obj
+        for owner, shard in shards
+        for held in [*(shard.private if _is_safe(owner) else ()), *shard.shared.copy()]
     )
 
 
@@ -73,8 +75,8 @@ def check_the_only_one(obj: object, record: Record, place: Place) -> None:
         return
     for holder in _holders(obj, record):
         warn(
-            f"{record.what}, got from {record.pool_name} at {place}, is in use elsewhere: {_described(holder)} refers to "
-            f"it. It was put at {record.put}, and had not come from a pool",
+            f"{record.what}, got from {record.pool_name} at {place}, is in use elsewhere: {_described(holder)} refers "
+            f"to it. It was put at {record.put}, and had not come from a pool",
             place,
         )
         return
@@ -92,7 +94,9 @@ _FAR = 1000
 
 def _holders(obj: object, record: Record) -> list[Any]:
     """What refers to `obj` and is no part of it, as a child that knows its parent is."""
-    holders = [each for each in gc.get_referrers(obj) if each is not record and not issubclass(type(each), _RUNNING_CODE)]
+    holders = [
+        each for each in gc.get_referrers(obj) if each is not record and not issubclass(type(each), _RUNNING_CODE)
+    ]
     parts = _parts(obj) if holders else set()
     return [each for each in holders if id(each) not in parts]
 

@@ -18,12 +18,11 @@ import sys
 import warnings
 import weakref
 from _thread import get_ident
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from os import getpid
 from types import FrameType
 from typing import Any, NamedTuple
-
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -51,7 +50,9 @@ def caller() -> Place:
 
 def _is_in_between(frame: FrameType) -> bool:
     # An ExitStack that enters a borrow is not who borrows.
-    return (frame.f_globals.get("__package__") or "").partition(".")[0] == _PACKAGE or frame.f_globals.get("__name__") == "contextlib"
+    return (frame.f_globals.get("__package__") or "").partition(".")[0] == _PACKAGE or frame.f_globals.get(
+        "__name__"
+    ) == "contextlib"
 
 
 class Record:
@@ -113,7 +114,7 @@ getting_for: object = None
 """For whom objects are got at the moment: the pytest plugin tells."""
 
 keeps_lost = False
-"""Whether an object that is checked out that was collected stays in `checked_out`, for somebody who will look there, instead of a warning."""
+"""Whether an object that was collected while checked out stays in `checked_out`, instead of a warning."""
 
 
 @contextmanager

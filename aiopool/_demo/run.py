@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from .._native import implementation
 from .._buffer_pool import BufferPool
+from .._native import implementation
 from .loops import loop_name
 from .measure import LoadError, Plan, measure
 from .progress import RoundsShown

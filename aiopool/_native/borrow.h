@@ -54,6 +54,19 @@ drop_spare_borrow(IdentityObject *processor)
         Py_DECREF(type);
     }
 }
+static PyObject *
+drop_spare_borrows(PyObject *module, PyObject *processors)
+{
+    State *state = PyModule_GetState(module);
+    for (Py_ssize_t i = 0; PyList_CheckExact(processors) && i < PyList_GET_SIZE(processors); i++) {
+        PyObject *each = PyList_GET_ITEM(processors, i);
+        if (PyObject_TypeCheck(each, state->identity_type)) {
+            drop_spare_borrow((IdentityObject *)each);
+        }
+    }
+    Py_RETURN_NONE;
+}
+
 #else
 static BorrowObject *
 take_spare_borrow(State *state, PoolObject *pool)
@@ -86,19 +99,6 @@ drop_spare_borrow(IdentityObject *Py_UNUSED(processor))
 {
 }
 #endif
-
-static PyObject *
-drop_spare_borrows(PyObject *module, PyObject *processors)
-{
-    State *state = PyModule_GetState(module);
-    for (Py_ssize_t i = 0; PyList_CheckExact(processors) && i < PyList_GET_SIZE(processors); i++) {
-        PyObject *each = PyList_GET_ITEM(processors, i);
-        if (PyObject_TypeCheck(each, state->identity_type)) {
-            drop_spare_borrow((IdentityObject *)each);
-        }
-    }
-    Py_RETURN_NONE;
-}
 
 static PyObject *
 pool_borrow(PoolObject *self, PyObject *Py_UNUSED(ignored))

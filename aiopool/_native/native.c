@@ -11,7 +11,7 @@
    - without a GIL, nothing on a fast path writes to memory that another processor reads: no shared counter, and no
      reference count of a shared object.
 
-   The headers, each on top of the ones before: state.h, processor.h, shard.h, shards.h, store.h, pool.h, borrow.h;
+   The headers, each on top of the ones before: state.h, processor.h, shard.h, shards.h, store.h, bound_store.h, pool.h, borrow.h;
    per_processor.h, budget.h, size_class.h, buffer_pool.h; low_water.h. This is the one file that is compiled, so that
    the compiler sees the fast paths whole. */
 
@@ -105,7 +105,9 @@ method_descriptor(PyObject *module, PyObject *args)
 static PyMethodDef native_methods[] = {
     {"bind", (PyCFunction)(void (*)(void))native_bind, METH_VARARGS | METH_KEYWORDS, "Tell what is called from here."},
     {"quiesce", quiesce, METH_O, "Wait until each processor that is busy with a shard was done once."},
+#ifdef Py_GIL_DISABLED
     {"drop_spare_borrows", drop_spare_borrows, METH_O, "Let go of the pools that processors' spare borrows hold."},
+#endif
     {"methods", methods, METH_O, "The names of the methods that there are here for a class."},
     {"method_descriptor", method_descriptor, METH_VARARGS, "The C method of that name, for a class."},
     LOW_WATER_METHODS
@@ -124,6 +126,9 @@ add_enter_and_exit(PyObject *module, PyTypeObject *type)
 {
     PyObject *itself_type = PyType_FromModuleAndSpec(module, &itself_spec, NULL);
     PyObject *itself = itself_type == NULL ? NULL : PyObject_CallNoArgs(itself_type);
+    if (itself != NULL) {
+        defer_reference_counting(itself);
+    }
     int failed = itself == NULL || PyObject_SetAttrString((PyObject *)type, "__enter__", itself) < 0
                  || PyObject_SetAttrString((PyObject *)type, "__exit__", itself) < 0;
     Py_XDECREF(itself);
@@ -143,6 +148,7 @@ native_exec(PyObject *module)
         || add_type(module, &shards_spec, &state->shards_type) < 0
         || add_type(module, &contents_spec, &state->contents_type) < 0
         || add_type(module, &store_spec, &state->store_type) < 0
+        || add_type(module, &bound_store_spec, &state->bound_store_type) < 0
         || add_type(module, &pool_spec, &state->pool_type) < 0
         || add_type(module, &borrow_spec, &state->borrow_type) < 0
         || add_type(module, &ready_spec, &state->ready_type) < 0
@@ -161,12 +167,13 @@ native_exec(PyObject *module)
     state->get_slow = PyUnicode_InternFromString("_get_slow");
     state->put_slow = PyUnicode_InternFromString("_put_slow");
     state->accepts = PyUnicode_InternFromString("_accepts");
+    state->trio = PyUnicode_InternFromString("trio.lowlevel");
     state->abandon = PyUnicode_InternFromString("_abandon");
     state->acquire_slow = PyUnicode_InternFromString("_acquire_slow");
     PyObject *asyncio = PyImport_ImportModule("asyncio");
     state->get_running_loop = asyncio == NULL ? NULL : PyObject_GetAttrString(asyncio, "_get_running_loop");
     Py_XDECREF(asyncio);
-    return state->get && state->put && state->get_slow && state->put_slow && state->accepts && state->abandon
+    return state->get && state->put && state->get_slow && state->put_slow && state->accepts && state->trio && state->abandon
                && state->acquire_slow && state->get_running_loop ? 0 : -1;
 }
 
@@ -180,6 +187,7 @@ native_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->shards_type);
     Py_VISIT(state->contents_type);
     Py_VISIT(state->store_type);
+    Py_VISIT(state->bound_store_type);
     Py_VISIT(state->pool_type);
     Py_VISIT(state->borrow_type);
     Py_VISIT(state->ready_type);
@@ -212,6 +220,7 @@ native_clear(PyObject *module)
     Py_CLEAR(state->shards_type);
     Py_CLEAR(state->contents_type);
     Py_CLEAR(state->store_type);
+    Py_CLEAR(state->bound_store_type);
     Py_CLEAR(state->pool_type);
     Py_CLEAR(state->borrow_type);
     Py_CLEAR(state->ready_type);
@@ -230,6 +239,7 @@ native_clear(PyObject *module)
     Py_CLEAR(state->get_slow);
     Py_CLEAR(state->put_slow);
     Py_CLEAR(state->accepts);
+    Py_CLEAR(state->trio);
     Py_CLEAR(state->abandon);
     Py_CLEAR(state->acquire_slow);
     return 0;

@@ -8,7 +8,7 @@
 
 #ifdef Py_GIL_DISABLED
 
-enum { CACHE_LINE = 64, ENTRIES = 16 };
+enum { ENTRIES = 16 };
 
 typedef struct {
     Count value;

@@ -2,14 +2,15 @@
 
 #pragma once
 
-#include "store.h"
+#include "bound_store.h"
 
 typedef struct {
     PyObject_HEAD
     PyObject *module;
     State *state;
     PyObject *store;         /* from its creation on */
-    StoreObject *plain;      /* the same, if it is a Store of ours; else all is left to Python */
+    StoreObject *plain;      /* the same, if it is a Store; else NULL */
+    BoundStoreObject *bound; /* the same, if it is a LoopBoundStore; else NULL */
     PyObject *create;        /* new, or None */
     PyObject *reset;         /* or None */
 } PoolObject;
@@ -79,6 +80,7 @@ pool_set_store(PoolObject *self, PyObject *store, void *Py_UNUSED(closure))
         return -1;
     }
     self->plain = Py_IS_TYPE(store, self->state->store_type) ? (StoreObject *)store : NULL;
+    self->bound = PyObject_TypeCheck(store, self->state->bound_store_type) ? (BoundStoreObject *)store : NULL;
     Py_SETREF(self->store, Py_NewRef(store));
     return 0;
 }
@@ -115,17 +117,21 @@ pool_get_slow(PoolObject *self)
 static PyObject *
 pool_get(PoolObject *self, PyObject *Py_UNUSED(ignored))
 {
-    IdentityObject *processor = self->plain == NULL ? NULL : pin(self->state);
-    if (processor != NULL) {
+    IdentityObject *processor = pin(self->state);
+    PyObject *obj = NULL;
+    if (processor != NULL && self->plain != NULL) {
         CountersObject *counters;
         busy_begin(processor);
-        PyObject *obj = take_own(self->plain, processor, &counters);
+        obj = take_own(self->plain, processor, &counters);
         busy_end(processor);
-        if (obj != NULL) {
-            return obj;
+    }
+    else if (processor != NULL && self->bound != NULL) {
+        obj = bound_take(self->bound, processor);
+        if (obj == NULL && PyErr_Occurred()) {
+            return NULL;
         }
     }
-    return pool_get_slow(self);
+    return obj != NULL ? obj : pool_get_slow(self);
 }
 
 /* Whether reset lets obj be kept. -1: it raised. */
@@ -201,8 +207,8 @@ pool_put(PoolObject *self, PyObject *obj)
     if (obj == Py_None) {
         Py_RETURN_NONE;
     }
-    IdentityObject *processor = self->plain == NULL || self->reset != Py_None ? NULL : pin(self->state);
-    if (processor != NULL) {
+    IdentityObject *processor = self->reset == Py_None ? pin(self->state) : NULL;
+    if (processor != NULL && self->plain != NULL) {
         Py_INCREF(obj);
         busy_begin(processor);
         bool kept = keep_own(self->plain, processor, obj);
@@ -211,6 +217,9 @@ pool_put(PoolObject *self, PyObject *obj)
             Py_RETURN_NONE;
         }
         Py_DECREF(obj);
+    }
+    else if (processor != NULL && self->bound != NULL && bound_keep(self->bound, processor, obj)) {
+        Py_RETURN_NONE;
     }
     return pool_put_slow(self, obj);
 }

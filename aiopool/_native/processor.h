@@ -24,10 +24,12 @@ struct IdentityObject {
     Py_ssize_t id;
     Ident thread_id;    /* 0: released, parked, or of no thread */
     double wakes_at;    /* when the timer on its loop fires */
-    PyObject *loop_ref; /* a weak reference to the asyncio loop that its thread runs, or None */
+    PyObject *loop_ref; /* a weak reference to the asyncio loop that its thread ran last, or None */
+    PyObject *mark;     /* of that loop, for loop-bound stores, or None */
     Flag busy;
     SHARED(BorrowObject *) spare_borrow;
     Remembered remembered[REMEMBERED];
+    PADDING
 };
 
 /* "busy": without a GIL another thread may run two cleanup cycles while an owner stands between finding a shard and
@@ -90,23 +92,23 @@ is_own(IdentityObject *processor)
 static IdentityObject *
 cache_pin(State *state, PyThreadState *thread, IdentityObject *processor)
 {
-    *last_pin(state) = (Pin){processor, thread->id, thread->context_ver, state->serial};
+    *last_pin(state) = (Pin){processor, false, false, thread->id, thread->context_ver, state->serial};
     own_of_thread = (Own){processor, state->serial};
     return processor;
 }
 
 static bool
-is_bound(PyObject *loop_ref, PyObject *loop)
+refers_to(PyObject *reference, PyObject *object)
 {
 #if PY_VERSION_HEX >= 0x030d0000
-    PyObject *bound = NULL;
-    if (!PyWeakref_Check(loop_ref) || PyWeakref_GetRef(loop_ref, &bound) <= 0) {
+    PyObject *referent = NULL;
+    if (!PyWeakref_Check(reference) || PyWeakref_GetRef(reference, &referent) <= 0) {
         return false;
     }
-    Py_DECREF(bound); /* it is running, so it lives on */
-    return bound == loop;
+    Py_DECREF(referent); /* the caller has another, if it is the same */
+    return referent == object;
 #else
-    return PyWeakref_Check(loop_ref) && PyWeakref_GET_OBJECT(loop_ref) == loop;
+    return PyWeakref_Check(reference) && PyWeakref_GET_OBJECT(reference) == object;
 #endif
 }
 
@@ -121,7 +123,7 @@ bind_own(State *state, PyThreadState *thread)
         return NULL;
     }
     PyObject *loop = PyObject_CallNoArgs(state->get_running_loop);
-    bool same = loop != NULL && is_bound(own->loop_ref, loop);
+    bool same = loop != NULL && refers_to(own->loop_ref, loop);
     Py_XDECREF(loop);
     PyObject *token = same ? PyContextVar_Set(state->pinned, (PyObject *)own) : NULL;
     if (token == NULL) {
@@ -151,17 +153,62 @@ pin_in_another_context(State *state, PyThreadState *thread)
     return holds ? cache_pin(state, thread, (IdentityObject *)bound) : bind_own(state, thread);
 }
 
+static inline bool
+is_current(State *state, const Pin *last, PyThreadState *thread)
+{
+    return last->context_version == thread->context_ver && last->thread_state == thread->id
+           && last->serial == state->serial;
+}
+
 /* The processor that the current context is bound to, if that is this thread's; else NULL. Borrowed. */
 static inline IdentityObject *
 pin(State *state)
 {
     PyThreadState *thread = PyThreadState_Get();
     const Pin *last = last_pin(state);
-    if (last->context_version == thread->context_ver && last->thread_state == thread->id
-        && last->serial == state->serial && last->processor != NULL) {
+    if (is_current(state, last, thread) && (last->processor != NULL || last->off_loop)) {
         return last->processor;
     }
     return pin_in_another_context(state, thread);
+}
+
+/* Whether no loop runs on this thread. As a loop runs each callback in a context that it enters for it, this is the
+   same for as long as the context is. False: it is not known without asking Python. */
+static bool
+is_off_loop(State *state)
+{
+    PyThreadState *thread = PyThreadState_Get();
+    Pin *last = last_pin(state);
+    if (is_current(state, last, thread) && last->off_loop) {
+        return true;
+    }
+    PyObject *loop = PyObject_CallNoArgs(state->get_running_loop);
+    PyObject *trio = loop == Py_None ? PyImport_GetModule(state->trio) : NULL;
+    bool off_loop = loop == Py_None && trio == NULL;
+    Py_XDECREF(loop);
+    Py_XDECREF(trio);
+    PyErr_Clear(); /* Python asks again, and raises */
+    if (off_loop) {
+        *last = (Pin){NULL, true, false, thread->id, thread->context_ver, state->serial};
+    }
+    return off_loop;
+}
+
+/* Whether the loop that runs is the one that the processor, which is pinned, ran last. False: ask Python. */
+static inline bool
+is_on_its_loop(State *state, IdentityObject *processor)
+{
+    Pin *last = last_pin(state);
+    if (last->processor != processor || !last->on_its_loop) {
+        PyObject *loop = PyObject_CallNoArgs(state->get_running_loop);
+        PyObject *trio = PyImport_GetModule(state->trio); /* may run as a guest of the loop */
+        last->on_its_loop = last->processor == processor && loop != NULL && trio == NULL
+                            && refers_to(processor->loop_ref, loop);
+        Py_XDECREF(loop);
+        Py_XDECREF(trio);
+        PyErr_Clear(); /* Python asks again, and raises */
+    }
+    return last->on_its_loop;
 }
 
 static PyObject *
@@ -173,6 +220,7 @@ identity_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(
     }
     self->wakes_at = Py_HUGE_VAL;
     self->loop_ref = Py_NewRef(Py_None);
+    self->mark = Py_NewRef(Py_None);
     if (!keep_module(type, &self->module, &self->state)) {
         Py_DECREF(self);
         return NULL;
@@ -201,6 +249,7 @@ identity_traverse(IdentityObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->module);
     Py_VISIT(self->loop_ref);
+    Py_VISIT(self->mark);
     return 0;
 }
 
@@ -214,6 +263,7 @@ identity_dealloc(IdentityObject *self)
         drop_spare_borrow(self);
     }
     Py_XDECREF(self->loop_ref);
+    Py_XDECREF(self->mark);
     Py_XDECREF(self->module);
     type->tp_free(self);
     Py_DECREF(type);
@@ -244,14 +294,31 @@ identity_set_thread_id(IdentityObject *self, PyObject *value, void *Py_UNUSED(cl
     return 0;
 }
 
+static PyObject *
+identity_get_loop_ref(IdentityObject *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->loop_ref);
+}
+
+/* Only by the thread itself. What it remembers of loop-bound stores is the loop's. */
+static int
+identity_set_loop_ref(IdentityObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    memset(self->remembered, 0, sizeof(self->remembered));
+    Py_XSETREF(self->mark, Py_NewRef(Py_None));
+    Py_XSETREF(self->loop_ref, Py_NewRef(value == NULL ? Py_None : value));
+    last_pin(self->state)->on_its_loop = false;
+    return 0;
+}
+
 static PyMemberDef identity_members[] = {
     {"id", T_PYSSIZET, offsetof(IdentityObject, id), 0, NULL},
     {"wakes_at", T_DOUBLE, offsetof(IdentityObject, wakes_at), 0, NULL},
-    {"loop_ref", T_OBJECT, offsetof(IdentityObject, loop_ref), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef identity_getset[] = {
+    {"loop_ref", (getter)identity_get_loop_ref, (setter)identity_set_loop_ref, NULL, NULL},
     {"thread_id", (getter)identity_get_thread_id, (setter)identity_set_thread_id, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

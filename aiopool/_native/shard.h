@@ -9,6 +9,7 @@
 typedef struct CountersObject {
     PyObject_HEAD
     Count private_hits, shared, stolen, victim, misses, created, puts, rejected, asked;
+    PADDING
 } CountersObject;
 
 static Count *
@@ -183,6 +184,7 @@ struct ShardObject {
     Flag lock;
     Py_ssize_t slots; /* how many objects stay private while the lock can be had */
     CountersObject *counters;
+    PADDING
 };
 
 /* Takes a reference to the counters. */

@@ -32,6 +32,7 @@ typedef struct {
     Py_ssize_t length; /* of the view, while checked out */
     char idle;
     char checked_out;
+    PADDING
 } BlockObject;
 
 /* --- Block --- */

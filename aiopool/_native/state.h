@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 /* --- what differs between versions and builds --- */
 
@@ -46,6 +47,15 @@ is_finalizing(void)
 #endif
 }
 
+/* At the end of an object that one processor writes all the time: whatever the allocator puts behind it is on another
+   cache line. Without this, two processors that write to neighbours hold each other up as if they shared an object. */
+#ifdef Py_GIL_DISABLED
+#define CACHE_LINE 64
+#define PADDING char padding[CACHE_LINE];
+#else
+#define PADDING
+#endif
+
 /* Counts have one writer, and many readers that may see them late. */
 static inline long long
 count_read(const Count *count)
@@ -83,6 +93,19 @@ monotonic(void)
 #else
     return _PyTime_AsSecondsDouble(_PyTime_GetMonotonicClock());
 #endif
+}
+
+/* The same to some milliseconds, for much less. Never later than it is. */
+static inline double
+coarse_monotonic(void)
+{
+#ifdef CLOCK_MONOTONIC_COARSE
+    struct timespec now;
+    if (clock_gettime(CLOCK_MONOTONIC_COARSE, &now) == 0) {
+        return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    }
+#endif
+    return monotonic();
 }
 
 /* Without a GIL the reference count of an object that all threads use would be written by all of them. With deferred
@@ -158,11 +181,13 @@ lock_release(Flag *lock)
 typedef struct IdentityObject IdentityObject;
 typedef struct BorrowObject BorrowObject;
 
-/* A pin that was found valid. It holds while the same thread runs in the same context, which the version tells: CPython
+/* What a pin found. It holds while the same thread runs in the same context, which the version tells: CPython
    counts it up whenever a thread enters or leaves a context. The processor is borrowed: it lives until it is released,
    which happens in its own thread, and clears this. */
 typedef struct {
-    IdentityObject *processor;
+    IdentityObject *processor; /* NULL: see off_loop */
+    bool off_loop;             /* no loop runs */
+    bool on_its_loop;          /* the loop that runs is the one that the processor ran last; else it is not known */
     uint64_t thread_state;
     uint64_t context_version;
     uint64_t serial; /* of the module, since a thread can run several interpreters one after another */
@@ -180,6 +205,7 @@ typedef struct {
     PyTypeObject *shards_type;
     PyTypeObject *contents_type;
     PyTypeObject *store_type;
+    PyTypeObject *bound_store_type;
     PyTypeObject *pool_type;
     PyTypeObject *borrow_type;
     PyTypeObject *ready_type;
@@ -200,6 +226,7 @@ typedef struct {
     PyObject *get_slow;
     PyObject *put_slow;
     PyObject *accepts;
+    PyObject *trio; /* the name of the module without which no run of trio is under way */
     PyObject *abandon;
     PyObject *acquire_slow;
 } State;

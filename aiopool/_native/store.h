@@ -15,7 +15,8 @@ typedef struct {
     PyObject_HEAD
     SHARED(ShardsObject *) primary; /* never NULL */
     SHARED(ShardsObject *) victim;  /* or NULL */
-    PyObject *counters;             /* a dict, by processor id */
+    PyObject *counters;             /* a dict, by processor id; entries are never removed */
+    CountersObject *off_loop;       /* the one for id 0, borrowed; NULL: there is none yet. With the lock held */
     Count cycles;
     double since; /* when the primary was last replaced, or began to fill; with the lock held */
 } ContentsObject;
@@ -181,7 +182,7 @@ store_pin(StoreObject *self, Runner *runner)
 {
     State *state = self->state;
     IdentityObject *processor = pin(state);
-    if (processor == NULL) {
+    if (processor == NULL && !is_off_loop(state)) {
         PyObject *found = PyObject_CallNoArgs(state->pin);
         if (found == NULL) {
             return false;
@@ -191,10 +192,11 @@ store_pin(StoreObject *self, Runner *runner)
     }
     *runner = (Runner){processor, processor == NULL ? 0 : processor->id};
     if (processor == NULL) {
-        return monotonic() < store_due(self) || call_and_drop(state->check_time, (PyObject *)self, NULL);
+        return coarse_monotonic() < store_due(self) || call_and_drop(state->check_time, (PyObject *)self, NULL);
     }
-    /* The thread came to another loop, or nothing was idle. */
-    return processor->wakes_at < Py_HUGE_VAL || call_and_drop(state->watch, (PyObject *)self, (PyObject *)processor);
+    /* What is idle wants a timer, and there is none: the thread came to another loop. */
+    return processor->wakes_at < Py_HUGE_VAL || store_due(self) == Py_HUGE_VAL
+           || call_and_drop(state->watch, (PyObject *)self, (PyObject *)processor);
 }
 
 static inline void
@@ -255,10 +257,15 @@ store_counters(StoreObject *self, Runner runner)
     }
     Runner none = {NULL, 0};
     store_enter(self, none);
-    PyObject *known = Py_NewRef(self->contents->counters);
+    counters = runner.processor == NULL ? self->contents->off_loop : NULL;
+    Py_XINCREF(counters);
+    PyObject *known = counters == NULL ? Py_NewRef(self->contents->counters) : NULL;
     store_leave(self, none);
+    if (counters != NULL) {
+        return counters;
+    }
     PyObject *key = PyLong_FromSsize_t(runner.id);
-    PyObject *found = key == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(known, key)); /* entries are never removed */
+    PyObject *found = key == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(known, key));
     if (found == NULL && key != NULL && !PyErr_Occurred()) {
         PyObject *fresh = self->state->counters_type->tp_alloc(self->state->counters_type, 0);
         found = fresh == NULL ? NULL : Py_XNewRef(PyDict_SetDefault(known, key, fresh));
@@ -267,6 +274,13 @@ store_counters(StoreObject *self, Runner runner)
     counters = (CountersObject *)found;
     if (counters != NULL && runner.processor != NULL) {
         store_remember_counters(self, runner.processor, counters, known);
+    }
+    else if (counters != NULL) {
+        store_enter(self, none);
+        if (self->contents->counters == known) {
+            self->contents->off_loop = counters;
+        }
+        store_leave(self, none);
     }
     Py_XDECREF(key);
     Py_DECREF(known);

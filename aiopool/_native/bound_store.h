@@ -1,0 +1,216 @@
+/* Beside _core/loop_bound_store.py: the usual case of a get and a put on a loop-bound pool.
+
+   A processor remembers its loop's shard of such a store, as it remembers its shard of another one, by a number that
+   each generation has for itself. Here the pin must be certain of the loop too. What is idle stays bound to its loop for
+   as long as it lives, so a get need not bind it; a put must find that it is bound to this one. Objects that cannot be
+   referenced weakly are bound anew each time, by Python. */
+
+#pragma once
+
+#include "store.h"
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *module;
+    State *state;
+    PyObject *entries; /* the dict of the bindings: id → (weak reference, mark) */
+    Number fast_get;   /* as in a Store */
+    Number fast_put;
+} BoundStoreObject;
+
+static ShardObject *
+bound_shard(IdentityObject *processor, uint64_t generation)
+{
+    Remembered *remembered = &processor->remembered[generation % REMEMBERED];
+    return generation != 0 && remembered->generation == generation ? remembered->shard : NULL;
+}
+
+/* False: no memory. */
+static bool
+bind_while_checked_out(BoundStoreObject *self, IdentityObject *processor, PyObject *obj)
+{
+    PyObject *key = PyLong_FromVoidPtr(obj);
+    PyObject *entry = key == NULL ? NULL : PyTuple_Pack(2, Py_None, processor->mark);
+    bool bound = entry != NULL && PyDict_SetItem(self->entries, key, entry) == 0;
+    Py_XDECREF(entry);
+    Py_XDECREF(key);
+    return bound;
+}
+
+/* private slot → own shared list of the running loop. NULL without an exception: the slow path must see to it. */
+static PyObject *
+bound_take(BoundStoreObject *self, IdentityObject *processor)
+{
+    if (!is_on_its_loop(self->state, processor)) {
+        return NULL;
+    }
+    busy_begin(processor);
+    ShardObject *shard = bound_shard(processor, self->fast_get);
+    PyObject *obj = shard == NULL ? NULL : ring_pop_newest(&shard->private);
+    if (obj != NULL) {
+        count_add(&shard->counters->private_hits, 1);
+    }
+    else if (shard != NULL && (obj = shard_pop(shard, ring_pop_newest)) != NULL) {
+        count_add(&shard->counters->shared, 1);
+    }
+    busy_end(processor);
+    if (obj != NULL && !PyType_SUPPORTS_WEAKREFS(Py_TYPE(obj)) && !bind_while_checked_out(self, processor, obj)) {
+        Py_CLEAR(obj);
+    }
+    return obj;
+}
+
+/* Whether obj is bound to the loop that the processor runs. Sets the key of a binding that ends when it is put. */
+static bool
+is_bound_here(BoundStoreObject *self, IdentityObject *processor, PyObject *obj, PyObject **ends)
+{
+    PyObject *key = PyLong_FromVoidPtr(obj);
+    PyObject *entry = key == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(self->entries, key));
+    bool here = entry != NULL && PyTuple_CheckExact(entry) && PyTuple_GET_SIZE(entry) == 2
+                && PyTuple_GET_ITEM(entry, 1) == processor->mark;
+    if (here && PyTuple_GET_ITEM(entry, 0) == Py_None) {
+        *ends = Py_NewRef(key);
+    }
+    else if (here) {
+        here = refers_to(PyTuple_GET_ITEM(entry, 0), obj);
+    }
+    Py_XDECREF(entry);
+    Py_XDECREF(key);
+    PyErr_Clear(); /* Python looks again, and raises */
+    return here;
+}
+
+/* False: the slow path must see to it. */
+static bool
+bound_keep(BoundStoreObject *self, IdentityObject *processor, PyObject *obj)
+{
+    PyObject *ends = NULL;
+    if (self->fast_put == 0 || !is_on_its_loop(self->state, processor) || !is_bound_here(self, processor, obj, &ends)
+        || (ends != NULL && PyDict_DelItem(self->entries, ends) < 0)) {
+        Py_XDECREF(ends);
+        PyErr_Clear(); /* Python does the same, and raises */
+        return false;
+    }
+    bool kept = false;
+    Py_INCREF(obj);
+    busy_begin(processor);
+    ShardObject *shard = bound_shard(processor, self->fast_put);
+    if (shard != NULL && !ring_holds(&shard->private, obj) && shard_keep(shard, obj)) {
+        count_add(&shard->counters->puts, 1);
+        kept = true;
+    }
+    busy_end(processor);
+    if (!kept) {
+        Py_DECREF(obj);
+        if (ends != NULL && !bind_while_checked_out(self, processor, obj)) {
+            PyErr_Clear(); /* it is taken for one that was created here */
+        }
+    }
+    Py_XDECREF(ends);
+    return kept;
+}
+
+static PyObject *
+bound_store_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    BoundStoreObject *self = (BoundStoreObject *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->entries = PyDict_New();
+    if (self->entries == NULL || !keep_module(type, &self->module, &self->state)) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static int
+bound_store_traverse(BoundStoreObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->module);
+    Py_VISIT(self->entries);
+    return 0;
+}
+
+static void
+bound_store_dealloc(BoundStoreObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Py_XDECREF(self->entries);
+    Py_XDECREF(self->module);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+bound_store_publish(BoundStoreObject *self, PyObject *args)
+{
+    int gets, puts;
+    if (!PyArg_ParseTuple(args, "pp:publish", &gets, &puts)) {
+        return NULL;
+    }
+    uint64_t number = ++self->state->generations;
+    self->fast_get = gets ? number : 0;
+    self->fast_put = puts ? number : 0;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+bound_store_remember(BoundStoreObject *self, PyObject *args)
+{
+    PyObject *processor, *shard, *mark;
+    unsigned long long published;
+    if (!PyArg_ParseTuple(args, "KO!O!O:remember", &published, self->state->identity_type, &processor,
+                          self->state->shard_type, &shard, &mark)) {
+        return NULL;
+    }
+    IdentityObject *identity = (IdentityObject *)processor;
+    /* A cycle publishes another number before it retires the shard. */
+    if (published != 0 && published == self->fast_get) {
+        identity->remembered[published % REMEMBERED] =
+            (Remembered){published, (ShardObject *)shard, ((ShardObject *)shard)->counters};
+        Py_XSETREF(identity->mark, Py_NewRef(mark));
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef bound_store_methods[] = {
+    {"publish", (PyCFunction)bound_store_publish, METH_VARARGS, "Forget the shards; may gets and puts be fast?"},
+    {"remember", (PyCFunction)bound_store_remember, METH_VARARGS, "The shard of the loop that a processor runs."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyObject *
+bound_store_get_published(BoundStoreObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(self->fast_get);
+}
+
+static PyGetSetDef bound_store_getset[] = {
+    {"published", (getter)bound_store_get_published, NULL, "The number of the generation that is published.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef bound_store_members[] = {
+    {"entries", T_OBJECT, offsetof(BoundStoreObject, entries), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot bound_store_slots[] = {
+    {Py_tp_doc, "What get and put look at in a loop-bound store."},
+    {Py_tp_new, bound_store_new},
+    {Py_tp_dealloc, bound_store_dealloc},
+    {Py_tp_traverse, bound_store_traverse},
+    {Py_tp_methods, bound_store_methods},
+    {Py_tp_members, bound_store_members},
+    {Py_tp_getset, bound_store_getset},
+    {0, NULL},
+};
+
+static PyType_Spec bound_store_spec = {
+    "aiopool._native._extension.LoopBoundStoreBase", sizeof(BoundStoreObject), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE, bound_store_slots,
+};

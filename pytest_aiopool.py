@@ -1,8 +1,8 @@
-"""What pytest loads of aiopool at the start of every run: names, and nothing behind them.
+"""The plugin that pytest loads at the start of every run: names, and nothing behind them.
 
-pytest imports the plugins of all installed packages, whether a suite needs them or not. So this module stands outside
-of the package, whose import would bring all pools and asyncio along, and imports what it offers when a suite uses it.
-What that is stands in `aiopool.testing` and `aiopool.pytest_plugin`.
+pytest imports the plugins of all installed packages, whether a suite needs them or not. So this module lies outside of
+the package, whose import would load all pools and asyncio, and imports the rest of `aiopool.testing` when a suite uses
+it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from aiopool._pooled_fixture import Residents
-    from aiopool.pytest_plugin import LeakCheck
+    from aiopool.testing._leak_check import LeakCheck
+    from aiopool.testing._pooled_objects import PooledObjects
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,7 +41,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _leak_check(config: pytest.Config) -> LeakCheck:
-    from aiopool.pytest_plugin import LeakCheck
+    from aiopool.testing._leak_check import LeakCheck
 
     check: LeakCheck | None = config.pluginmanager.get_plugin("aiopool-leaks")
     if check is None:
@@ -60,9 +60,9 @@ def aiopool_isolated() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def _aiopool_residents(request: pytest.FixtureRequest) -> Iterator[Residents]:
-    from aiopool._pooled_fixture import Residents
+def _aiopool_objects(request: pytest.FixtureRequest) -> Iterator[PooledObjects]:
+    from aiopool.testing._pooled_objects import PooledObjects
 
-    residents = Residents(request)
-    yield residents
-    residents.close()
+    objects = PooledObjects(request)
+    yield objects
+    objects.close()

@@ -56,7 +56,9 @@ def test_neither_naive_rule_is_right_on_every_build(naive):
 
 @pytest.mark.parametrize(("reports", "every", "cycles"), REPORTS.values(), ids=REPORTS)
 def test_the_callback_runs_a_cycle_for_each_full_collection(reference, monkeypatch, reports, every, cycles):
-    monkeypatch.setattr(reference._core.gc_clock, "_clock", reference._core.gc_clock.GCClock(every_collection_is_full=every))
+    monkeypatch.setattr(
+        reference._core.gc_clock, "_clock", reference._core.gc_clock.GCClock(every_collection_is_full=every)
+    )
     pool = reference.Pool()
     for generation, phase in itertools.product(reports, ("start", "stop")):
         reference._core.gc_clock._on_gc(phase, {"generation": generation, "collected": 0, "uncollectable": 0})

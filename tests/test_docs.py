@@ -31,10 +31,7 @@ UNPOOLED = "ignore:Buffers are not reused on Python 3.11:RuntimeWarning"
 @pytest.mark.filterwarnings(UNPOOLED)
 def test_the_examples_in_docstrings_do_what_they_show(aiopool):
     found = 0
-    for info in pkgutil.iter_modules(aiopool.__path__):
-        module = getattr(aiopool, info.name, None)
-        if not inspect.ismodule(module):
-            continue
+    for module in imported_modules(aiopool):
         for test in doctest.DocTestFinder().find(module):
             test.globs.update(
                 asyncio=asyncio,
@@ -51,6 +48,21 @@ def test_the_examples_in_docstrings_do_what_they_show(aiopool):
             assert result.failed == 0
             found += result.attempted
     assert found >= 8
+
+
+def imported_modules(package):
+    """The modules of `package` and of its subpackages, as far as they are imported."""
+    for info in pkgutil.iter_modules(package.__path__):
+        module = getattr(package, info.name, None)
+        if inspect.ismodule(module):
+            yield module
+            if info.ispkg:
+                yield from imported_modules(module)
+
+
+def test_the_examples_of_subpackages_are_found(aiopool):
+    names = {test.name for module in imported_modules(aiopool) for test in doctest.DocTestFinder().find(module)}
+    assert f"{aiopool.testing.isolated.__module__}.isolated" in names
 
 
 def received(streams, buffers, data):

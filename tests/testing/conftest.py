@@ -4,9 +4,12 @@ import contextlib
 import importlib.util
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+PROGRAMS = Path(__file__).parent.parent / "programs"
 
 # Only these plugins; the asserts of no plugin need be rewritten.
 OPTIONS = [
@@ -38,7 +41,7 @@ class Suite:
         # Under a CI pytest prints the whole of each message a second time, in its summary.
         for name in ("CI", "BUILD_NUMBER"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*filter(None, sys.path), str(PROGRAMS)]))
         # A suite that is run in this process imports a copy of its own.
         for name in [name for name in sys.modules if name.partition(".")[0] in ("aiopool", "pytest_aiopool")]:
             monkeypatch.delitem(sys.modules, name)
@@ -48,7 +51,8 @@ class Suite:
         self._pytester.makefile(".ini", pytest=INI.format("\n".join(ini)))
         # Where there is no uvloop, such a test runs on asyncio once more.
         options = '{"use_uvloop": True}' if importlib.util.find_spec("uvloop") else "{}"
-        self._pytester.makepyfile(**{name: text.replace("UVLOOP", options) for name, text in files.items()})
+        if files:
+            self._pytester.makepyfile(**{name: text.replace("UVLOOP", options) for name, text in files.items()})
 
     def run(self, *options: str, **outcomes: int) -> str:
         """What pytest prints, in this process, if the tests come out as expected."""
@@ -58,10 +62,17 @@ class Suite:
         """The same in a process of its own."""
         return self._checked(self._pytester.runpytest_subprocess(*OPTIONS, *options), outcomes)
 
-    def run_bare(self, **outcomes: int) -> str:
-        """The same, with no plugin but ours."""
+    def run_program(self, name: str, *options: str, **outcomes: int) -> str:
+        """The same of a suite that lies in `tests/programs`."""
+        self.write()
+        return self._checked(
+            self._pytester.runpytest_subprocess(*OPTIONS, *options, PROGRAMS / name, timeout=240), outcomes
+        )
+
+    def run_without_plugin(self, *options: str, **outcomes: int) -> str:
+        """The same, with only the plugins that `options` and the suite load."""
         self._pytester.makefile(".ini", pytest="[pytest]")
-        return self._checked(self._pytester.runpytest_subprocess("-p", "pytest_aiopool"), outcomes)
+        return self._checked(self._pytester.runpytest_subprocess(*options), outcomes)
 
     def refused(self) -> str:
         """What pytest prints that runs no test."""

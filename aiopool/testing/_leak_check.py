@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from . import _debug
-from ._core.processor import processors
-from ._debug import _records
-from ._debug._records import Record
+from .. import _debug
+from .._core.processor import processors
+from .._debug import _records
+from .._debug._records import Record
 
 MODES = ("off", "warn", "error")
 
@@ -58,9 +58,9 @@ class LeakCheck:
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
         """Now it should have put back everything."""
-        for entry in list(_records.checked_out):
-            if entry.owner is fixturedef:
-                self._left[entry] = f"{fixturedef.argname} ({fixturedef.scope} scope)"
+        for record in list(_records.checked_out):
+            if record.owner is fixturedef:
+                self._left[record] = f"{fixturedef.argname} ({fixturedef.scope} scope)"
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
@@ -95,14 +95,14 @@ class LeakCheck:
         _records.keeps_lost = False
         _records.getting_for = None
         lines = []
-        for entry in list(_records.checked_out):
-            if entry.owner is item and entry.thread_id not in self._other_loops:
-                lines.append(f"  {entry}")
-            elif entry in self._left:
-                lines.append(f"  {entry}, for the fixture {self._left[entry]}")
+        for record in list(_records.checked_out):
+            if record.owner is item and record.thread_id not in self._other_loops:
+                lines.append(f"  {record}")
+            elif record in self._left:
+                lines.append(f"  {record}, for the fixture {self._left[record]}")
             else:
                 continue
-            _records.checked_out.pop(entry, None)
+            _records.checked_out.pop(record, None)
         self._left.clear()
         if not lines or self._mode(item) == "off":
             return ""

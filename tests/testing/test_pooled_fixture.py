@@ -1,20 +1,9 @@
-"""`pooled_fixture` in suites that pytest runs, and what `aiopool.testing` offers without pytest."""
+"""`pooled_fixture` in suites that pytest runs."""
 
 import asyncio
-import contextlib
-import threading
-import weakref
+import re
 
 import pytest
-from loops import loop_thread
-from suites import suite  # noqa: F401 - a fixture
-
-
-class Thing:
-    """Something to pool that can be watched."""
-
-
-# --- pooled fixtures ---
 
 SHOP = """
 import asyncio
@@ -99,14 +88,14 @@ def test_at_last():
 
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
-def test_one_object_serves_tests_on_many_loops(suite, mode):  # noqa: F811
+def test_one_object_serves_tests_on_many_loops(suite, mode):
     suite.write(f"asyncio_mode = {mode}", "aiopool_leaks = error", test_shop=ON_MANY_LOOPS)
     output = suite.run("-s", passed=14)
     assert output.count("<made>") == output.count("<torn down>") == 1
     assert output.index("<torn down>") > output.rindex("<reset>")
 
 
-def test_anyio_in_auto_mode(suite):  # noqa: F811
+def test_anyio_in_auto_mode(suite):
     program = (
         POOLED
         + """
@@ -120,7 +109,7 @@ async def test_anyio(shop, anyio_backend):
     assert output.count("<made>") == 1
 
 
-def test_an_object_whose_reset_fails_is_torn_down_and_replaced(suite):  # noqa: F811
+def test_an_object_whose_reset_fails_is_torn_down_and_replaced(suite):
     program = (
         POOLED
         + """
@@ -136,7 +125,7 @@ def test_has_another(shop):
     assert suite.run("-s", passed=2).count("<torn down>") == 2
 
 
-def test_a_reset_that_raises_is_an_error_of_the_test_before(suite):  # noqa: F811
+def test_a_reset_that_raises_is_an_error_of_the_test_before(suite):
     program = (
         SHOP
         + """
@@ -163,7 +152,7 @@ def test_two(shop):
     assert "RuntimeError: cannot undo orders" in output
 
 
-def test_a_test_that_fails_gives_the_object_back_too(suite):  # noqa: F811
+def test_a_test_that_fails_gives_the_object_back_too(suite):
     program = (
         POOLED
         + """
@@ -180,7 +169,7 @@ def test_next(shop):
     suite.run(failed=1, passed=1)
 
 
-def test_what_goes_wrong_in_the_factory_is_shown(suite):  # noqa: F811
+def test_what_goes_wrong_in_the_factory_is_shown(suite):
     program = (
         SHOP
         + """
@@ -212,18 +201,22 @@ def test_bad_end(bad_end): pass
     suite.write(test_shop=program)
     output = suite.run(passed=2, errors=3)
     assert "ConnectionError: no shop today" in output
-    assert "nothing at 0x" in output
-    assert "ended without a yield" in output
-    # At the end of the session both are told of.
-    assert "has a second yield" in output
+    assert "the factory of the pooled fixture nothing ended without a yield" in output
+    assert "All traceback entries are hidden" not in output
+    # At the end of the session both are reported.
+    assert "the factory of the pooled fixture twice has a second yield" in output
     assert "RuntimeError: cannot close" in output
 
 
-def test_a_task_group_around_the_yield(suite):  # noqa: F811
-    program = (
-        SHOP
-        + """
-@pooled_fixture
+WITH_GROUP = (
+    SHOP
+    + """
+async def reset(shop):
+    if shop.broken:
+        shop.order.set()
+        await asyncio.sleep(0.01)
+
+@pooled_fixture(reset=reset)
 async def shop():
     shop = Shop()
     async def sell():
@@ -232,21 +225,80 @@ async def shop():
             raise RuntimeError("the shop burned down")
     async with asyncio.TaskGroup() as group, asyncio.timeout(100):
         shop.order = asyncio.Event()
-        selling = group.create_task(sell())
+        group.create_task(sell())
+        say("made")
         yield shop
         shop.order.set()
     say("torn down")
 
 def test_one(shop): pass
 
-def test_other(shop): pass
+def test_other(shop):
+    shop.broken = BROKEN
+
+def test_next(shop):
+    assert not shop.broken
+"""
+)
+
+
+def test_a_task_group_around_the_yield(suite):
+    suite.write(test_shop=WITH_GROUP.replace("BROKEN", "False"))
+    output = suite.run("-s", passed=3)
+    assert output.count("<made>") == output.count("<torn down>") == 1
+
+
+def test_a_task_group_around_the_yield_that_fails(suite):
+    suite.write(test_shop=WITH_GROUP.replace("BROKEN", "True"))
+    output = suite.run("-s", passed=3, errors=1)
+    assert "ERROR at teardown of test_other" in output
+    assert "RuntimeError: the shop burned down" in output
+    assert (output.count("<made>"), output.count("<torn down>")) == (2, 1)
+
+
+def test_an_object_that_ends_between_two_tests(suite):
+    program = (
+        SHOP
+        + """
+import threading, time
+
+burned = threading.Event()
+
+@pooled_fixture(reset=lambda shop: shop.fire.set())
+async def shop():
+    say("made")
+    shop = Shop()
+    async def burn():
+        await shop.fire.wait()
+        raise RuntimeError("the shop burned down")
+    try:
+        async with asyncio.TaskGroup() as group:
+            shop.fire = asyncio.Event()
+            if len(events) == 1:
+                group.create_task(burn())
+            yield shop
+    finally:
+        burned.set()
+
+def test_one(shop): pass
+
+def test_between():
+    assert burned.wait(30)
+    time.sleep(0.05)  # the rest of the task's last step
+
+def test_cannot_have_it(shop): pass
+
+def test_has_another(shop):
+    assert events == ["made", "made"]
 """
     )
     suite.write(test_shop=program)
-    assert suite.run("-s", passed=2).count("<torn down>") == 1
+    output = suite.run(passed=3, errors=1)
+    assert "ERROR at setup of test_cannot_have_it" in output
+    assert "RuntimeError: the shop burned down" in output
 
 
-def test_a_factory_gets_the_fixtures_that_live_as_long(suite):  # noqa: F811
+def test_a_factory_gets_the_fixtures_that_live_as_long(suite):
     program = (
         SHOP
         + """
@@ -311,7 +363,7 @@ async def shared(town):
 """
 
 
-def test_fixtures_of_the_same_name_are_those_of_the_tests_module(suite):  # noqa: F811
+def test_fixtures_of_the_same_name_are_those_of_the_tests_module(suite):
     # Whoever asks by the request of the first test for all finds the first module's fixtures, or none.
     shared = "\ndef test_shared(shared):\n    assert shared == 'TOWN'\n"
     towns = {"test_a": "Ghent", "test_b": "Utrecht"}
@@ -321,7 +373,7 @@ def test_fixtures_of_the_same_name_are_those_of_the_tests_module(suite):  # noqa
     assert [output.count(f"<{what} {town}>") for what in ("made", "torn down") for town in towns.values()] == [1] * 4
 
 
-def test_a_need_with_parameters_is_there_until_the_teardown(suite):  # noqa: F811
+def test_a_need_with_parameters_is_there_until_the_teardown(suite):
     program = (
         SHOP
         + """
@@ -415,7 +467,7 @@ def test_at_last():
 )
 
 
-def test_loop_bound_objects_are_used_on_their_own_loop(suite):  # noqa: F811
+def test_loop_bound_objects_are_used_on_their_own_loop(suite):
     suite.write(test_bound=BOUND)
     suite.run(passed=7)
 
@@ -450,19 +502,19 @@ async def test_link(link, number):
     ("loop_scope", "error", "outcomes"),
     [("session", "attached to a different loop", {"failed": 2}), ("function", "ScopeMismatch", {"errors": 2})],
 )
-def test_a_session_fixture_of_pytest_asyncio_fails_on_the_loop_of_a_test(suite, loop_scope, error, outcomes):  # noqa: F811
+def test_a_session_fixture_of_pytest_asyncio_fails_on_the_loop_of_a_test(suite, loop_scope, error, outcomes):
     fixture = f'@pytest_asyncio.fixture(scope="session", loop_scope="{loop_scope}")'
     suite.write(test_link=LINK.replace("FIXTURE", fixture).replace("ASK", "link.ask()"))
     assert error in suite.run(**outcomes)
 
 
-def test_a_pooled_fixture_takes_its_place(suite):  # noqa: F811
+def test_a_pooled_fixture_takes_its_place(suite):
     fixture = "@pooled_fixture(loop_bound=True)"
     suite.write(test_link=LINK.replace("FIXTURE", fixture).replace("ASK", "link.run(Link.ask)"))
     assert suite.run("-s", passed=2).count("<made>") == 1
 
 
-def test_under_xdist_each_worker_has_its_own(suite):  # noqa: F811
+def test_under_xdist_each_worker_has_its_own(suite):
     program = (
         POOLED
         + """
@@ -479,9 +531,11 @@ def test_it(shop, number, tmp_path_factory, worker_id):
     assert sorted(made) == ["gw0", "gw1"]
 
 
-def test_the_fixture_is_described(suite):  # noqa: F811
+def test_the_fixture_is_described(suite):
     suite.write(test_shop=POOLED)
-    assert "A shop that is expensive." in suite.run("--fixtures", "-q")
+    described = re.search(r"^shop -- (.*):\d+\n +A shop that is expensive\.$", suite.run("--fixtures", "-q"), re.M)
+    assert described is not None
+    assert described[1] == "test_shop.py"
 
 
 @pytest.mark.parametrize("factory", [lambda: 1, asyncio.sleep(0).close, 3], ids=["function", "method", "number"])
@@ -496,135 +550,3 @@ def test_a_reset_that_cannot_be_called(aiopool):
 
     with pytest.raises(TypeError, match="reset must be callable or None, not 3"):
         aiopool.testing.pooled_fixture(factory, reset=3)
-
-
-# --- isolation ---
-
-
-def test_isolated_pools_are_empty_and_come_back(aiopool):
-    pool, reset = aiopool.Pool(object), object()
-
-    async def main():
-        for thing in things:
-            pool.put(thing)
-        before = pool.stats()
-        with aiopool.testing.isolated():
-            assert pool.stats().idle == pool.stats().puts == 0
-            assert pool.get() not in things
-            pool.put(reset)
-            with aiopool.testing.isolated():
-                assert pool.get() is not reset
-            assert pool.get() is reset
-            pool.put(reset)
-        assert pool.stats() == before
-        assert {pool.get() for _ in things} == things
-
-    things = {object() for _ in range(3)}
-    asyncio.run(main())
-
-
-def test_pools_made_in_isolation_keep_nothing_of_it(aiopool):
-    with aiopool.testing.isolated():
-        pool = aiopool.Pool(bytearray)
-        pool.fill(3)
-    assert pool.stats().idle == 0
-
-
-def test_cycles_do_not_reach_what_is_set_aside(aiopool):
-    pool = aiopool.Pool(bytearray)
-    pool.fill(1)
-    with aiopool.testing.isolated():
-        for _ in range(3):
-            aiopool.cleanup()
-    assert (pool.stats().idle, pool.stats().cycles) == (1, 0)
-
-
-def test_what_is_lent_in_one_and_put_in_the_other(aiopool):
-    pool = aiopool.Pool(object)
-    lent = pool.get()
-    with aiopool.testing.isolated():
-        lent_inside = pool.get()
-        pool.put(lent)  # gone with the rest
-    assert pool.stats().idle == 0
-    pool.put(lent_inside)
-    assert pool.get() is lent_inside
-
-
-def test_a_processor_of_its_own_is_no_isolation(reference):
-    # The naive version: bind another processor in the context, as the pin does.
-    pool = reference.Pool(object)
-    theirs = [object() for _ in range(3)]
-
-    async def main():
-        for thing in theirs:
-            pool.put(thing)
-        own = reference._core.processor.Processor(threading.get_ident())
-        own.id = 1000
-        own.loop = reference._core.processor.pin().loop
-        reference._core.processor.pinned.set(own)
-        stolen = pool.get()
-        # And a worker thread has no processor that could be another one.
-        return stolen, await asyncio.to_thread(pool.get)
-
-    stolen, in_a_thread = asyncio.run(main())
-    assert stolen in theirs
-    assert in_a_thread in theirs
-
-
-def test_loops_in_other_threads_go_on_meanwhile(aiopool):
-    pool = aiopool.Pool(object)
-    with loop_thread() as other:
-        things = {other.call(pool.get) for _ in range(3)}
-        for thing in things:
-            other.call(pool.put, thing)
-        with aiopool.testing.isolated():
-            assert other.call(pool.get) not in things
-        assert {other.call(pool.get) for _ in things} == things
-
-
-def test_a_loop_that_ends_meanwhile_takes_what_is_set_aside(aiopool):
-    pool = aiopool.Pool(Thing, loop_bound=True)
-
-    async def fill():
-        pool.fill(2)
-        pool.put(kept := pool.get())
-        return weakref.ref(kept)
-
-    with contextlib.closing(asyncio.new_event_loop()) as lives, contextlib.closing(asyncio.new_event_loop()) as ends:
-        refs = [loop.run_until_complete(fill()) for loop in (ends, lives)]
-        aiopool.cleanup()
-        refs += [loop.run_until_complete(fill()) for loop in (ends, lives)]
-        with aiopool.testing.isolated():
-            ends.close()
-        assert [ref() is None for ref in refs] == [True, False, True, False]
-        assert pool.stats().idle == 4
-
-
-def test_blocks_that_overlap_are_an_error(aiopool):
-    first, second = aiopool.testing.isolated(), aiopool.testing.isolated()
-    first.__enter__()
-    second.__enter__()
-    with pytest.raises(RuntimeError, match="overlap: only one test at a time"):
-        first.__exit__(None, None, None)
-    second.__exit__(None, None, None)
-
-
-@pytest.mark.filterwarnings("ignore:Buffers are not used again on Python 3.11:RuntimeWarning")
-def test_isolation_of_buffer_pools_and_async_pools(aiopool):
-    buffers, made = aiopool.BufferPool(), aiopool.AsyncPool(bytearray)
-    kept = buffers.acquire(10)
-    buffers.acquire(10)  # not kept in Python on 3.11
-    buffers.acquire(1 << 25)
-    asyncio.run(made.fill(3))
-    before = buffers.stats(), made.stats()
-    with aiopool.testing.isolated():
-        assert (buffers.stats().served, buffers.stats().oversize.served, buffers.stats().bytes_idle) == (0, 0, 0)
-        assert buffers.stats().bytes_in_use == 1024
-        assert (made.stats().idle, made.stats().created) == (0, 0)
-        buffers.acquire(20)
-        buffers.acquire(1 << 25)
-        asyncio.run(made.fill(1))
-        assert (buffers.stats().served, buffers.stats().oversize.served, made.stats().idle) == (2, 1, 1)
-    assert (buffers.stats(), made.stats()) == before
-    del kept
-    assert buffers.stats().bytes_in_use == 0

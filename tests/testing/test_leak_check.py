@@ -1,10 +1,8 @@
-"""The leak check and the isolation, seen as a user sees them: in suites that pytest runs."""
+"""The leak check as a user sees it: in suites that pytest runs."""
 
 import re
-import subprocess
-import sys
 
-from suites import suite  # noqa: F401 - a fixture
+import pytest
 
 POOL = """
 import asyncio, threading
@@ -33,8 +31,6 @@ def line(program, text):
     """The number of the line that has `text`."""
     return next(number for number, each in enumerate(program.strip().splitlines(), 1) if text in each)
 
-
-# --- the leak check ---
 
 LEAKY = (
     POOL
@@ -84,7 +80,7 @@ LEAKS = [
 ]
 
 
-def test_a_leak_is_an_error_of_its_test_with_file_and_line(suite):  # noqa: F811
+def test_a_leak_is_an_error_of_its_test_with_file_and_line(suite):
     suite.write("aiopool_leaks = error", test_leaky=LEAKY)
     found = reported(suite.run(passed=9, errors=7))
     assert [(test, line, function) for test, file, line, function in found if file == "test_leaky.py"] == LEAKS
@@ -92,7 +88,7 @@ def test_a_leak_is_an_error_of_its_test_with_file_and_line(suite):  # noqa: F811
     assert [test for test, file, _, _ in found if file != "test_leaky.py"] == ["test_in_a_thread"]
 
 
-def test_a_leak_can_be_a_warning(suite):  # noqa: F811
+def test_a_leak_can_be_a_warning(suite):
     suite.write("aiopool_leaks = warn", test_leaky=LEAKY)
     output = suite.run(passed=9, warnings=7)
     # pytest shows a warning once, below all tests that have it.
@@ -101,13 +97,24 @@ def test_a_leak_can_be_a_warning(suite):  # noqa: F811
     assert "PytestWarning: aiopool: got and not put back by the end of the test:" in output
 
 
-def test_off_nothing_is_looked_at(suite):  # noqa: F811
-    program = "import sys\ndef test_last():\n    assert 'aiopool.pytest_plugin' not in sys.modules"
-    suite.write(test_leaky=LEAKY, test_z=program)
-    suite.run(passed=10)
+LOADED = """
+import sys
+
+def test_last():
+    assert ("aiopool.testing._leak_check" in sys.modules) is EXPECTED
+"""
 
 
-def test_the_marker_of_a_test_comes_first(suite):  # noqa: F811
+@pytest.mark.parametrize(
+    ("mode", "loaded", "outcomes"),
+    [("off", False, {"passed": 10}), ("error", True, {"passed": 10, "errors": 7})],
+)
+def test_off_nothing_is_looked_at_and_nothing_loaded(suite, mode, loaded, outcomes):
+    suite.write(f"aiopool_leaks = {mode}", test_leaky=LEAKY, test_z=LOADED.replace("EXPECTED", str(loaded)))
+    assert bool(reported(suite.run(**outcomes))) is loaded
+
+
+def test_the_marker_of_a_test_comes_first(suite):
     program = (
         POOL
         + """
@@ -134,7 +141,7 @@ class TestOff:
     assert len(reported(suite.run(passed=4, errors=2, warnings=1))) == 3
 
 
-def test_a_mode_that_is_none_is_refused(suite):  # noqa: F811
+def test_a_mode_that_is_none_is_refused(suite):
     suite.write("aiopool_leaks = yes", test_nothing="")
     assert "aiopool_leaks is off, warn or error, not 'yes'" in suite.refused()
     suite.write(test_marked=POOL + "@pytest.mark.aiopool_leaks('yes')\ndef test_marked(): pass")
@@ -188,7 +195,7 @@ def test_last(): pass
 )
 
 
-def test_fixtures_that_borrow_for_longer_are_not_reported_at_the_tests_that_use_them(suite):  # noqa: F811
+def test_fixtures_that_borrow_for_longer_are_not_reported_at_the_tests_that_use_them(suite):
     suite.write("aiopool_leaks = error", test_fixtures=FIXTURES, test_next="def test_next(): pass")
     output = suite.run(passed=7, errors=2)
     assert reported(output) == [
@@ -199,7 +206,7 @@ def test_fixtures_that_borrow_for_longer_are_not_reported_at_the_tests_that_use_
     assert "in of_module, for the fixture of_module (module scope)" in output
 
 
-def test_a_module_wide_loop_of_anyio_is_no_obstacle(suite):  # noqa: F811
+def test_a_module_wide_loop_of_anyio_is_no_obstacle(suite):
     # All of these run in one task, with one context: that of the fixture.
     program = (
         POOL
@@ -229,7 +236,7 @@ async def test_after(wide): pass
     assert found == [("test_leaky[asyncio]", *here), ("test_leaky[trio]", *here)]
 
 
-def test_a_server_in_another_thread_borrows_for_itself(suite):  # noqa: F811
+def test_a_server_in_another_thread_borrows_for_itself(suite):
     program = (
         POOL
         + """
@@ -260,7 +267,31 @@ def test_request(server):
     suite.run(passed=2)
 
 
-def test_a_test_that_fails_is_reported_with_its_leak(suite):  # noqa: F811
+def test_a_pooled_fixture_borrows_for_the_session(suite):
+    program = (
+        POOL
+        + """
+from aiopool.testing import pooled_fixture
+
+@pooled_fixture
+async def frame():
+    with pool.borrow() as obj:
+        yield obj
+
+def test_first(frame): pass
+
+def test_second(frame): pass
+
+def test_leaky(frame):
+    pool.get()  # here
+"""
+    )
+    suite.write("aiopool_leaks = error", test_pooled=program)
+    found = reported(suite.run(passed=3, errors=1))
+    assert found == [("test_leaky", "test_pooled.py", line(program, "# here"), "test_leaky")]
+
+
+def test_a_test_that_fails_is_reported_with_its_leak(suite):
     program = (
         POOL
         + """
@@ -280,131 +311,7 @@ def test_failing(broken):
     assert len(reported(output)) == 1
 
 
-def test_the_leak_check_under_xdist(suite):  # noqa: F811
+def test_the_leak_check_under_xdist(suite):
     suite.write("aiopool_leaks = error", test_leaky=LEAKY)
     output = suite.run_apart("-n", "2", passed=9, errors=7)
     assert len(reported(output)) == 8
-
-
-# --- isolation ---
-
-ISOLATED = (
-    POOL
-    + """
-import gc
-import aiopool, pytest_asyncio
-
-gc.disable()  # what is not isolated would see a cycle: on free-threaded builds each small collection is a full one
-
-pytestmark = pytest.mark.usefixtures("aiopool_isolated")
-
-def lent_elsewhere(work):
-    thread = threading.Thread(target=asyncio.run, args=(work(),))
-    thread.start()
-    thread.join()
-
-async def put_three():
-    for number in range(3):
-        pool.put(bytearray(number))
-
-# As the suite before it left the pool: something private and something shared, of two loops, of the victim, off-loop.
-async def fill():
-    await put_three()
-    lent_elsewhere(put_three)
-    aiopool.cleanup()
-    await put_three()
-    lent_elsewhere(put_three)
-asyncio.run(fill())
-pool.put(bytearray(5))
-before = pool.stats()
-
-def see_nothing():
-    assert pool.stats().idle == pool.stats().gets == 0
-    obj = pool.get()
-    assert pool.stats().created == 1
-    pool.put(obj)
-    pool.put(bytearray(77))
-
-@pytest.fixture(params=range(2))
-def twice(request):
-    pass
-
-def test_plain(twice):
-    see_nothing()
-
-@pytest.mark.asyncio
-async def test_asyncio(twice):
-    see_nothing()
-
-@pytest.mark.asyncio(loop_scope="session")
-async def test_session_loop(twice):
-    see_nothing()
-
-@pytest.mark.asyncio
-async def test_worker_thread(twice):
-    await asyncio.to_thread(see_nothing)
-    pool.clear()
-
-@pytest.mark.asyncio
-async def test_loop_in_executor(twice):
-    async def main(): see_nothing()
-    await asyncio.get_running_loop().run_in_executor(None, asyncio.run, main())
-
-@pytest.fixture(scope="module", params=["asyncio", "trio"])
-def anyio_backend(request):
-    return request.param
-
-@pytest.fixture(scope="module")
-async def runner(anyio_backend):
-    pool.put(pool.get())  # here the context of all the module's tests is bound to a processor
-    yield
-
-@pytest.mark.anyio
-async def test_anyio(runner, twice):
-    see_nothing()
-
-def test_a_collection_does_not_reach_what_is_set_aside():
-    for _ in range(3):
-        gc.collect()
-"""
-)
-
-NOT_ISOLATED = """
-from test_isolated import before, pool
-
-def test_nothing_has_changed():
-    after = pool.stats()
-    # The fixture `runner` is not isolated: a get and a put for each loop, with a hit.
-    assert after.idle == before.idle == 13
-    assert (after.created, after.cycles, after.gets - before.gets) == (before.created, before.cycles, 2)
-"""
-
-
-def test_an_isolated_test_sees_empty_pools_and_leaves_no_trace(suite):  # noqa: F811
-    suite.write(test_isolated=ISOLATED, test_then=NOT_ISOLATED)
-    suite.run_apart(passed=16)
-
-
-def test_without_isolation_they_see_each_other(suite):  # noqa: F811
-    suite.write(test_isolated=ISOLATED.replace("pytestmark", "unused"))
-    suite.run(passed=1, failed=14)
-
-
-# --- suites that use none of it ---
-
-
-def test_a_suite_that_does_not_use_it_pays_nothing(suite):  # noqa: F811
-    program = """
-import sys
-
-def test_nothing_was_imported():
-    assert "pytest_aiopool" in sys.modules
-    assert not {"aiopool", "asyncio"} & set(sys.modules)
-"""
-    suite.write(test_other=program)
-    suite.run_bare(passed=1)
-
-
-def test_importing_aiopool_does_not_import_pytest(child_env):
-    program = "import aiopool, aiopool.testing, sys; assert 'pytest' not in sys.modules"
-    subprocess.run([sys.executable, "-c", program], env=child_env, check=True, timeout=60)

@@ -1,0 +1,182 @@
+"""An asyncio loop in a thread of its own, and `LoopBound`, through which tests on other loops use an object there.
+
+What code on that loop returns or raises is handed over as a value, not as the result or the exception of a future.
+First, because `SystemExit` in a task would end the loop, and every later test would find it closed. Second, because of
+the traceback: an exception that passes through futures collects the frames of asyncio and `concurrent.futures` on its
+way, and pytest shows them all.
+
+A fork copies the objects and not the thread, so in the child nothing would ever answer. Each call asks first.
+"""
+
+import asyncio
+import inspect
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from .._checks import shown
+from .._core.loops import running_loop
+
+T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Outcome:
+    """What a function returned or raised."""
+
+    __slots__ = ("_error", "_value")
+
+    def __init__(self, value: Any = None, error: BaseException | None = None) -> None:
+        self._value = value
+        self._error = error
+
+    def get(self) -> Any:
+        """Return it, or raise it."""
+        __tracebackhide__ = True
+        if self._error is None:
+            return self._value
+        try:
+            raise self._error
+        finally:
+            del self  # or the traceback, which has this frame, would be in a reference cycle with the error
+
+
+async def outcome_of(awaitable: Awaitable[Any]) -> Outcome:
+    """What `awaitable` comes to, a cancellation included."""
+    __tracebackhide__ = True
+    try:
+        return Outcome(await awaitable)
+    except BaseException as error:
+        return Outcome(error=error)
+
+
+async def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What `function` returns, awaited if it can be."""
+    __tracebackhide__ = True
+    result = function(*args, **kwargs)
+    return await result if inspect.isawaitable(result) else result
+
+
+class BackgroundLoop:
+    """An asyncio loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="aiopool fixtures", daemon=True)
+        self._thread.start()
+        started.result()
+
+    def _run(self, started: "Future[None]") -> None:
+        asyncio.run(self._wait(started))
+
+    async def _wait(self, started: "Future[None]") -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        started.set_result(None)
+        await self._stop.wait()
+
+    def runs_here(self) -> bool:
+        """Whether this is the process whose thread runs the loop, and not the child of a fork."""
+        return os.getpid() == self._process
+
+    def check_runs_here(self) -> None:
+        """Raise if nothing here would ever answer."""
+        __tracebackhide__ = True
+        if not self.runs_here():
+            raise RuntimeError(
+                f"this object lives on an event loop of process {self._process}, which does not run in process "
+                f"{os.getpid()}: a fork copies no threads. Use the object in the process that created it, or ask for "
+                f"the fixture in a test that runs in the child from its set-up on"
+            )
+
+    def start(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Outcome]":
+        """Call `function` on this loop and await what it returns; from any thread. Cancelled, it cancels the call.
+
+        :raises RuntimeError: this process is the child of a fork, and the loop's thread stayed in the parent.
+        """
+        __tracebackhide__ = True
+        self.check_runs_here()
+        return asyncio.run_coroutine_threadsafe(outcome_of(call(function, *args, **kwargs)), self._loop)
+
+    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """As `start`, and wait for the result."""
+        __tracebackhide__ = True
+        future = self.start(function, *args, **kwargs)
+        try:
+            outcome = future.result()
+        except BaseException:
+            future.cancel()  # Ctrl-C, or the plugin that limits a test's time: nobody waits any more
+            raise
+        return outcome.get()
+
+    def stop(self) -> None:
+        """End the loop and its thread."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+
+class LoopBound(Generic[T]):
+    """An object that lives on a loop of its own, and the way to use it from a test's loop."""
+
+    __slots__ = ("_loop", "_obj")
+
+    def __init__(self, obj: T, loop: BackgroundLoop) -> None:
+        self._obj = obj
+        self._loop = loop
+
+    @overload
+    async def run(
+        self, function: Callable[Concatenate[T, P], Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+
+    @overload
+    async def run(self, function: Callable[Concatenate[T, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    async def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """What `function(obj, ...)` returns, called and awaited on the object's own loop; on asyncio and trio.
+
+        If it is cancelled, it cancels the call.
+
+        :raises RuntimeError: this process is the child of a fork, and the loop stayed in the parent.
+        :raises Exception: what the function raises.
+        """
+        __tracebackhide__ = True
+        future = self._loop.start(function, self._obj, *args, **kwargs)
+        if asyncio._get_running_loop() is not None:
+            return (await asyncio.wrap_future(future)).get()
+        import trio
+
+        try:
+            outcome = await trio.to_thread.run_sync(future.result, abandon_on_cancel=True)
+        except trio.Cancelled:
+            future.cancel()
+            raise
+        return outcome.get()
+
+    @overload
+    def run_sync(
+        self, function: Callable[Concatenate[T, P], Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+
+    @overload
+    def run_sync(self, function: Callable[Concatenate[T, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    def run_sync(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """As `run`, for a test that is not a coroutine: waits for the result.
+
+        :raises RuntimeError: a loop runs on this thread and would be blocked; or this process is the child of a fork,
+            and the loop stayed in the parent.
+        :raises Exception: what the function raises.
+        """
+        __tracebackhide__ = True
+        self._loop.check_runs_here()  # first: the child of a fork inside a coroutine looks as if it had a running loop
+        if running_loop() is not None:
+            raise RuntimeError("run_sync() would block the running loop: await run() instead")
+        return self._loop.run(function, self._obj, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<aiopool.testing.LoopBound {shown(self._obj)}>"

@@ -1,0 +1,258 @@
+"""The objects of pooled fixtures: how each begins, is reset and ends, and which of them a session keeps.
+
+A factory that fails is not run again: if a server cannot be reached, then 500 tests would wait for it one after
+another. So the failure is remembered, as pytest does for fixtures of session scope, and raised for every later test.
+Plugins that repeat failed tests expect that the fixture is set up again. Hence the exception to the rule: the test for
+which the factory ran may run it again, every other test may not.
+
+A fork copies the objects, but not the loop on which they live. So each process has objects of its own; those of the
+parent stay where they are, for their tasks and their loop must not be closed by the child's garbage collection.
+"""
+
+import asyncio
+import inspect
+import os
+import sys
+from collections.abc import AsyncGenerator, Awaitable
+from contextvars import Context
+from functools import partial
+from types import TracebackType
+from typing import Any, NamedTuple, NoReturn
+
+import pytest
+
+from .._debug import _records
+from ._background_loop import BackgroundLoop, call, outcome_of
+from ._pooled_fixture import Recipe
+
+
+class Key(NamedTuple):
+    """Objects with the same key can stand in for each other."""
+
+    recipe: Recipe
+    #: the class of the test, where the factory takes that
+    owner: type | None
+    #: the fixtures that provide what the recipe needs
+    providers: tuple[pytest.FixtureDef[Any], ...]
+
+
+_NO_YIELD = object()
+
+
+class PooledObject:
+    """An object on the background loop, and the task in which its factory begins and ends."""
+
+    obj: Any
+
+    def __init__(self, key: Key, loop: BackgroundLoop) -> None:
+        self._recipe = key.recipe
+        self._factory = key.recipe.factory if key.owner is None else partial(key.recipe.factory, key.owner)
+        self.loop = loop
+
+    async def set_up(self, needs: dict[str, Any]) -> None:
+        """Create it."""
+        __tracebackhide__ = True
+        self._end = asyncio.Event()
+        ready = asyncio.get_running_loop().create_future()
+        # In an empty context, or it would keep that of the first test.
+        self._task = asyncio.create_task(outcome_of(self._live(needs, ready)), context=Context())
+        try:
+            await asyncio.wait([self._task, ready], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._task.cancel()
+            raise
+        if not ready.done():
+            self._raise_error()
+
+    async def _live(self, needs: dict[str, Any], ready: "asyncio.Future[None]") -> None:
+        __tracebackhide__ = True
+        created = self._factory(**needs)
+        if not inspect.isasyncgen(created):
+            self.obj = await created
+        else:
+            self.obj = await anext(created, _NO_YIELD)
+            if self.obj is _NO_YIELD:
+                pytest.fail(
+                    f"the factory of the pooled fixture {self._recipe.name} ended without a yield", pytrace=False
+                )
+        ready.set_result(None)
+        try:
+            await self._end.wait()
+        except asyncio.CancelledError as error:
+            # A task group or a timeout around the yield cancels this task, and turns that into the real error.
+            if not inspect.isasyncgen(created):
+                raise
+            await self._finish(created, created.athrow(error))
+        else:
+            if inspect.isasyncgen(created):
+                await self._finish(created, anext(created))
+
+    async def _finish(self, created: AsyncGenerator[Any, Any], rest: Awaitable[Any]) -> None:
+        __tracebackhide__ = True
+        try:
+            await rest
+        except StopAsyncIteration:
+            return
+        await created.aclose()
+        pytest.fail(f"the factory of the pooled fixture {self._recipe.name} has a second yield", pytrace=False)
+
+    def has_ended(self) -> bool:
+        """Whether its factory is done already, as when a task group around its yield failed."""
+        return self._task.done()
+
+    async def reset(self) -> bool:
+        """Whether it can serve another test."""
+        __tracebackhide__ = True
+        if self.has_ended():
+            return False
+        good = self._recipe.reset is None or await call(self._recipe.reset, self.obj) is not False
+        return good and not self.has_ended()
+
+    async def tear_down(self) -> None:
+        """End it."""
+        __tracebackhide__ = True
+        self._end.set()
+        await asyncio.wait([self._task])
+        self._raise_error()
+
+    def _raise_error(self) -> None:
+        __tracebackhide__ = True
+        self._task.result().get()
+
+
+class Failure(NamedTuple):
+    """How a factory failed."""
+
+    error: BaseException
+    traceback: TracebackType | None
+    #: the test for which it ran
+    test: pytest.Item
+
+    def raise_again(self, recipe: Recipe) -> NoReturn:
+        """For another test."""
+        __tracebackhide__ = True
+        if not _is_skip(self.error):
+            self._add_note(
+                f"aiopool: the factory of the pooled fixture {recipe.name} failed in {self.test.nodeid}, "
+                f"and is not run again in this session"
+            )
+        # With the traceback of the first time, or it would be longer for each test.
+        raise self.error.with_traceback(self.traceback)
+
+    def _add_note(self, note: str) -> None:
+        __tracebackhide__ = True
+        if isinstance(self.error, pytest.fail.Exception) and not self.error.pytrace:
+            pytest.fail(f"{self.error.msg}\n{note}", pytrace=False)  # pytest shows its message and nothing else
+        if note not in getattr(self.error, "__notes__", ()):
+            self.error.add_note(note)
+
+
+def _is_skip(error: BaseException) -> bool:
+    unittest = sys.modules.get("unittest")
+    return isinstance(error, pytest.skip.Exception) or (unittest is not None and isinstance(error, unittest.SkipTest))
+
+
+class _OfProcess:
+    """What one process has."""
+
+    def __init__(self) -> None:
+        self.loop: BackgroundLoop | None = None
+        # No more than one of each kind: no two tests run at once.
+        self.idle: dict[Key, PooledObject] = {}
+
+
+class PooledObjects:
+    """All objects of one session, and their loop."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request = request
+        self._known: set[Key] = set()
+        self._failures: dict[Key, Failure] = {}
+        self._of_processes: dict[int, _OfProcess] = {}
+
+    @property
+    def _own(self) -> _OfProcess:
+        return self._of_processes.setdefault(os.getpid(), _OfProcess())
+
+    def key(self, recipe: Recipe, owner: type | None, request: pytest.FixtureRequest) -> Key:
+        """What the object that `request` asks for has in common with those that serve as well."""
+        __tracebackhide__ = True
+        providers = [request._get_active_fixturedef(name) for name in recipe.needs if name != "request"]
+        for provider in providers:
+            if provider.scope != "session":
+                pytest.fail(
+                    f"ScopeMismatch: the pooled fixture {recipe.name} lives until the end of the session, "
+                    f"and cannot need {provider.argname}, which has {provider.scope} scope",
+                    pytrace=False,
+                )
+        return Key(recipe, owner, tuple(providers))
+
+    def take(self, key: Key, needs: dict[str, Any], test: pytest.Item) -> PooledObject:
+        """An object that is as good as new."""
+        __tracebackhide__ = True
+        idle = self._own.idle.pop(key, None)
+        if idle is not None and not idle.has_ended():
+            return idle
+        if idle is not None:
+            idle.loop.run(idle.tear_down)  # which says why
+        failure = self._failures.get(key)
+        if failure is not None and failure.test is not test:
+            failure.raise_again(key.recipe)
+        self._tear_down_in_time(key)
+        try:
+            return self._create(key, needs)
+        except KeyboardInterrupt:
+            raise  # it ends the session, and says nothing of the factory
+        except BaseException as error:
+            self._failures[key] = Failure(error, error.__traceback__, test)
+            raise
+
+    def _create(self, key: Key, needs: dict[str, Any]) -> PooledObject:
+        __tracebackhide__ = True
+        own = self._own
+        if own.loop is None:
+            own.loop = BackgroundLoop()
+        if "request" in key.recipe.needs:
+            needs["request"] = self._request  # that of the session, as the object is the session's
+        created = PooledObject(key, own.loop)
+        # It lives longer than the test that is the first to need it.
+        with _records.getting_on_behalf_of(self):
+            own.loop.run(created.set_up, needs)
+        return created
+
+    def give_back(self, key: Key, pooled: PooledObject) -> None:
+        """A test is done with the object."""
+        __tracebackhide__ = True
+        if not pooled.loop.runs_here():
+            return  # this test forked, and its child got here: the object is the parent's
+        good = False
+        try:
+            good = pooled.loop.run(pooled.reset)
+        finally:
+            if good:
+                self._own.idle[key] = pooled
+            else:
+                pooled.loop.run(pooled.tear_down)
+
+    def _tear_down_in_time(self, key: Key) -> None:
+        # Only now that what is needed is there, so that it is called before the end of that.
+        end = partial(self._tear_down, key)
+        if key not in self._known:
+            self._known.add(key)
+            self._request.session.addfinalizer(end)
+        # A fixture with parameters ends with the last test of each.
+        for provider in key.providers:
+            provider.addfinalizer(end)
+
+    def _tear_down(self, key: Key) -> None:
+        __tracebackhide__ = True
+        self._failures.pop(key, None)  # another value of a parameter may do better
+        pooled = self._own.idle.pop(key, None)
+        if pooled is not None:
+            pooled.loop.run(pooled.tear_down)
+
+    def close(self) -> None:
+        """End the loop."""
+        own = self._of_processes.pop(os.getpid(), None)
+        if own is not None and own.loop is not None:
+            own.loop.stop()

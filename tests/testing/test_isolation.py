@@ -1,0 +1,255 @@
+"""`isolated`, and the fixture `aiopool_isolated` in suites that pytest runs."""
+
+import asyncio
+import contextlib
+import threading
+import weakref
+
+import pytest
+from loops import loop_thread
+
+
+class Thing:
+    """Something to pool that can be watched."""
+
+
+def test_isolated_pools_are_empty_and_come_back(aiopool):
+    pool, reset = aiopool.Pool(object), object()
+
+    async def main():
+        for thing in things:
+            pool.put(thing)
+        before = pool.stats()
+        with aiopool.testing.isolated():
+            assert pool.stats().idle == pool.stats().puts == 0
+            assert pool.get() not in things
+            pool.put(reset)
+            with aiopool.testing.isolated():
+                assert pool.get() is not reset
+            assert pool.get() is reset
+            pool.put(reset)
+        assert pool.stats() == before
+        assert {pool.get() for _ in things} == things
+
+    things = {object() for _ in range(3)}
+    asyncio.run(main())
+
+
+def test_pools_made_in_isolation_keep_nothing_of_it(aiopool):
+    with aiopool.testing.isolated():
+        pool = aiopool.Pool(bytearray)
+        pool.fill(3)
+    assert pool.stats().idle == 0
+
+
+def test_cycles_do_not_reach_what_is_set_aside(aiopool):
+    pool = aiopool.Pool(bytearray)
+    pool.fill(1)
+    with aiopool.testing.isolated():
+        for _ in range(3):
+            aiopool.cleanup()
+    assert (pool.stats().idle, pool.stats().cycles) == (1, 0)
+
+
+def test_what_is_lent_in_one_and_put_in_the_other(aiopool):
+    pool = aiopool.Pool(object)
+    lent = pool.get()
+    with aiopool.testing.isolated():
+        lent_inside = pool.get()
+        pool.put(lent)  # gone with the rest
+    assert pool.stats().idle == 0
+    pool.put(lent_inside)
+    assert pool.get() is lent_inside
+
+
+def test_a_processor_of_its_own_is_no_isolation(reference):
+    # The naive version: bind another processor in the context, as the pin does.
+    pool = reference.Pool(object)
+    theirs = [object() for _ in range(3)]
+
+    async def main():
+        for thing in theirs:
+            pool.put(thing)
+        own = reference._core.processor.Processor(threading.get_ident())
+        own.id = 1000
+        own.loop = reference._core.processor.pin().loop
+        reference._core.processor.pinned.set(own)
+        stolen = pool.get()
+        # And a worker thread has no processor that could be another one.
+        return stolen, await asyncio.to_thread(pool.get)
+
+    stolen, in_a_thread = asyncio.run(main())
+    assert stolen in theirs
+    assert in_a_thread in theirs
+
+
+def test_loops_in_other_threads_go_on_meanwhile(aiopool):
+    pool = aiopool.Pool(object)
+    with loop_thread() as other:
+        things = {other.call(pool.get) for _ in range(3)}
+        for thing in things:
+            other.call(pool.put, thing)
+        with aiopool.testing.isolated():
+            assert other.call(pool.get) not in things
+        assert {other.call(pool.get) for _ in things} == things
+
+
+def test_a_loop_that_ends_meanwhile_takes_what_is_set_aside(aiopool):
+    pool = aiopool.Pool(Thing, loop_bound=True)
+
+    async def fill():
+        pool.fill(2)
+        pool.put(kept := pool.get())
+        return weakref.ref(kept)
+
+    with contextlib.closing(asyncio.new_event_loop()) as lives, contextlib.closing(asyncio.new_event_loop()) as ends:
+        refs = [loop.run_until_complete(fill()) for loop in (ends, lives)]
+        aiopool.cleanup()
+        refs += [loop.run_until_complete(fill()) for loop in (ends, lives)]
+        with aiopool.testing.isolated():
+            ends.close()
+        assert [ref() is None for ref in refs] == [True, False, True, False]
+        assert pool.stats().idle == 4
+
+
+def test_blocks_that_overlap_are_an_error(aiopool):
+    first, second = aiopool.testing.isolated(), aiopool.testing.isolated()
+    first.__enter__()
+    second.__enter__()
+    with pytest.raises(RuntimeError, match="overlap: only one test at a time"):
+        first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+
+
+@pytest.mark.filterwarnings("ignore:Buffers are not used again on Python 3.11:RuntimeWarning")
+def test_isolation_of_buffer_pools_and_async_pools(aiopool):
+    buffers, made = aiopool.BufferPool(), aiopool.AsyncPool(bytearray)
+    kept = buffers.acquire(10)
+    buffers.acquire(10)  # not kept in Python on 3.11
+    buffers.acquire(1 << 25)
+    asyncio.run(made.fill(3))
+    before = buffers.stats(), made.stats()
+    with aiopool.testing.isolated():
+        assert (buffers.stats().served, buffers.stats().oversize.served, buffers.stats().bytes_idle) == (0, 0, 0)
+        assert buffers.stats().bytes_in_use == 1024
+        assert (made.stats().idle, made.stats().created) == (0, 0)
+        buffers.acquire(20)
+        buffers.acquire(1 << 25)
+        asyncio.run(made.fill(1))
+        assert (buffers.stats().served, buffers.stats().oversize.served, made.stats().idle) == (2, 1, 1)
+    assert (buffers.stats(), made.stats()) == before
+    del kept
+    assert buffers.stats().bytes_in_use == 0
+
+
+# --- in suites ---
+
+POOL = """
+import asyncio, threading
+import pytest
+from aiopool import Pool
+
+pool = Pool(lambda: bytearray(10), name="frames")
+"""
+
+
+ISOLATED = (
+    POOL
+    + """
+import gc
+import aiopool, pytest_asyncio
+
+gc.disable()  # what is not isolated would see a cycle: on free-threaded builds each small collection is a full one
+
+pytestmark = pytest.mark.usefixtures("aiopool_isolated")
+
+def lent_elsewhere(work):
+    thread = threading.Thread(target=asyncio.run, args=(work(),))
+    thread.start()
+    thread.join()
+
+async def put_three():
+    for number in range(3):
+        pool.put(bytearray(number))
+
+# As the suite before it left the pool: something private and something shared, of two loops, of the victim, off-loop.
+async def fill():
+    await put_three()
+    lent_elsewhere(put_three)
+    aiopool.cleanup()
+    await put_three()
+    lent_elsewhere(put_three)
+asyncio.run(fill())
+pool.put(bytearray(5))
+before = pool.stats()
+
+def see_nothing():
+    assert pool.stats().idle == pool.stats().gets == 0
+    obj = pool.get()
+    assert pool.stats().created == 1
+    pool.put(obj)
+    pool.put(bytearray(77))
+
+@pytest.fixture(params=range(2))
+def twice(request):
+    pass
+
+def test_plain(twice):
+    see_nothing()
+
+@pytest.mark.asyncio
+async def test_asyncio(twice):
+    see_nothing()
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_session_loop(twice):
+    see_nothing()
+
+@pytest.mark.asyncio
+async def test_worker_thread(twice):
+    await asyncio.to_thread(see_nothing)
+    pool.clear()
+
+@pytest.mark.asyncio
+async def test_loop_in_executor(twice):
+    async def main(): see_nothing()
+    await asyncio.get_running_loop().run_in_executor(None, asyncio.run, main())
+
+@pytest.fixture(scope="module", params=["asyncio", "trio"])
+def anyio_backend(request):
+    return request.param
+
+@pytest.fixture(scope="module")
+async def runner(anyio_backend):
+    pool.put(pool.get())  # here the context of all the module's tests is bound to a processor
+    yield
+
+@pytest.mark.anyio
+async def test_anyio(runner, twice):
+    see_nothing()
+
+def test_a_collection_does_not_reach_what_is_set_aside():
+    for _ in range(3):
+        gc.collect()
+"""
+)
+
+NOT_ISOLATED = """
+from test_isolated import before, pool
+
+def test_nothing_has_changed():
+    after = pool.stats()
+    # The fixture `runner` is not isolated: a get and a put for each loop, with a hit.
+    assert after.idle == before.idle == 13
+    assert (after.created, after.cycles, after.gets - before.gets) == (before.created, before.cycles, 2)
+"""
+
+
+def test_an_isolated_test_sees_empty_pools_and_leaves_no_trace(suite):
+    suite.write(test_isolated=ISOLATED, test_then=NOT_ISOLATED)
+    suite.run_apart(passed=16)
+
+
+def test_without_isolation_they_see_each_other(suite):
+    suite.write(test_isolated=ISOLATED.replace("pytestmark", "unused"))
+    suite.run(passed=1, failed=14)

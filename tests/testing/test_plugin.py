@@ -1,0 +1,63 @@
+"""The plugin that pytest loads at the start of every run."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def test_a_suite_that_does_not_use_it_pays_nothing(suite):
+    program = """
+import sys
+
+def test_nothing_was_imported():
+    assert "pytest_aiopool" in sys.modules
+    assert not {"aiopool", "asyncio"} & set(sys.modules)
+"""
+    suite.write(test_other=program)
+    suite.run_without_plugin("-p", "pytest_aiopool", passed=1)
+
+
+def test_importing_aiopool_does_not_import_pytest(child_env):
+    program = "import aiopool, aiopool.testing, sys; assert 'pytest' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], env=child_env, check=True, timeout=60)
+
+
+POOLED = """
+import pytest
+from aiopool.testing import pooled_fixture
+
+@pytest.fixture(scope="session")
+def town():
+    return "Ghent"
+
+@pooled_fixture
+async def shop(town):
+    return town
+
+def test_shop(shop):
+    assert shop == "Ghent"
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ([], "plugins are not loaded automatically here"),
+        (["-p", "no:pytest_aiopool"], "`-p no:pytest_aiopool` blocks it"),
+    ],
+    ids=["not loaded", "blocked"],
+)
+def test_without_the_plugin_a_pooled_fixture_says_how_to_load_it(suite, options, why):
+    suite.write(test_shop=POOLED)
+    output = suite.run_without_plugin(*options, errors=1)
+    assert "A pooled_fixture needs the pytest plugin pytest_aiopool, which is not loaded" in output
+    assert why in output
+    assert "_pooled_objects" not in output
+
+
+def test_with_what_it_says_it_runs(suite):
+    suite.write(test_shop=POOLED)
+    suite.run_without_plugin("-p", "pytest_aiopool", passed=1)
+    suite.write(test_shop=POOLED, conftest='pytest_plugins = ["pytest_aiopool"]')
+    suite.run_without_plugin(passed=1)

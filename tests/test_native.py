@@ -46,6 +46,10 @@ def test_every_allocation_of_the_collector_may_fail(child_env, operation):
     assert run_program("pool_no_memory.py", child_env, arguments=[operation]) == "ok\n"
 
 
+def test_long_chains_do_not_overflow_the_stack(child_env):
+    assert run_program("long_chains.py", child_env) == "ok\n"
+
+
 def test_a_borrow_entered_by_its_own_new_forgets_the_first_object(aiopool):
     made = []
 

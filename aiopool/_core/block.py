@@ -58,10 +58,17 @@ class Content(bytearray):
         """It will be checked out of `size_class`, and of no other."""
         self._size_classes[id(self)] = size_class
 
-    def __del__(self, _pop: Callable[..., Any] = _size_classes.pop) -> None:
-        known = _pop(id(self), None)
+    def __del__(self) -> None:
+        try:
+            self._note_freed()
+        except MemoryError:
+            self._note_freed()  # nothing was done, for there was no memory for its id; and nothing else will do it
+
+    def _note_freed(self, _known: dict[int, SizeClassRef] = _size_classes) -> None:
+        known = _known.get(id(self))
         if known is not None and (size_class := known()) is not None:
             size_class.note_back(self)
+        _known.pop(id(self), None)
 
     def __reduce_ex__(self, protocol: object) -> tuple[type, tuple[bytes]]:
         return bytearray, (bytes(self),)

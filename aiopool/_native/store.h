@@ -167,10 +167,13 @@ typedef struct {
     Py_ssize_t id;
 } Runner;
 
-/* Runs Python code. False: it raised. */
+/* Runs Python code, but not while the interpreter goes: that code may be gone already. False: it raised. */
 static bool
 call_and_drop(PyObject *function, PyObject *first, PyObject *second)
 {
+    if (is_finalizing()) {
+        return true;
+    }
     PyObject *result = PyObject_CallFunctionObjArgs(function, first, second, NULL);
     Py_XDECREF(result);
     return result != NULL;
@@ -185,7 +188,7 @@ store_pin(StoreObject *self, Runner *runner)
     State *state = self->state;
     IdentityObject *processor = pin(state);
     if (processor == NULL && !is_off_loop(state)) {
-        PyObject *found = PyObject_CallNoArgs(state->pin);
+        PyObject *found = is_finalizing() ? Py_NewRef(Py_None) : PyObject_CallNoArgs(state->pin);
         if (found == NULL) {
             return false;
         }

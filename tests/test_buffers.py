@@ -622,6 +622,37 @@ def test_views_do_not_keep_their_pool(reusing):
     assert [store() for store in stores] == [None] * len(stores), "a block that came back is kept"
 
 
+@pytest.mark.parametrize("on_loop", [True, False], ids=["loop", "off-loop"])
+def test_a_pool_that_goes_in_a_garbage_cycle_frees_what_is_idle(reusing, on_loop):
+    class App:
+        pass
+
+    async def use():
+        work()
+
+    def work():
+        for _ in range(2):
+            held = [gone().acquire(100) for _ in range(5)]
+            held.clear()
+            reusing.cleanup()  # so that some lie in the victim
+        views.append(gone().acquire(100))
+        views.append(gone().acquire(100)[50:])
+
+    app = App()
+    app.itself, app.pool = app, reusing.BufferPool()
+    views, budget, gone = [], app.pool._budget, weakref.ref(app.pool)
+    asyncio.run(use()) if on_loop else work()
+    assert budget.used == 3 * KIB
+    del app
+    gc.collect()
+    assert gone() is None
+    assert budget.used == 0, "idle blocks outlive their pool"
+    views[0][:] = b"v" * 100
+    assert bytes(views[0]) == b"v" * 100
+    views.clear()
+    assert budget.used == 0, "what came back is kept, where nothing can get it"
+
+
 def test_a_subclass_that_keeps_a_view_of_its_own_is_collected(aiopool):
     class Mine(aiopool.BufferPool):
         pass

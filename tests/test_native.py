@@ -50,6 +50,12 @@ def test_long_chains_do_not_overflow_the_stack(child_env):
     assert run_program("long_chains.py", child_env) == "ok\n"
 
 
+@pytest.mark.parametrize("collection", ["collection", "no collection"])
+def test_at_interpreter_shutdown_nothing_is_printed(child_env, collection):
+    flags = ["-X", "dev", "-W", "error", "-W", "ignore:Buffers are not reused on Python 3.11:RuntimeWarning"]
+    assert run_program("shutdown.py", child_env, [collection], flags) == "ok\n"
+
+
 def test_a_borrow_entered_by_its_own_new_forgets_the_first_object(aiopool):
     made = []
 

@@ -116,11 +116,12 @@ async def test_a_loop_with_nothing_idle_has_no_timer(aiopool):
     pool.put(Thing())
     processor = aiopool.current_processor()
     with anyio.fail_after(PATIENCE):
-        while pool._store.primary or pool._store.victim:
+        while pool._store.shards():
             await anyio.sleep(0.005)
         await anyio.sleep(0)
     others = [each for each in aiopool.pools() if each is not pool]
-    assert processor.wake == min([each._store.idle_due() for each in others], default=math.inf)
+    stores = [store for each in others for store in each._stores]
+    assert processor.wakes_at == min([store.idle_due() for store in stores], default=math.inf)
 
 
 async def test_a_cycle_of_another_kind_puts_off_the_idle_one(aiopool):
@@ -188,8 +189,9 @@ def test_what_off_loop_code_leaves_idle_is_watched_by_a_live_loop(aiopool):
 def test_a_finalizer_in_the_middle_of_the_loops_own_code_may_set_a_timer(reference, monkeypatch, naive):
     """In finding the place of a new timer on its heap, asyncio runs Python code, and finalizers can run in that."""
 
-    def call_later(self, seconds, callback):
-        self._loop().call_later(seconds, callback)
+    def call_soon(self, callback):
+        """As if the loop's own thread could set the timer at once."""
+        callback()
         return True
 
     def intrude(handle, other):
@@ -210,7 +212,7 @@ def test_a_finalizer_in_the_middle_of_the_loops_own_code_may_set_a_timer(referen
     before = asyncio.TimerHandle.__lt__
     pool = reference.Pool(idle_timeout=0.02)
     if naive:
-        monkeypatch.setattr(reference._core.loops.AsyncioLoop, "call_later", call_later)
+        monkeypatch.setattr(reference._core.loops.AsyncioLoop, "call_soon", call_soon)
         with pytest.raises(RuntimeError, match="list changed size"):
             asyncio.run(main())
     else:
@@ -218,8 +220,9 @@ def test_a_finalizer_in_the_middle_of_the_loops_own_code_may_set_a_timer(referen
 
 
 def test_with_no_loop_alive_the_next_use_looks_at_the_time(reference, monkeypatch):
-    now = reference._pool.monotonic()
-    for module in (reference._pool, reference._collector):
+    core = reference._core
+    now = core.store.monotonic()
+    for module in (core.store, core.cleanup, core.timers, core.freeing):
         monkeypatch.setattr(module, "monotonic", lambda: now)
     pool = reference.Pool(idle_timeout=60)
     thing = Thing()
@@ -227,10 +230,10 @@ def test_with_no_loop_alive_the_next_use_looks_at_the_time(reference, monkeypatc
     pool.put(thing)
     del thing
     for seconds in 30, 61, 122:
-        now += seconds - (now - pool._since)
+        now += seconds - (now - pool._store._contents.since)
         pool.put(pool.get() if gone() is None else Thing())
     assert pool.stats().cycles == 1
-    assert reference._core.freeing._queue == reference._collector.deque()
+    assert not core.freeing._queue
 
 
 # --- cycles ---
@@ -242,26 +245,18 @@ def test_a_cycle_touches_no_object_and_no_shard(reference):
             raise AssertionError(f"touched {name}")
 
     pool = reference.Pool()
-    pool._store.primary = {1: Untouchable()}
-    pool._store.rotate()
-    assert pool._store.rotate() != []
+    contents = pool._store._contents
+    contents.generations[max(contents.generations)][1] = Untouchable()
+    assert pool._store.rotate() == []
+    assert len(pool._store.rotate()) == 1
 
 
-def test_a_cycle_that_is_under_way_is_left_at_that(aiopool):
-    pool = aiopool.Pool()
-    with aiopool._collector._cycling:
-        aiopool.cleanup()
-    assert pool.stats().cycles == 0
-    aiopool.cleanup()
-    assert pool.stats().cycles == 1
-
-
-def test_objects_die_with_no_lock_held(aiopool):
-    held = []
+def test_objects_that_start_a_cycle_as_they_die(aiopool):
+    died = []
 
     class Watches:
         def __del__(self):
-            held.append(aiopool._collector._cycling.locked())
+            died.append(1)
             aiopool.cleanup()
 
     pool = aiopool.Pool()
@@ -269,7 +264,7 @@ def test_objects_die_with_no_lock_held(aiopool):
         pool.put(Watches())
     aiopool.cleanup()
     aiopool.cleanup()
-    assert held == [False] * 4
+    assert died == [1] * 4
 
 
 async def test_a_finalizer_that_puts_its_object_back_while_it_is_dropped(aiopool):
@@ -296,7 +291,8 @@ async def test_a_finalizer_that_puts_its_object_back_while_it_is_dropped(aiopool
 def ticking(reference, monkeypatch):
     """A clock that goes on by a tenth of a millisecond each time that somebody looks at it."""
     ticks = itertools.count()
-    monkeypatch.setattr(reference._collector, "perf_counter", lambda: next(ticks) * 0.0001)
+    monkeypatch.setattr(reference._core.freeing, "perf_counter", lambda: next(ticks) * 0.0001)
+    monkeypatch.setattr(reference._core.bound_loops, "perf_counter", lambda: next(ticks) * 0.0001)
     return reference
 
 
@@ -349,44 +345,32 @@ def test_a_loop_that_ends_in_the_middle_passes_on_the_rest(ticking):
     things = [Thing() for _ in range(100)]
     gone = [weakref.ref(thing) for thing in things]
 
-    async def doom():
+    async def retire():
         while things:
             pool.put(things.pop())
         ticking.cleanup()
         ticking.cleanup()
-        assert ticking.XXX
+        assert ticking._core.freeing._queue
 
-    asyncio.run(doom())
+    asyncio.run(retire())
     assert sum(ref() is not None for ref in gone) <= 1
-    assert not ticking.XXX
+    assert not ticking._core.freeing._queue
 
 
-def test_dropping_that_fails_can_go_on_later(reference, monkeypatch):
-    """Whatever comes up, such as Ctrl-C: nobody is left holding the right to drop."""
+def test_freeing_that_fails_can_go_on_later(reference, monkeypatch):
+    """Whatever comes up, such as Ctrl-C: the next one who retires something frees the rest."""
 
     def interrupted(deadline):
         raise KeyboardInterrupt
-
-    def interrupted_by_no_memory(lock):
-        raise MemoryError
 
     pool = reference.Pool()
     thing = Thing()
     gone = weakref.ref(thing)
     pool.put(thing)
     del thing
-    right_to_drop = reference._collector._dropping
     with monkeypatch.context() as patch:
-        patch.setattr(reference._collector, "_drop_until", interrupted)
+        patch.setattr(reference._core.freeing, "free_until", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            pool.clear()
-        right_to_drop.acquire(timeout=PATIENCE)
-        slice = reference._collector._Slice(None, right_to_drop)
-        slice._waiting = True
-        with pytest.raises(KeyboardInterrupt):
-            slice()
-        patch.setattr(reference._collector, "_post_slice", interrupted_by_no_memory)
-        with pytest.raises(MemoryError):
             pool.clear()
     assert gone() is not None
     pool.clear()
@@ -412,18 +396,18 @@ def test_what_is_doomed_off_loop_is_dropped_on_a_live_loop(aiopool):
         assert set(dying) == {loop.thread.ident} or FREE_THREADED
 
 
-async def test_one_loop_at_a_time_drops(aiopool):
+async def test_one_slice_at_a_time_waits_on_a_loop(aiopool, monkeypatch):
     """Each cycle adds to the queue; only the first posts a slice."""
     pool = aiopool.Pool()
     posted = []
-    post = aiopool._collector._Slice.post
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aiopool._collector._Slice, "post", lambda self: posted.append(self) or post(self))
-        for _ in range(5):
-            for _ in range(3):
-                pool.put(Thing())
-            aiopool.cleanup()
-        assert len(posted) == 1
+    make = aiopool._core.freeing._Slice
+    monkeypatch.setattr(aiopool._core.freeing, "_Slice", lambda *args: posted.append(args) or make(*args))
+    monkeypatch.setattr(aiopool._core.freeing, "PATIENCE", math.inf)
+    for _ in range(5):
+        for _ in range(3):
+            pool.put(Thing())
+        aiopool.cleanup()
+    assert len(posted) == 1
     await dropped_all(aiopool)
 
 

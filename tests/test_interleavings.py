@@ -57,7 +57,7 @@ def operations(aiopool, pool, ledger):
 
     def first_get():
         # As a context that has no binding yet, and a processor that has no shard yet.
-        pool._store.primary = {}
+        pool.clear()
         return contextvars.Context().run(pool.get)
 
     def first_put():
@@ -111,6 +111,16 @@ def _cheap_collections():
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _no_other_pools(request):
+    """A cleanup cycle goes through all pools of the process, and each bytecode of that is a gap."""
+    package = request.getfixturevalue("reference" if "reference" in request.fixturenames else "aiopool")
+    others = package._core.registry._pools.copy()
+    package._core.registry._pools.clear()
+    yield
+    package._core.registry._pools.update(others)
 
 
 @pytest.mark.parametrize("idle", [0, 2])
@@ -167,6 +177,13 @@ def naive_pool(aiopool, **methods):
     return type("NaivePool", (aiopool.Pool,), methods)
 
 
+def with_naive_store(aiopool, monkeypatch, **methods):
+    """Pools whose store does one thing in the way that comes to mind first."""
+    store = type("NaiveStore", (aiopool._core.store.Store,), {"__slots__": (), **methods})
+    monkeypatch.setattr(aiopool._pool, "Store", store)
+    return aiopool.Pool
+
+
 def breaks(aiopool, make, operation, intrusion, idle):
     on_a_loop(
         lambda: at_every_bytecode(
@@ -177,34 +194,32 @@ def breaks(aiopool, make, operation, intrusion, idle):
 
 def test_a_private_slot_that_is_read_and_then_emptied_hands_out_twice(reference):
     def get(self):
-        _, shard = self._pin()
-        for obj in shard.private:
-            shard.private.clear()
-            return obj
+        for shard in self._store.primary.values():
+            for obj in shard.private:
+                shard.private.clear()
+                return obj
         return reference.Pool.get(self)
 
     with pytest.raises(AssertionError, match="one object in two places"):
         breaks(reference, naive_pool(reference, get=get), "get", "get", 1)
 
 
-def test_a_shard_that_is_looked_up_and_then_stored_loses_objects(reference):
-    def _pin(self):
-        processor = reference.current_processor()
-        shard = self._primary.get(processor.id)
-        if shard is None:
-            shard = reference._core.shard.Shard(reference._core.shard.Counters())
-            self._primary[processor.id] = shard
-        return processor.id, shard
+def test_a_shard_that_is_looked_up_and_then_stored_loses_objects(reference, monkeypatch):
+    def _add_shard(self, id, processor):
+        shard = self.primary[id] = reference._core.shard.Shard(self._counters(id))
+        return shard
 
+    make = with_naive_store(reference, monkeypatch, _add_shard=_add_shard)
     with pytest.raises(AssertionError, match="an object was lost"):
-        breaks(reference, naive_pool(reference, _pin=_pin), "first_put", "put", 0)
+        breaks(reference, make, "first_put", "put", 0)
 
 
-def test_a_rotation_that_empties_primary_first_makes_objects_invisible(reference):
+def test_a_rotation_that_empties_primary_first_makes_objects_invisible(reference, monkeypatch):
     def rotate(self):
-        primary, self._primary = self._primary, {}
-        dropped, self._victim = self._victim, primary
-        return list(dropped.values())
+        primary, self.primary = self.primary, {}
+        self.fast_get = self.fast_put = self.primary
+        retired, self.victim = self.victim, primary
+        return list(retired.values())
 
     def stays_visible(make):
         def set_up():
@@ -219,7 +234,7 @@ def test_a_rotation_that_empties_primary_first_makes_objects_invisible(reference
         return None not in seen[:-1]
 
     assert stays_visible(reference.Pool)
-    assert not stays_visible(naive_pool(reference, rotate=rotate))
+    assert not stays_visible(with_naive_store(reference, monkeypatch, rotate=rotate))
 
 
 def test_a_lock_that_is_waited_for_is_a_deadlock(reference, monkeypatch):
@@ -236,7 +251,7 @@ def test_a_lock_that_is_waited_for_is_a_deadlock(reference, monkeypatch):
         def release(self):
             self._lock.release()
 
-    monkeypatch.setattr(reference._shard, "Lock", WaitedFor)
+    monkeypatch.setattr(reference._core.shard, "Lock", WaitedFor)
     with pytest.raises(AssertionError, match="deadlock"):
         breaks(reference, reference.Pool, "put", "put", 1)
 

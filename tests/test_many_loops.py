@@ -82,7 +82,7 @@ def test_naive_books_do_not_balance(reference):
 
     class Naive(reference.Pool):
         def get(self):
-            shared = self._primary[0].shared
+            shared = self._store.primary[0].shared
             obj = shared[0]
             between.wait(PATIENCE)
             shared.popleft()

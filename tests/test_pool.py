@@ -435,7 +435,7 @@ def test_a_pool_that_was_turned_down_is_not_registered(aiopool):
 
 
 def test_fill_needs_new(aiopool):
-    with pytest.raises(TypeError, match=r"'frames'.* has no new"):
+    with pytest.raises(TypeError, match=r"needs a `new` factory; .*'frames'. has none"):
         aiopool.Pool(name="frames").fill(1)
 
 

@@ -441,6 +441,6 @@ def test_a_lock_held_by_a_lost_thread_is_renewed(reference):
     shard.lock.acquire()
     pool.put(object())
     assert len(shard.private) == 1
-    reference._collector._after_fork_in_child()
+    reference._core.cleanup._after_fork_in_child()
     pool.put(object())
     assert (len(shard.private), len(shard.shared)) == (0, 5)

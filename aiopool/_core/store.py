@@ -106,10 +106,12 @@ class Store:
             primary = contents.generations.get(numbers[-1])
             if primary is None:
                 continue  # retired since, and so there is a newer one; no put may ever see the shared empty mapping
-            #: where objects are put now
-            self.primary = primary
+            # In this order, so that every idle object can be found at every moment: between the two the same shards may
+            # be primary and victim. A get looks at them twice, a put finds them and lands in the victim.
             #: what the last cleanup cycle set aside
             self.victim = contents.generations.get(numbers[-2], _EMPTY) if len(numbers) > 1 else _EMPTY
+            #: where objects are put now
+            self.primary = primary
             self.fast_get = _EMPTY if observed else primary
             self.fast_put = _EMPTY if observed or self.max_idle is not None else primary
             if (

@@ -21,7 +21,7 @@ from ._core import cleanup, freeing
 from ._core.idle_budget import IdleBudget
 from ._core.observation import introduce
 from ._core.registry import pools
-from ._core.size_class import EXACT, OVERSIZE, SizeClass, idle_bytes
+from ._core.size_class import OVERSIZE, SizeClass, recount_idle
 from ._core.store import Store
 from ._native import in_c, with_c_methods
 from .stats import BufferStats, OversizeStats, SizeClassStats, pool_stats
@@ -95,8 +95,7 @@ class BufferPool(BufferPoolBase):
 
     @property
     def _stores(self) -> tuple[Any, ...]:
-        if not EXACT:
-            self._budget.recount(idle_bytes(self._size_classes))
+        recount_idle(self._budget, self._size_classes)
         return tuple([each.store for each in (*self._size_classes, self._oversize)])
 
     def acquire(self, n: int, /) -> memoryview:

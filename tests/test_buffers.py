@@ -432,7 +432,7 @@ def test_the_bound_holds_when_threads_race(reusing):
     stats = pool.stats()
     assert stats.bytes_in_use == 0
     assert stats.bytes_idle == sum(each.bytes_idle for each in stats.classes)
-    if reusing._core.size_class.EXACT:
+    if reusing._core.idle_budget.EXACT:
         assert max([*seen, stats.bytes_idle]) <= limit
     else:
         reusing.cleanup()
@@ -441,8 +441,8 @@ def test_the_bound_holds_when_threads_race(reusing):
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python code cannot export buffers before 3.12")
 def test_a_budget_that_missed_some_is_right_after_the_next_cycle(reference, monkeypatch):
-    """Without a GIL, in Python: threads that count at once."""
-    monkeypatch.setattr(reference._buffer_pool, "EXACT", False)
+    """Without a GIL, in Python: threads that count at once. Or where there is no memory to count with."""
+    monkeypatch.setattr(reference._core.idle_budget, "EXACT", False)
     pool = reference.BufferPool(max_idle_bytes=10 * KIB)
     pool._budget.used = 10 * KIB
     pool.acquire(100)
@@ -503,7 +503,7 @@ def test_what_is_not_kept_is_wiped_too(reusing):
         pytest.skip("there is nothing left to look at")
     for n in (100, 5000):
         view = pool.acquire(n)
-        content = next(each for each in gc.get_referents(*gc.get_referents(view.obj)) if type(each) is bytearray)
+        content = next(each for each in gc.get_referents(*gc.get_referents(view.obj)) if isinstance(each, bytearray))
         view[:6] = b"secret"
         assert content.startswith(b"secret")
         del view
@@ -620,6 +620,37 @@ def test_views_do_not_keep_their_pool(reusing):
     del view, big
     assert budget.used == 0
     assert [store() for store in stores] == [None] * len(stores), "a block that came back is kept"
+
+
+@pytest.mark.parametrize("on_loop", [True, False], ids=["loop", "off-loop"])
+def test_a_pool_that_goes_in_a_garbage_cycle_frees_what_is_idle(reusing, on_loop):
+    class App:
+        pass
+
+    async def use():
+        work()
+
+    def work():
+        for _ in range(2):
+            held = [gone().acquire(100) for _ in range(5)]
+            held.clear()
+            reusing.cleanup()  # so that some lie in the victim
+        views.append(gone().acquire(100))
+        views.append(gone().acquire(100)[50:])
+
+    app = App()
+    app.itself, app.pool = app, reusing.BufferPool()
+    views, budget, gone = [], app.pool._budget, weakref.ref(app.pool)
+    asyncio.run(use()) if on_loop else work()
+    assert budget.used == 3 * KIB
+    del app
+    gc.collect()
+    assert gone() is None
+    assert budget.used == 0, "idle blocks outlive their pool"
+    views[0][:] = b"v" * 100
+    assert bytes(views[0]) == b"v" * 100
+    views.clear()
+    assert budget.used == 0, "what came back is kept, where nothing can get it"
 
 
 def test_a_subclass_that_keeps_a_view_of_its_own_is_collected(aiopool):

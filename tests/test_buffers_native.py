@@ -3,11 +3,22 @@
 As test_native.py, and with its means; everything runs over both implementations.
 """
 
+import asyncio
+import gc
 import sys
 import sysconfig
 
 import pytest
 from children import run_program
+
+
+@pytest.fixture
+def reusing(aiopool):
+    """The package, where it can reuse blocks."""
+    if aiopool.implementation == "python" and sys.version_info < (3, 12):
+        pytest.skip("Python code cannot export buffers before 3.12")
+    return aiopool
+
 
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 
@@ -28,55 +39,207 @@ def test_a_module_that_is_garbage_goes_with_its_buffers(aiopool, child_env):
     assert run_program("buffer_garbage.py", child_env, arguments=[path]) == "[]\n"
 
 
-# --- what the C types are asked by somebody who found them ---
+# --- what the C types are asked by code that found them ---
 
 
-def test_x(aiopool):
+@pytest.fixture
+def native(aiopool):
+    """The C extension."""
     if aiopool.implementation == "python":
         pytest.skip("duck typing")
-    native = aiopool._native.native
-    ledger = native.Ledger(100)
-    size_class = native.SizeClass(ledger, wipe=False)
-    storage = native.Storage(size_class, 10)
-    assert len(storage) == 10
+    return aiopool._native.native
+
+
+def size_class(native, size=1024, store=None, budget=None):
+    """A size class as a buffer pool has them, or one that shares what a buffer pool's never do."""
+    store = native.Store(1, None, 60.0, "buffers") if store is None else store
+    return native.SizeClass(size, store, native.IdleBudget(1 << 20) if budget is None else budget, False)
+
+
+def off_loop(function):
+    function()
+
+
+def on_loop(function):
+    async def main():
+        function()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("place", [off_loop, on_loop])
+def test_a_size_class_rejects_wrong_sizes(native, place):
+    def use():
+        small, oversize = size_class(native, 10), size_class(native, 0)
+        for error, n in [
+            (TypeError, "x"),
+            (TypeError, None),
+            (ValueError, -1),
+            (ValueError, 11),
+            (OverflowError, 1 << 70),
+        ]:
+            with pytest.raises(error):
+                small.acquire(n)
+        for error, n in [(ValueError, -1), (MemoryError, 1 << 62), (OverflowError, 1 << 70)]:
+            with pytest.raises(error):
+                oversize.acquire(n)
+        assert [len(small.acquire(n)) for n in (0, 1, 10)] == [0, 1, 10]
+        assert len(oversize.acquire(5000)) == 5000
+        assert (small.bytes_in_use(), oversize.bytes_in_use()) == (0, 0)
+
+    place(use)
+
+
+@pytest.mark.parametrize("place", [off_loop, on_loop])
+@pytest.mark.parametrize("through", ["size class", "buffer pool"])
+def test_a_foreign_object_in_a_size_class_is_no_block(aiopool, native, place, through):
+    """Whatever Python code puts in the store: another class's blocks, one block twice, anything."""
+    pool = aiopool.BufferPool(min_size=1024, max_size=4096)
+
+    def use():
+        ours, larger = pool._size_classes[0], pool._size_classes[2]
+        acquire = ours.acquire if through == "size class" else pool.acquire
+        larger.acquire(4096)
+        other = larger.store.take()
+        for foreign in (None, object(), 5, b"", ours, ours.store, other, size_class(native, 10), pool):
+            ours.store.keep(foreign)
+            references = sys.getrefcount(foreign)
+            with pytest.raises(TypeError, match="no idle block"):
+                acquire(1000)
+            assert sys.getrefcount(foreign) == references - 1 or references > 1 << 30
+        acquire(1000)[:] = b"x" * 1000
+        block = ours.store.take()
+        ours.store.keep(block)
+        ours.store.keep([])  # so that the double put is not seen
+        ours.store.keep(block)
+        served = []
+        for _ in range(4):
+            try:
+                served.append(acquire(1000))
+            except TypeError:
+                pass
+        for mark, view in enumerate(served):
+            view[:] = bytes([mark]) * 1000
+        assert all(bytes(view) == bytes([mark]) * 1000 for mark, view in enumerate(served)), "one block in two views"
+        del view, served, block, other
+        pool.clear()
+
+    place(use)
+    assert (pool.stats().bytes_in_use, pool._budget.used) == (0, 0)
+
+
+def test_size_classes_that_share_a_store_never_mix_their_blocks(native):
+    store, budget = native.Store(1, None, 60.0, "buffers"), native.IdleBudget(1 << 20)
+    small, large = size_class(native, 10, store, budget), size_class(native, 1000, store, budget)
+    small.acquire(10)
+    with pytest.raises(TypeError, match="no idle block"):
+        large.acquire(1000)
+    large.acquire(1000)[:] = b"x" * 1000
+    with pytest.raises(TypeError, match="no idle block"):
+        small.acquire(10)
+    store.clear()
+    assert budget.used == 0
+
+
+def test_an_idle_block_is_only_something_to_hold(native):
+    ours = size_class(native)
+    ours.acquire(10)
+    block = ours.store.take()
+    assert len(block) == 1024
+    with pytest.raises(BufferError, match="idle"):
+        memoryview(block)
+    assert ours.budget.used == 1024, "it takes up memory, and nothing uses it"
+    del block
+    assert ours.budget.used == 0
+
+
+def test_a_block_that_is_held_comes_back_when_it_is_let_go_of(native):
+    ours = size_class(native)
+    block = ours.acquire(10).obj
+    assert ours.bytes_in_use() == 1024
+    view = memoryview(block)
+    del block
+    assert (ours.bytes_in_use(), ours.budget.used) == (1024, 0)
+    del view
+    assert (ours.bytes_in_use(), ours.budget.used) == (0, 1024)
+    ours.store.clear()
+
+
+@pytest.mark.parametrize("limit", [0, 1, 1023, 1024, (1 << 63) - 1, 1 << 63, 1 << 80, True])
+def test_idle_budgets_with_odd_limits(native, limit):
+    ours = size_class(native, 1024, budget=native.IdleBudget(limit))
+    held = [ours.acquire(10) for _ in range(3)]
+    held.clear()
+    kept = 3 if limit > 1024 else 1 if limit == 1024 else 0
+    assert (ours.budget.used, ours.bytes_in_use()) == (kept * 1024, 0)
+    ours.budget.close()
+    assert ours.budget.limit == 0
+    held = [ours.acquire(10) for _ in range(3)]
+    held.clear()
+    assert (ours.budget.used, ours.bytes_in_use()) == (0, 0)
+
+
+def test_a_buffer_pool_rejects_wrong_size_classes(native):
+    class Pool(native.BufferPoolBase):
+        pass
+
+    sized = {size: size_class(native, size) for size in (0, 1, 2, 3, 4, 6, 8, 1000)}
     for error, wrong in [
-        (TypeError, lambda: native.Ledger("x")),
-        (TypeError, lambda: native.SizeClass(None, wipe=False)),
-        (TypeError, lambda: native.Storage(None, 5)),
-        (MemoryError, lambda: native.Storage(size_class, -1)),
-        (MemoryError, lambda: native.Storage(size_class, sys.maxsize)),
-        (TypeError, lambda: storage.lend("x")),
-        (ValueError, lambda: storage.lend(-1)),
-        (ValueError, lambda: storage.lend(11)),
-        (OverflowError, lambda: storage.lend(1 << 70)),
-        (BufferError, lambda: memoryview(storage)),
-        (TypeError, lambda: setattr(size_class, "shelf", None)),
-        (TypeError, lambda: setattr(size_class, "shelf", aiopool.Pool())),
-        (TypeError, lambda: delattr(size_class, "shelf")),
-        (TypeError, lambda: setattr(native.Buffers(), "_shelves", ())),
-        (TypeError, lambda: setattr(native.Buffers(), "_shelves", [1])),
-        (TypeError, lambda: setattr(native.Buffers(), "_shelves", (1, 2))),
-        (TypeError, lambda: delattr(native.Buffers(), "_shelves")),
+        (TypeError, ()),
+        (TypeError, [sized[1]]),
+        (TypeError, (1, 2)),
+        (TypeError, None),
+        (TypeError, (sized[1], object())),
+        (ValueError, (sized[0],)),
+        (ValueError, (sized[0], sized[1])),
+        (ValueError, (sized[1], sized[1])),
+        (ValueError, (sized[2], sized[1])),
+        (ValueError, (sized[1], sized[1000])),
+        (ValueError, (sized[1], sized[3], sized[6])),
+        (ValueError, (sized[1], sized[2], sized[3], sized[4])),
     ]:
+        pool = Pool()
         with pytest.raises(error):
-            wrong()
-    view = storage.lend(10)
-    with pytest.raises(ValueError, match="cannot lend 5 bytes of 0"):
-        storage.lend(5)
-    view.release()
-    assert size_class.in_use == 10, "somebody has the storage"
-    storage = None
-    assert (size_class.in_use, ledger.idle) == (0, 0)
+            pool._size_classes = wrong
+        assert pool._size_classes is None
+        with pytest.raises(TypeError):
+            del pool._size_classes
+    for right in (sized[1],), (sized[1], sized[2]), (sized[2], sized[3]), (sized[1], sized[2], sized[4], sized[6]):
+        pool = Pool()
+        pool._size_classes = right
+        with pytest.raises(TypeError):
+            pool._size_classes = right
+        with pytest.raises(TypeError):
+            del pool._size_classes
 
 
-def test_a_pool_that_was_never_made_serves_nobody(aiopool):
+def test_a_subclass_with_a_finalizer_of_its_own_frees_what_is_idle(reusing):
+    class Mine(reusing.BufferPool):
+        def __del__(self):
+            log.append(self)
+
+    log = []
+    pool = Mine()
+    pool.acquire(10)
+    view = pool.acquire(1000)
+    budget = pool._budget
+    del pool
+    gc.collect()
+    log.pop()
+    gc.collect()
+    assert budget.used == 0, "idle blocks outlive their pool"
+    del view
+    assert budget.used == 0, "a block that came back to no pool is kept"
+
+
+def test_a_pool_without_its_init_raises(aiopool):
     pool = aiopool.BufferPool.__new__(aiopool.BufferPool)
     with pytest.raises((TypeError, AttributeError)):
         pool.acquire(10)
 
 
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="about CPython without a GIL")
-def test_storage_belongs_to_no_thread(aiopool):
+def test_blocks_belong_to_no_thread(aiopool):
     """What another thread drops is put there and then, whoever made it."""
     import threading
 
@@ -85,16 +248,17 @@ def test_storage_belongs_to_no_thread(aiopool):
     if aiopool.implementation == "python":
         pytest.skip("there CPython decides")
     pool = aiopool.BufferPool()
-    storage = in_thread(lambda: pool._shelves[0].get())  # made by a thread that has ended, lent here
-    view = storage.lend(100)
-    del storage, view
+    size_class = pool._size_classes[0]
+    view = in_thread(lambda: pool.acquire(100))  # made by a thread that has ended
+    block = view.obj
+    view.release()
+    del view, block
     assert pool.stats().bytes_in_use == 0
-    box = [pool._shelves[0].get()]
+    box = [memoryview(in_thread(lambda: size_class.acquire(100)).obj)]
     dropped = threading.Event()
 
     def drop():
-        view = box.pop().lend(100)
-        del view
+        box.pop().release()
         dropped.set()
 
     thread = threading.Thread(target=drop)

@@ -30,13 +30,14 @@ UNPOOLED = "ignore:Buffers are not reused on Python 3.11:RuntimeWarning"
 
 @pytest.mark.filterwarnings(UNPOOLED)
 def test_the_examples_in_docstrings_do_what_they_show(aiopool):
-    found = 0
+    found = {}
     for module in imported_modules(aiopool):
         for test in doctest.DocTestFinder().find(module):
             test.globs.update(
                 asyncio=asyncio,
                 threading=threading,
                 aiopool=aiopool,
+                AsyncPool=aiopool.AsyncPool,
                 Pool=aiopool.Pool,
                 pool=aiopool.Pool(bytearray),
                 BufferPool=aiopool.BufferPool,
@@ -46,8 +47,10 @@ def test_the_examples_in_docstrings_do_what_they_show(aiopool):
             )
             result = doctest.DocTestRunner().run(test)
             assert result.failed == 0
-            found += result.attempted
-    assert found >= 8
+            found[test.name.partition(".")[2]] = result.attempted
+    assert sum(found.values()) >= 30
+    for name in ("_pool.Pool.get", "_pool.Pool.put", "_pool.Pool.borrow", "_buffer_pool.BufferPool.acquire"):
+        assert found[name], "in C too"
 
 
 def imported_modules(package):

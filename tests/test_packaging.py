@@ -48,14 +48,15 @@ def project(tmp_path: Path) -> Path:
 
 def environment(**variables: str) -> dict[str, str]:
     """The environment, without what would decide how the package is built or which implementation it uses."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("AIOPOOL_NO_EXTENSIONS", "CC", "CFLAGS")}
+    left_out = ("AIOPOOL_NO_EXTENSIONS", "AIOPOOL_REQUIRE_NATIVE", "CC", "CFLAGS")
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
     return {**kept, **variables}
 
 
-def build(project: Path, kind: str, **variables: str) -> tuple[Path, str]:
-    """Build a "wheel" or "sdist": where it lies, and what was said meanwhile."""
+def try_to_build(project: Path, kind: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """How the build of a "wheel" or "sdist" ended; with all that was said in `stdout`."""
     program = f"from setuptools import build_meta; build_meta.build_{kind}('dist')"
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", program],
         cwd=project,
         env=environment(**variables),
@@ -64,7 +65,13 @@ def build(project: Path, kind: str, **variables: str) -> tuple[Path, str]:
         encoding="utf-8",
         errors="replace",
         timeout=120,
+        check=False,
     )
+
+
+def build(project: Path, kind: str, **variables: str) -> tuple[Path, str]:
+    """Build a "wheel" or "sdist": where it lies, and what was said meanwhile."""
+    done = try_to_build(project, kind, **variables)
     assert done.returncode == 0, done.stdout
     (path,) = (project / "dist").iterdir()
     return path, done.stdout
@@ -85,11 +92,17 @@ def extensions(wheel: Path) -> list[str]:
     return [name for name in content(wheel) if name.endswith((".so", ".pyd"))]
 
 
-def implementation(wheel: Path, **variables: str) -> str:
-    """Which implementation the package in `wheel` uses, if a warning at its import is an error."""
+def unpack(wheel: Path) -> Path:
+    """The folder in which the package in `wheel` can be imported."""
     site = wheel.parent / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
+    return site
+
+
+def implementation(wheel: Path, **variables: str) -> str:
+    """Which implementation the package in `wheel` uses, if a warning at its import is an error."""
+    site = unpack(wheel)
     program = "import aiopool; print(aiopool.implementation, aiopool.__file__)"
     done = subprocess.run(
         # Without site: an editable install would give this copy the extension of the checkout.
@@ -131,6 +144,37 @@ def test_without_a_compiler_there_is_a_warning_and_a_wheel_without_the_extension
     assert FAILED in said
     assert extensions(wheel) == []
     assert implementation(wheel) == "python"
+
+
+@needs_setuptools
+@pytest.mark.skipif(sys.platform == "win32", reason="CC does not choose the compiler")
+def test_without_a_compiler_a_build_that_requires_the_extension_fails(project):
+    done = try_to_build(project, "wheel", CC="there-is-no-such-compiler", AIOPOOL_REQUIRE_NATIVE="1")
+    assert done.returncode != 0
+    assert "there-is-no-such-compiler" in done.stdout
+    assert not list((project / "dist").glob("*.whl"))
+
+
+@needs_setuptools
+def test_where_the_extension_is_required_and_was_not_built_the_import_fails(project):
+    wheel, _ = build(project, "wheel", AIOPOOL_NO_EXTENSIONS="1")
+    last = last_line_of_a_failed_import(unpack(wheel))
+    assert last.startswith("ImportError: AIOPOOL_REQUIRE_NATIVE is set, but the C extension of aiopool cannot be used:")
+    assert "it was not built" in last
+
+
+def last_line_of_a_failed_import(site: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-S", "-W", "error", "-c", "import aiopool"],
+        cwd=site,
+        env=environment(PYTHONPATH=str(site), AIOPOOL_REQUIRE_NATIVE="1"),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    return done.stderr.splitlines()[-1]
 
 
 @needs_setuptools
@@ -183,3 +227,6 @@ def test_a_stale_extension_is_told_of_and_not_used(project, stand_in):
     assert done.stdout == "python\n"
     assert "RuntimeWarning: The C extension of aiopool cannot be used" in done.stderr
     assert "pip install -e ." in done.stderr
+    last = last_line_of_a_failed_import(project)
+    assert last.startswith("ImportError: AIOPOOL_REQUIRE_NATIVE is set")
+    assert ("other C sources" in last) != ("undefined symbol" in last)

@@ -8,11 +8,11 @@ has gone. That release is the put.
 The release of the buffer counts, and no finalizer. The collector runs the finalizers of a garbage cycle
 before it takes the cycle apart, and each of them may still look at the view, or bring it back to life; what is released
 can never be seen again. Then it empties the objects of the cycle, in any order, and the exporter of a view may be one
-of them. So an exporter here is made of what cannot be emptied: a tuple, and the bytes. (In the compiled twin the
-storage is its own exporter, which the collector does not know at all, and its deallocation is the put.)
+of them. So an exporter here is made of what cannot be emptied: a tuple, and the bytes. (In the C extension a
+block is its own exporter, which the collector does not know at all, and its deallocation is the put.)
 
-What is lent does not keep its pool alive. When the pool has gone, with all that lay idle, a view goes on as before, and
-what stands behind it is freed in the end.
+What is checked out does not keep its pool alive. When the pool has gone, with all its idle blocks, a view goes on as
+before, and its block is freed in the end.
 
 The price in Python is two objects for each acquire, and two calls of Python code; and Python code can export buffers
 from 3.12 on only. On 3.11 views are right all the same, but their blocks are not reused.
@@ -21,7 +21,7 @@ from 3.12 on only. On 3.11 views are right all the same, but their blocks are no
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from .idle_budget import IdleBudget
 
@@ -29,38 +29,72 @@ from .idle_budget import IdleBudget
 class TakesBack(Protocol):
     """What a view asks of its size class."""
 
-    def note_checked_out(self, content: bytearray) -> None:
+    def note_checked_out(self, content: "Content") -> None:
         """A view over `content` exists, from now on."""
 
-    def note_back(self, content: bytearray) -> None:
+    def note_back(self, content: "Content") -> None:
         """No view over `content` exists any more."""
 
-    def take_back(self, content: bytearray) -> None:
+    def take_back(self, content: "Content") -> None:
         """No view over `content` exists any more: keep it, if there is room."""
 
 
 SizeClassRef = Callable[[], TakesBack | None]
 
 
+class Content(bytearray):
+    """The bytes of a block. On 3.11 a user may resize or copy them: they are the `obj` of a view.
+
+    They tell when they are freed. Where there is no memory to call a release, CPython frees an exporter without it, and
+    its bytes would be counted as checked out for good. No finalizer sees them earlier than that: nothing in here can be
+    part of a garbage cycle.
+    """
+
+    __slots__ = ()
+
+    _size_classes: ClassVar[dict[int, SizeClassRef]] = {}
+
+    def belong_to(self, size_class: SizeClassRef) -> None:
+        """It will be checked out of `size_class`, and of no other."""
+        self._size_classes[id(self)] = size_class
+
+    def __del__(self) -> None:
+        try:
+            self._note_freed()
+        except MemoryError:
+            self._note_freed()  # nothing was done, for there was no memory for its id; and nothing else will do it
+
+    def _note_freed(self, _known: dict[int, SizeClassRef] = _size_classes) -> None:
+        known = _known.get(id(self))
+        if known is not None and (size_class := known()) is not None:
+            size_class.note_back(self)
+        _known.pop(id(self), None)
+
+    def __reduce_ex__(self, protocol: object) -> tuple[type, tuple[bytes]]:
+        return bytearray, (bytes(self),)
+
+
 class Block:
     """Bytes in the pool's own hands: idle, or fresh and zero, or just about to be checked out."""
 
-    __slots__ = ("_budget", "content")
+    __slots__ = ("_budget", "_reserved", "content")
 
-    def __init__(self, size: int, used: bytearray | None = None) -> None:
+    def __init__(self, content: Content) -> None:
         # Set while idle: where its bytes are reserved.
         self._budget: IdleBudget | None = None
-        self.content = _Content(size) if used is None else used
+        self._reserved = 0
+        self.content = content
 
-    def enter_budget(self, budget: IdleBudget) -> None:
-        """Its bytes are reserved there."""
+    def enter_budget(self, budget: IdleBudget, size: int) -> None:
+        """Its `size` bytes are reserved there."""
+        self._reserved = size  # kept, since even to ask for the length takes memory
         self._budget = budget
 
     def leave_budget(self) -> None:
         """It is idle no more."""
         budget, self._budget = self._budget, None
         if budget is not None:
-            budget.give_back(len(self.content))
+            budget.give_back(self._reserved)
 
     def __del__(self) -> None:
         # Wherever it was dropped. The collector may do this to what a finalizer brings back: so it counts only once.
@@ -68,21 +102,16 @@ class Block:
 
 
 if sys.version_info >= (3, 12):
-    _Content = bytearray
-
     _ZEROS = bytes(64 * 1024)
 
-    class _Exporter(tuple[bytearray, SizeClassRef, int, bool]):
+    class _Exporter(tuple[Content, SizeClassRef, int, bool]):
         """Checks a block out for as long as any view over it lives."""
 
         __slots__ = ()
 
         def __buffer__(self, flags: int) -> memoryview:
-            content, known, n, _ = self
-            view = memoryview(content)[:n]
-            if (size_class := known()) is not None:
-                size_class.note_checked_out(content)
-            return view
+            content, _, n, _ = self
+            return memoryview(content)[:n]
 
         def __release_buffer__(
             self, view: memoryview, _is_finalizing: Callable[[], bool] = sys.is_finalizing, _zeros: bytes = _ZEROS
@@ -100,36 +129,17 @@ if sys.version_info >= (3, 12):
             if size_class is not None and not _is_finalizing():
                 size_class.take_back(content)
 
-    def export(content: bytearray, size_class: SizeClassRef, n: int, wipe: bool) -> memoryview:
+    def export(content: Content, size_class: SizeClassRef, n: int, wipe: bool) -> memoryview:
         """A view of the first `n` bytes of `content`. When the last view is gone, `size_class` takes it back."""
-        return memoryview(_Exporter((content, size_class, n, wipe)))
+        view = memoryview(_Exporter((content, size_class, n, wipe)))
+        # Only now, when the release is certain: where memory runs out halfway CPython does not call it.
+        if (known := size_class()) is not None:
+            known.note_checked_out(content)
+        return view
 
 else:
 
-    class _Content(bytearray):
-        """Bytes that tell when they go, so that the counts are right. A user may resize or copy them: `view.obj`."""
-
-        __slots__ = ("_size_class",)
-
-        def __new__(cls, size: int) -> "_Content":
-            self = super().__new__(cls)
-            self._size_class = None
-            return self
-
-        def check_out(self, size_class: SizeClassRef) -> None:
-            self._size_class = size_class
-            if (known := size_class()) is not None:
-                known.note_checked_out(self)
-
-        def __del__(self) -> None:
-            size_class, self._size_class = self._size_class, None
-            if size_class is not None and (known := size_class()) is not None:
-                known.note_back(self)
-
-        def __reduce_ex__(self, protocol: object) -> tuple[type, tuple[bytes]]:
-            return bytearray, (bytes(self),)
-
-    def export(content: Any, size_class: SizeClassRef, n: int, wipe: bool) -> memoryview:
+    def export(content: Content, size_class: SizeClassRef, n: int, wipe: bool) -> memoryview:
         """A view of the first `n` bytes of `content`, which is not reused."""
         global _warned
         if not _warned:
@@ -140,7 +150,8 @@ else:
                 RuntimeWarning,
                 stacklevel=5,
             )
-        content.check_out(size_class)
+        if (known := size_class()) is not None:
+            known.note_checked_out(content)
         return memoryview(content)[:n]
 
     _warned = False

@@ -3,13 +3,10 @@
 import weakref
 from typing import Any
 
-from .._native import has_gil, in_c, native
-from .block import Block, export
+from .._native import in_c, native
+from .block import Block, Content, export
 from .idle_budget import IdleBudget
 from .store import Store
-
-EXACT = native is not None or has_gil()
-"""Whether what is counted by many threads is exact."""
 
 OVERSIZE = 0
 """The size of the class whose blocks are not kept; each has the size that is asked for."""
@@ -40,32 +37,33 @@ class SizeClass:
         store = self.store
         block: Block | None = store.take()
         if block is None:
-            block = Block(self.size or n)
+            block = Block(Content(self.size or n))
+            block.content.belong_to(self._itself)
             store.created(block)
         store.count_asked(n)  # now that there is a block: what cannot be served is not counted
         block.leave_budget()
         return export(block.content, self._itself, n, self.wipe)
 
-    def note_checked_out(self, content: bytearray) -> None:
+    def note_checked_out(self, content: Content) -> None:
         """A view over `content` exists, from now on."""
         self._checked_out[id(content)] = len(content)
 
-    def note_back(self, content: bytearray) -> None:
+    def note_back(self, content: Content) -> None:
         """No view over `content` exists any more."""
         self._checked_out.pop(id(content), None)
 
-    def take_back(self, content: bytearray) -> None:
+    def take_back(self, content: Content) -> None:
         """No view over `content` exists any more: keep it, if there is room."""
         self.note_back(content)  # before another thread can get it, and check it out
         size = len(content)
         if self.size == OVERSIZE or not self.budget.reserve(size):
             return
         try:
-            block = Block(size, content)
+            block = Block(content)
         except MemoryError:
             self.budget.give_back(size)
             return
-        block.enter_budget(self.budget)
+        block.enter_budget(self.budget, size)
         try:
             self.store.keep(block)
         except MemoryError:
@@ -77,6 +75,7 @@ class SizeClass:
         return sum(list(self._checked_out.values()))
 
 
-def idle_bytes(size_classes: tuple[Any, ...]) -> int:
-    """Bytes of the blocks that lie in the stores of `size_classes`."""
-    return sum([each.size * len(shard) for each in size_classes for _, shard in each.store.shards()])
+def recount_idle(budget: Any, size_classes: tuple[Any, ...]) -> None:
+    """Set `budget` right by what lies in the stores of `size_classes`, if it may be wrong. In C it never is."""
+    if native is None and not budget.exact:
+        budget.recount(sum([each.size * len(shard) for each in size_classes for _, shard in each.store.shards()]))

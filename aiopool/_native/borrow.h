@@ -353,11 +353,13 @@ ready_clear(ReadyObject *self)
 static void
 ready_dealloc(ReadyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, ready_dealloc)
+    PyTypeObject *type = Py_TYPE(self);
     ready_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static PyType_Slot ready_slots[] = {

@@ -36,7 +36,7 @@ buffers_traverse(BuffersObject *self, visitproc visit, void *arg)
 
 /* The pool goes: free what is idle, and let nothing more be kept. */
 static void
-buffers_finalize(BuffersObject *self)
+buffers_close(BuffersObject *self)
 {
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
@@ -51,6 +51,7 @@ buffers_dealloc(BuffersObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    buffers_close(self); /* where a subclass has a finalizer of its own, that ran instead of ours */
     Py_XDECREF(self->size_classes);
     Py_XDECREF(self->module);
     type->tp_free(self);
@@ -63,6 +64,22 @@ buffers_get_size_classes(BuffersObject *self, void *Py_UNUSED(closure))
     return Py_NewRef(self->size_classes == NULL ? Py_None : self->size_classes);
 }
 
+/* Whether sizes double from class to class, up to the largest, which may be less than twice the one before it. */
+static bool
+sizes_double(PyObject *size_classes)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(size_classes), before = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Py_ssize_t size = ((SizeClassObject *)PyTuple_GET_ITEM(size_classes, i))->size;
+        Py_ssize_t more = size - before;
+        if (more <= 0 || (i > 0 && more != before && (i < count - 1 || more > before))) {
+            return false;
+        }
+        before = size;
+    }
+    return true;
+}
+
 static int
 buffers_set_size_classes(BuffersObject *self, PyObject *given, void *Py_UNUSED(closure))
 {
@@ -72,6 +89,10 @@ buffers_set_size_classes(BuffersObject *self, PyObject *given, void *Py_UNUSED(c
     }
     if (!right) {
         PyErr_SetString(PyExc_TypeError, "the size classes are a tuple, set once");
+        return -1;
+    }
+    if (!sizes_double(given)) { /* acquire counts on it */
+        PyErr_SetString(PyExc_ValueError, "the sizes must double from class to class");
         return -1;
     }
     self->size_classes = Py_NewRef(given);
@@ -118,7 +139,7 @@ static PyGetSetDef buffers_getset[] = {
 static PyType_Slot buffers_slots[] = {
     {Py_tp_doc, "What acquire looks at."},
     {Py_tp_new, buffers_new},
-    {Py_tp_finalize, buffers_finalize},
+    {Py_tp_finalize, buffers_close},
     {Py_tp_dealloc, buffers_dealloc},
     {Py_tp_traverse, buffers_traverse},
     {Py_tp_getset, buffers_getset},

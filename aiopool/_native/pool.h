@@ -234,13 +234,26 @@ static PyMethodDef pool_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyMemberDef pool_members[] = {
-    {"_new", T_OBJECT, offsetof(PoolObject, create), 0, NULL},
-    {"_reset", T_OBJECT, offsetof(PoolObject, reset), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
+static PyObject *
+pool_get_callable(PyObject *self, void *offset)
+{
+    return Py_NewRef(*(PyObject **)((char *)self + (uintptr_t)offset));
+}
+
+static int
+pool_set_callable(PyObject *self, PyObject *value, void *offset)
+{
+    if (value == NULL) {
+        PyErr_SetString(PyExc_TypeError, "what a pool calls cannot be deleted");
+        return -1;
+    }
+    Py_SETREF(*(PyObject **)((char *)self + (uintptr_t)offset), Py_NewRef(value));
+    return 0;
+}
 
 static PyGetSetDef pool_getset[] = {
+    {"_new", pool_get_callable, pool_set_callable, NULL, (void *)offsetof(PoolObject, create)},
+    {"_reset", pool_get_callable, pool_set_callable, NULL, (void *)offsetof(PoolObject, reset)},
     {"_store", (getter)pool_get_store, (setter)pool_set_store, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -251,7 +264,6 @@ static PyType_Slot pool_slots[] = {
     {Py_tp_dealloc, pool_dealloc},
     {Py_tp_traverse, pool_traverse},
     {Py_tp_clear, pool_clear},
-    {Py_tp_members, pool_members},
     {Py_tp_getset, pool_getset},
     {0, NULL},
 };

@@ -311,13 +311,35 @@ identity_set_loop_ref(IdentityObject *self, PyObject *value, void *Py_UNUSED(clo
     return 0;
 }
 
+enum { LARGEST_ID = 1 << 20 }; /* more than a process has threads; shards are found by it */
+
+static PyObject *
+identity_get_id(IdentityObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSsize_t(self->id);
+}
+
+static int
+identity_set_id(IdentityObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    Py_ssize_t id = value == NULL ? -1 : PyLong_AsSsize_t(value);
+    if (id < 0 || id > LARGEST_ID) {
+        if (!PyErr_Occurred()) {
+            PyErr_Format(PyExc_ValueError, "the id of a processor is from 0 to %d", LARGEST_ID);
+        }
+        return -1;
+    }
+    self->id = id;
+    return 0;
+}
+
 static PyMemberDef identity_members[] = {
-    {"id", T_PYSSIZET, offsetof(IdentityObject, id), 0, NULL},
     {"wakes_at", T_DOUBLE, offsetof(IdentityObject, wakes_at), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef identity_getset[] = {
+    {"id", (getter)identity_get_id, (setter)identity_set_id, NULL, NULL},
     {"loop_ref", (getter)identity_get_loop_ref, (setter)identity_set_loop_ref, NULL, NULL},
     {"thread_id", (getter)identity_get_thread_id, (setter)identity_set_thread_id, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

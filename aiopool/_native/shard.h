@@ -242,12 +242,14 @@ shard_clear(ShardObject *self)
 static void
 shard_dealloc(ShardObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, shard_dealloc) /* its objects may hold shards, and so on */
+    PyTypeObject *type = Py_TYPE(self);
     shard_clear(self);
     Py_XDECREF(self->counters);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static Py_ssize_t

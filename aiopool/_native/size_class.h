@@ -173,12 +173,26 @@ block_getbuffer(BlockObject *self, Py_buffer *view, int flags)
     return PyBuffer_FillInfo(view, (PyObject *)self, self->bytes, self->length, 0, flags);
 }
 
+/* Whether an object from the store of size_class is an idle block of it; Python code that finds the store can put
+   anything there. If not, it raises and drops the object. */
+static inline bool
+block_is_right(PyObject *object, SizeClassObject *size_class)
+{
+    BlockObject *block = (BlockObject *)object;
+    if (Py_IS_TYPE(object, size_class->state->block_type) && block->size_class == size_class && block->idle) {
+        return true;
+    }
+    PyErr_SetString(PyExc_TypeError, "the store of a size class held an object that is no idle block of it");
+    Py_DECREF(object);
+    return false;
+}
+
 /* A view of the first n bytes. Takes over the reference. */
 static PyObject *
 block_check_out(BlockObject *self, IdentityObject *processor, Py_ssize_t n)
 {
     SizeClassObject *size_class = self->size_class;
-    if (self->idle) {
+    if (self->idle) { /* and not fresh */
         self->idle = 0;
         budget_give_back(size_class->budget, processor, self->size);
     }
@@ -274,11 +288,14 @@ size_class_empty(SizeClassObject *self)
     Py_XDECREF((PyObject *)retired[1]);
 }
 
+/* For good. */
 static void
 size_class_close(SizeClassObject *self)
 {
-    self->closed = 1;
-    size_class_empty(self);
+    if (!self->closed) {
+        self->closed = 1;
+        size_class_empty(self);
+    }
 }
 
 /* A view of n bytes over an idle block or a new one; n fits. */
@@ -290,7 +307,11 @@ size_class_acquire_slow(SizeClassObject *self, Py_ssize_t n)
     if (!store_pin(store, &runner)) {
         return NULL;
     }
-    BlockObject *block = (BlockObject *)store_take_as(store, runner);
+    PyObject *found = store_take_as(store, runner);
+    if (found != NULL && !block_is_right(found, self)) {
+        return NULL;
+    }
+    BlockObject *block = (BlockObject *)found;
     if (block == NULL && !PyErr_Occurred()) {
         block = block_make(self, self->size == 0 ? n : self->size);
         if (block != NULL && !store_count(store, runner, offsetof(CountersObject, created), 1)) {
@@ -328,7 +349,10 @@ size_class_acquire_own(SizeClassObject *self, IdentityObject *processor, Py_ssiz
         count_add(&counters->asked, n);
     }
     busy_end(processor);
-    return block == NULL ? NULL : block_check_out((BlockObject *)block, processor, n);
+    if (block == NULL || !block_is_right(block, self)) {
+        return NULL;
+    }
+    return block_check_out((BlockObject *)block, processor, n);
 }
 
 static PyObject *

@@ -19,6 +19,7 @@ typedef struct {
     CountersObject *off_loop;       /* the one for id 0, borrowed; NULL: there is none yet. With the lock held */
     Count cycles;
     double since; /* when the primary was last replaced, or began to fill; with the lock held */
+    void *owner;  /* the store whose contents they are, to be compared with only: its lock guards them */
 } ContentsObject;
 
 typedef struct {
@@ -41,7 +42,7 @@ typedef struct {
 /* --- Contents --- */
 
 static ContentsObject *
-contents_make(State *state)
+contents_make(State *state, void *owner)
 {
     ContentsObject *self = (ContentsObject *)state->contents_type->tp_alloc(state->contents_type, 0);
     if (self == NULL) {
@@ -50,6 +51,7 @@ contents_make(State *state)
     self->primary = shards_make(state);
     self->counters = PyDict_New();
     self->since = monotonic();
+    self->owner = owner;
     if (self->primary == NULL || self->counters == NULL) {
         Py_DECREF(self);
         return NULL;
@@ -165,10 +167,13 @@ typedef struct {
     Py_ssize_t id;
 } Runner;
 
-/* Runs Python code. False: it raised. */
+/* Runs Python code, but not while the interpreter goes: that code may be gone already. False: it raised. */
 static bool
 call_and_drop(PyObject *function, PyObject *first, PyObject *second)
 {
+    if (is_finalizing()) {
+        return true;
+    }
     PyObject *result = PyObject_CallFunctionObjArgs(function, first, second, NULL);
     Py_XDECREF(result);
     return result != NULL;
@@ -183,7 +188,7 @@ store_pin(StoreObject *self, Runner *runner)
     State *state = self->state;
     IdentityObject *processor = pin(state);
     if (processor == NULL && !is_off_loop(state)) {
-        PyObject *found = PyObject_CallNoArgs(state->pin);
+        PyObject *found = is_finalizing() ? Py_NewRef(Py_None) : PyObject_CallNoArgs(state->pin);
         if (found == NULL) {
             return false;
         }
@@ -555,14 +560,14 @@ store_exchange_contents(StoreObject *self, ContentsObject *contents)
 static PyObject *
 store_set_aside(StoreObject *self, PyObject *Py_UNUSED(ignored))
 {
-    ContentsObject *fresh = contents_make(self->state);
+    ContentsObject *fresh = contents_make(self->state, self);
     return fresh == NULL ? NULL : (PyObject *)store_exchange_contents(self, fresh);
 }
 
 static PyObject *
 store_bring_back(StoreObject *self, PyObject *kept)
 {
-    if (!Py_IS_TYPE(kept, self->state->contents_type)) {
+    if (!Py_IS_TYPE(kept, self->state->contents_type) || ((ContentsObject *)kept)->owner != self) {
         return PyErr_Format(PyExc_TypeError, "bring_back() takes what set_aside() returned, not %.80R", kept);
     }
     ShardsObject *retired[2];
@@ -817,7 +822,7 @@ store_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return NULL;
     }
-    self->contents = contents_make(self->state);
+    self->contents = contents_make(self->state, self);
     if (self->contents == NULL) {
         Py_DECREF(self);
         return NULL;

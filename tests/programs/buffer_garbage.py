@@ -22,9 +22,9 @@ def make():
         setattr(Pool, name, native.method_descriptor(Pool, name, f"{name}($self, n)\n--\n\n"))
     native.bind(
         pinned=contextvars.ContextVar("pinned"),
-        pin=lambda: [native] and None,
+        pin=lambda: None,
         processors=list,
-        watch=lambda store, processor: [native] and None,
+        watch=lambda store, processor: native.__doc__,
         check_time=lambda store: None,
     )
     budget = native.IdleBudget(1 << 20)

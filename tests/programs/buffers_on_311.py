@@ -12,8 +12,9 @@ with warnings.catch_warnings(record=True) as caught:
     held = [pool.acquire(100) for _ in range(5)]
     other = aiopool.BufferPool().acquire(1)
 (one,) = caught
-assert one.category is RuntimeWarning and one.filename == "<string>" and one.lineno == line, (one.filename, one.lineno)
-assert "Python 3.11" in str(one.message) and "3.12" in str(one.message)
+assert (one.category, one.filename, one.lineno) == (RuntimeWarning, "<string>", line)
+assert "Python 3.11" in str(one.message)
+assert "3.12" in str(one.message)
 for mark, view in enumerate(held):
     view[:] = bytes([mark]) * 100
 assert all(bytes(view) == bytes([mark]) * 100 for mark, view in enumerate(held))

@@ -15,7 +15,7 @@ import pytest
 from children import run_child
 from interrupts import at_every_bytecode, on_a_loop
 from loops import PATIENCE, in_thread, loop_thread
-from naive_buffers import PutByFinalizer, PutByHand
+from naive_buffers import PutByHand
 
 KIB = 1024
 MIB = 1024 * KIB

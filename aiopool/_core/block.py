@@ -21,7 +21,7 @@ from 3.12 on only. On 3.11 views are right all the same, but their blocks are no
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from .idle_budget import IdleBudget
 

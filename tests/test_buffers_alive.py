@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from children import run_child, run_program
-from control_buffers import PutByFinalizer, PutByHand
+from control_buffers import PutByHand
 from interrupts import at_every_bytecode, on_a_loop
 from loops import PATIENCE, in_thread, loop_thread
 
@@ -432,19 +432,35 @@ def a_cycle(pool, log):
     before.other, after.other = after, before
 
 
-@pytest.mark.parametrize("kind", ["control", "ours"])
-@pytest.mark.parametrize("generation", [0, 2])
-def test_a_finalizer_in_the_same_garbage_still_sees_the_bytes(aiopool, kind, generation):
-    pool = PutByFinalizer() if kind == "control" else aiopool.BufferPool()
+def seen_by_finalizers(pool, generation):
     log = []
     for _ in range(20):
         a_cycle(pool, log)
     gc.collect(generation)
     assert len(log) == 40
-    assert any(b"B" in seen for seen in log) == (kind == "control")
-    if kind == "ours":
-        assert pool.stats().bytes_in_use == 0
-        assert len(pool.acquire(1000)) == 1000
+    return log
+
+
+@pytest.mark.parametrize("generation", [0, 2])
+def test_a_finalizer_in_the_same_garbage_still_sees_the_bytes(aiopool, generation):
+    pool = aiopool.BufferPool()
+    assert not any(b"B" in seen for seen in seen_by_finalizers(pool, generation))
+    assert pool.stats().bytes_in_use == 0
+    assert len(pool.acquire(1000)) == 1000
+
+
+@pytest.mark.parametrize("generation", [0, 2])
+def test_with_a_pool_that_puts_in_a_finalizer_it_sees_others(child_env, generation):
+    # In a new interpreter: free-threaded builds finalize by address, which in an old one says nothing of the age.
+    program = f"""
+import gc
+from control_buffers import PutByFinalizer
+from test_buffers_alive import seen_by_finalizers
+
+gc.disable()
+print(any(b"B" in seen for seen in seen_by_finalizers(PutByFinalizer(), {generation})))
+"""
+    assert run_child(program, child_env) == "True\n"
 
 
 def test_a_finalizer_may_bring_a_view_back(aiopool):

@@ -25,6 +25,9 @@ from loops import PATIENCE, in_thread, in_threads, loop_thread
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
+PACKAGE = ("/aiopool/_", "\\aiopool\\_")
+
+
 class Thing:
     """Something to pool that can be watched."""
 
@@ -252,8 +255,7 @@ def test_the_private_object_dies_there_whoever_still_looks_at_the_shard(aiopool)
     pool = aiopool.Pool(Mortal, loop_bound=True)
     with loop_thread() as home:
         home.call(pool.fill, 1)
-        (departure,) = pool._doomed(pool._store.primary)
-        pool._store.primary = {}
+        (departure,) = pool._store.clear()
         assert not departure.free_newest()
         assert dead.wait(PATIENCE)
         assert (died_on, len(departure)) == ([home.thread.ident], 0)
@@ -286,7 +288,7 @@ def test_a_loop_that_does_not_run_drops_nothing_itself(aiopool):
         assert [ref() for ref in refs] == [None] * 2
         # One at a time, so that whoever drops them can do it in slices.
         loop.run_until_complete(fill_plain(pool, 4))
-        (departure,) = pool._doomed(pool._store.primary)
+        (departure,) = pool._store.clear()
         assert [departure.free_newest() for _ in range(4)] == [True] * 3 + [False]
 
 
@@ -296,7 +298,7 @@ def test_a_big_victim_is_dropped_in_slices_on_its_own_loop(aiopool, monkeypatch)
 
     async def main():
         pool.fill(20)
-        refs = [weakref.ref(thing) for shard in pool._store.primary.values() for thing in shard.shared]
+        refs = [weakref.ref(thing) for _, shard in pool._store.shards() for thing in shard.shared]
         assert pool.clear() == 20
         left = set()
         with anyio.fail_after(PATIENCE):
@@ -352,19 +354,37 @@ def test_a_loop_that_nobody_closed_has_ended_when_it_is_garbage(aiopool):
     assert [ref() for ref in refs] == [None] * 2
 
 
-def test_the_timer_that_tells_of_the_end_is_set_again_when_it_fires(aiopool, monkeypatch):
-    monkeypatch.setattr(aiopool._loops, "A_DAY", 0.0)
-    pool = aiopool.Pool(Thing, loop_bound=True)
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """A loop with virtual time, which jumps to the next timer when nothing else is to be done."""
+
+    jumps = 0
+    _ahead = 0.0
+
+    def time(self):
+        return super().time() + self._ahead
+
+    def _run_once(self):
+        if not self._ready and self._scheduled:
+            JumpingLoop.jumps += 1
+            self._ahead += max(0.0, self._scheduled[0].when() - self.time())
+        super()._run_once()
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_loop_with_virtual_time_does_not_jump_to_an_idle_pool(aiopool, bound):
+    pool = aiopool.Pool(Thing, loop_bound=bound)
 
     async def main():
-        refs = await use(pool)
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert pool.stats().idle == 2
-        return refs
+        pool.put(pool.get())
+        woken = asyncio.Event()
+        threading.Timer(0.05, asyncio.get_running_loop().call_soon_threadsafe, [woken.set]).start()
+        await woken.wait()
+        assert pool.stats().idle == 1
 
-    refs = asyncio.run(main())
-    assert [ref() for ref in refs] == [None] * 2
+    JumpingLoop.jumps = 0
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        runner.run(main())
+        assert JumpingLoop.jumps == 0
 
 
 def test_a_trio_clock_that_jumps_does_not_jump_to_it(aiopool):
@@ -382,48 +402,49 @@ def test_a_trio_clock_that_jumps_does_not_jump_to_it(aiopool):
 
 def test_a_home_that_was_not_told_of_its_end_is_not_taken_for_another(aiopool):
     pool = aiopool.Pool(Thing, loop_bound=True)
-    homes = aiopool._core.bound_loops.LoopRecord._all
+    records = aiopool._core.bound_loops.LoopRecord._all
 
     async def at_the_address_of_another():
         # As if this loop had come to lie where an ended one lay.
         stale._id = id(asyncio.get_running_loop())
-        homes[stale._id] = homes.pop(id(loop))
+        records[stale._id] = records.pop(id(loop))
         return pool.get()
 
     with contextlib.closing(asyncio.new_event_loop()) as loop:
         thing = loop.run_until_complete(get(pool))
         loop.run_until_complete(put(pool, thing))
-        stale = homes[id(loop)]
+        stale = records[id(loop)]()
         with contextlib.closing(asyncio.new_event_loop()) as other:
             assert other.run_until_complete(at_the_address_of_another()) is not thing
-        assert stale.ended
+        assert stale.mark.ended
 
 
 def test_pools_and_loops_that_come_and_go_leave_nothing(aiopool, run):
     async def with_two_pools(kept):
         await use(aiopool.Pool(Thing, loop_bound=True))
         await use(kept)
-        (home,) = aiopool._core.bound_loops.LoopRecord._all.values()
-        return len(home._residents), len(kept._primary)
+        (record,) = aiopool._core.bound_loops.records()
+        return len(record.parts), len(kept._store.shards())
 
     kept = aiopool.Pool(Thing, loop_bound=True)
     for _ in range(5):
         assert run(with_two_pools, kept) == (1, 1)
-    assert (kept._primary, kept._victim, kept._origins._entries) == ({}, {}, {})
+    assert (kept._store.shards(), kept._store.entries) == ([], {})
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("make", [Thing, Slotted])
-async def test_the_pool_remembers_only_what_is_lent(aiopool, make):
+async def test_an_object_is_bound_while_it_lives_or_is_checked_out(aiopool, make):
     pool = aiopool.Pool(make, loop_bound=True)
     thing = pool.get()
-    assert len(pool._origins._entries) == 1
-    pool.put(thing)
-    assert len(pool._origins._entries) == 0
-    dies_lent = pool.get()
-    assert dies_lent is thing
-    del thing, dies_lent
-    assert len(pool._origins._entries) == (0 if make is Thing else 1)
+    assert len(pool._store.entries) == 1
+    for _ in range(3):
+        pool.put(thing)
+        assert len(pool._store.entries) == (1 if make is Thing else 0)
+        assert pool.get() is thing
+    assert len(pool._store.entries) == 1
+    del thing
+    assert len(pool._store.entries) == (0 if make is Thing else 1)
 
 
 # --- off its loop ---
@@ -594,6 +615,8 @@ def test_loops_that_come_and_go_while_cycles_run(aiopool):
 @pytest.mark.parametrize("intruder", ["get", "put", "cleanup", "end"])
 @pytest.mark.parametrize("operation", ["get", "put"])
 def test_an_interruption_at_any_bytecode_hands_nothing_out_twice(aiopool, operation, intruder):
+    native = aiopool.implementation == "native"
+
     def scenario():
         pool = aiopool.Pool(loop_bound=True)
         idle, mine, other = Thing(), Thing(), Thing()
@@ -602,7 +625,7 @@ def test_an_interruption_at_any_bytecode_hands_nothing_out_twice(aiopool, operat
             "get": pool.get,
             "put": lambda: pool.put(other),
             "cleanup": aiopool.cleanup,
-            "end": lambda: aiopool._core.bound_loops.current_home().end(),
+            "end": lambda: aiopool._core.bound_loops.current_record().end(),
         }
 
         def check(result, intrusion):
@@ -616,7 +639,7 @@ def test_an_interruption_at_any_bytecode_hands_nothing_out_twice(aiopool, operat
 
         return (pool.get if operation == "get" else lambda: pool.put(mine)), intruders[intruder], check
 
-    assert on_a_loop(lambda: at_every_bytecode(scenario, files=("_pool.py", "_homes.py"))) > 50
+    assert on_a_loop(lambda: at_every_bytecode(scenario, files=PACKAGE)) > (5 if native else 50)
 
 
 # --- AsyncPool ---
@@ -728,8 +751,8 @@ def test_an_async_pool_that_is_gone_before_its_loop_leaves_no_trace(aiopool, run
     async def main():
         await async_pool(aiopool, [], [], loop_bound=True).fill(2)
         gc.collect()
-        (home,) = aiopool._core.bound_loops.LoopRecord._all.values()
-        return len(home.closers), len(home._residents)
+        (record,) = aiopool._core.bound_loops.records()
+        return len(record.closers), len(record.parts)
 
     assert run(main) == (0, 0)
 

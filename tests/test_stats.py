@@ -38,7 +38,19 @@ async def test_the_pool_adds_up_its_processors(aiopool):
             loop_call(pool.get)
     stats = pool.stats()
     assert len(stats.processors) == 3
-    for name in "private", "shared", "stolen", "victim", "misses", "created", "puts", "rejected", "idle", "hits", "gets":
+    for name in (
+        "private",
+        "shared",
+        "stolen",
+        "victim",
+        "misses",
+        "created",
+        "puts",
+        "rejected",
+        "idle",
+        "hits",
+        "gets",
+    ):
         assert getattr(stats, name) == sum(getattr(each, name) for each in stats.processors)
     assert (stats.puts, stats.rejected, stats.hits, stats.idle, stats.dropped) == (9, 3, 3, 3, 3)
 

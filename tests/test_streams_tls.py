@@ -4,9 +4,10 @@ import asyncio
 import ssl
 
 import pytest
-import trustme
 from loops import PATIENCE
 from streaming import KIB, MIB, ON_EACH_LOOP, reported, until
+
+trustme = pytest.importorskip("trustme", reason="cffi, which it needs, does not support free-threaded 3.13")
 
 pytestmark = ON_EACH_LOOP
 reports = pytest.fixture(reported)

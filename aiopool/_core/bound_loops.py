@@ -85,8 +85,9 @@ class LoopRecord:
         """The loop has ended: nothing of it can be used any more. Never raises; may run in the middle of anything."""
         self.mark.ended = True
         ref = self._all.get(self._id)
-        # Another loop may have the id by now, and make its record between these two lines: it makes it once more.
-        if ref is not None and ref() is self:
+        # The collector clears weak references before it runs finalizers, so a dead one may be ours. Another loop may
+        # have the id by now, and make its record between these two lines: it makes it once more.
+        if ref is not None and ref() in (self, None):
             self._all.pop(self._id, None)
         self.guard = None
         # Taken out first, and freed when this returns: a finalizer may come back here.

@@ -96,8 +96,8 @@ UNBOUND = Processor(None)
 pinned: ContextVar[Processor] = ContextVar("aiopool.processor", default=UNBOUND)
 
 
-# Called with each loop that a thread's pins come to. Set by the debug mode.
-look_at_loop: Callable[[object], object] | None = None
+came_to_loop: list[Callable[["Processor"], object]] = []
+"""Called with a processor whose thread runs another loop than when it last pinned."""
 
 
 def pin() -> Processor | None:
@@ -112,8 +112,8 @@ def pin() -> Processor | None:
     # The thread runs another loop than when it last came here.
     if processor.loop is None or not processor.loop.is_loop(running):
         processor.move_to(live_loop(running))
-        if look_at_loop is not None:
-            look_at_loop(running)
+        for function in came_to_loop:
+            function(processor)
     return processor
 
 

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from .loops import LiveLoop
-from .processor import Processor, live_loops
+from .processor import Processor, came_to_loop, live_loops
 
 LATE = 1.0
 """How late a timer of a running loop may be, in seconds."""
@@ -78,6 +78,13 @@ def wake_by(due: float, processor: Processor) -> bool:
     return False
 
 
+def _came_to_loop(processor: Processor) -> None:
+    """What another loop was to wake for may be due on a loop that is new."""
+    due = next_due()
+    if due < inf:
+        wake_by(due, processor)
+
+
 def adjust_all() -> None:
     """What was due may be due no more: let each loop set its timer anew, or cancel it."""
     for processor, loop in live_loops():
@@ -132,7 +139,8 @@ class _Timer:
         # Loops round to milliseconds. One that is wrong by more has a clock of its own, and would fire for ever.
         if early < 0.1:
             run_due()
-            _adjust(processor, self._loop)
+            # Soon, and not now: what was due may have given the loop something to do that ends what is due next.
+            self._loop.call_soon(partial(_adjust, processor, self._loop))
 
     def dropped(self) -> None:
         """The loop let go of this timer."""
@@ -153,3 +161,6 @@ class _Firing:
 
     def __del__(self) -> None:
         self._timer.dropped()
+
+
+came_to_loop.append(_came_to_loop)

@@ -11,8 +11,8 @@ import os
 import sys
 import warnings
 
-from .._core import processor
 from .._core.observation import Observation, observe
+from .._core.processor import Processor, came_to_loop
 from . import _records
 from ._observer import Recorder
 
@@ -45,8 +45,9 @@ def _show_warnings() -> None:
         warnings.filterwarnings("default", "aiopool: ", ResourceWarning)
 
 
-def _look_at_loop(running: object) -> None:
-    if not is_on() and isinstance(running, asyncio.AbstractEventLoop) and running.get_debug():
+def _came_to_loop(processor: Processor) -> None:
+    running = asyncio._get_running_loop()
+    if not is_on() and running is not None and running.get_debug():
         _show_warnings()
         turn_on()
 
@@ -61,7 +62,7 @@ def _report_at_exit() -> None:
 def turn_on_when_asked() -> None:
     """Now if the environment asks for it; else when a pool comes to a loop that is in debug mode."""
     atexit.register(_report_at_exit)
-    processor.look_at_loop = _look_at_loop
+    came_to_loop.append(_came_to_loop)
     if os.environ.get("AIOPOOL_DEBUG"):
         _show_warnings()
         turn_on()

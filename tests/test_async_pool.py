@@ -88,13 +88,7 @@ class Ledger:
 
 def idle_in(pool):
     """The idle objects, left where they are."""
-    inner = pool._idle
-    return [
-        thing
-        for shards in (inner._primary, inner._victim)
-        for shard in shards.values()
-        for thing in [*shard.private, *shard.shared]
-    ]
+    return [thing for _, shard in pool._store.shards() for thing in [*shard.private, *shard.shared]]
 
 
 def check_the_books(pool, ledger, hands, *, async_close=True):
@@ -253,7 +247,7 @@ def naive(aiopool, **methods):
 
 
 async def _put_then_reset(self, obj):
-    self._idle.put(obj)
+    self._store.keep(obj)
     await self._reset(obj)
 
 
@@ -265,9 +259,9 @@ async def _reset_then_put(self, obj):
         await self._keep(obj)
 
 
-async def _take_all_then_close(self):
+async def _take_all_then_close(self, *, ending=False):
     taken = []
-    while (obj := self._idle.take_any()) is not None:
+    while (obj := self._store.take_any()) is not None:
         taken.append(obj)
     for obj in taken:
         await self._close_one(obj)
@@ -275,13 +269,13 @@ async def _take_all_then_close(self):
 
 
 async def _take_then_wait(self):
-    obj = self._idle.get()
+    obj = self._store.take()
     await suspend()  # a checkpoint on every path, which some libraries ask for
-    return await self._make() if obj is None else obj
+    return await self._create() if obj is None else obj
 
 
-async def _count_then_make(self):
-    self._idle.adopt(None)
+async def _count_then_create(self):
+    self._store.created(None)
     return await self._new()
 
 
@@ -292,7 +286,7 @@ async def _count_then_make(self):
         (op_put, {"_put": _reset_then_put}),
         (op_clear, {"_close_idle": _take_all_then_close}),
         (op_get_that_hits, {"get": _take_then_wait}),
-        (op_get_that_misses, {"_make": _count_then_make}),
+        (op_get_that_misses, {"_create": _count_then_create}),
     ],
     ids=lambda value: next(iter(value.values())).__name__ if isinstance(value, dict) else "",
 )
@@ -686,21 +680,17 @@ def test_a_put_that_another_threads_aclose_overtakes_is_closed_all_the_same(aiop
     closed = []
     pool = aiopool.AsyncPool(Thing, close=closed.append, reset=reset)
     thing = result_of(pool.get())
-    inner = pool._idle
+    inner = pool._store
 
     class Overtaken:
         def __getattr__(self, name):
             return getattr(inner, name)
 
-        def put(self, obj):
+        def keep(self, obj):
             result_of(pool.aclose())  # after put looked whether the pool is closed, and before the object is idle
-            inner.put(obj)
+            return inner.keep(obj)
 
-        def offer(self, obj):
-            self.put(obj)
-            return True
-
-    pool._idle = Overtaken()
+    pool._store = Overtaken()
     result_of(pool.put(thing))
     assert closed == [thing]
 
@@ -728,16 +718,22 @@ async def test_one_close_that_fails_does_not_keep_the_others_from_being_closed(a
     assert (len(closed), pool.stats().idle) == (6, 0)
 
 
-def test_a_cancellation_among_closes_that_fail_is_still_one(aiopool):
+def test_a_cancellation_after_closes_that_failed_is_still_one_and_leaves_the_rest_idle(aiopool):
     async def close(thing):
+        if not failed:
+            failed.append(thing)
+            raise OSError("cannot close")
         await suspend()
-        raise OSError("cannot close")
 
+    failed = []
     pool = aiopool.AsyncPool(Thing, close=close)
-    result_of(pool.fill(3))
+    result_of(pool.fill(4))
     closing = pool.aclose()
     assert not step(closing)
-    assert len(throw(closing).__cause__.exceptions) == 2
+    assert isinstance(throw(closing).__cause__, OSError)
+    assert pool.stats().idle == 2
+    result_of(pool.clear())
+    assert pool.stats().idle == 0
 
 
 def test_a_coroutine_that_is_closed_leaves_no_warning_and_calls_a_plain_close(aiopool):

@@ -22,13 +22,16 @@ class Thing:
     """Something to pool."""
 
 
-def at_every_bytecode(scenario: Scenario, *, files: tuple[str, ...]) -> int:
+def at_every_bytecode(scenario: Scenario, *, files: tuple[str, ...], into: bool = False) -> int:
     """Interrupt at each bytecode in files whose path contains one of `files`; how many interruptions there were.
+
+    What the intruder raises is an error of the test, or with `into`, is raised into the operation, as a signal handler
+    does.
 
     `scenario()` sets up afresh and returns the operation, the intruder, and the check, which is called with the
     results of both.
     """
-    gap = _Gap(files)
+    gap = _Gap(files, into)
     with gap.watching():
         # CPython 3.12 and later report the bytecodes of a function only from its second call on.
         gap.run(scenario()[0], -1, lambda: None)
@@ -44,8 +47,9 @@ def at_every_bytecode(scenario: Scenario, *, files: tuple[str, ...]) -> int:
 class _Gap:
     """The gap before one bytecode of the running operation."""
 
-    def __init__(self, files: tuple[str, ...]) -> None:
+    def __init__(self, files: tuple[str, ...], into: bool) -> None:
         self._files = files
+        self._into = into
         self._thread = get_ident()
         self._left: int | None = None
         self._intruder: Callable[[], Any] = lambda: None
@@ -71,8 +75,10 @@ class _Gap:
             self.reached = True
             try:
                 self.intrusion = self._intruder()
-            except BaseException as error:  # raised here, it would look as if the operation had raised it
-                self._error = error
+            except BaseException as error:
+                if self._into:
+                    raise
+                self._error = error  # raised here, it would look as if the operation had raised it
         elif self._left is not None and get_ident() == self._thread:
             self._left -= 1
 

@@ -482,3 +482,11 @@ def test_a_cancelled_asyncio_task_drops_its_object(aiopool):
 
     asyncio.run(main())
     assert (pool.stats().idle, pool.stats().dropped) == (0, 1)
+
+
+async def test_what_clear_dropped_is_not_found_any_more(aiopool):
+    pool = aiopool.Pool()
+    for _ in range(3):
+        pool.put(bytearray())
+    assert pool.clear() == 3
+    assert pool.get() is None

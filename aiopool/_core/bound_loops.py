@@ -106,7 +106,9 @@ class _Tie:
         self._record = record
 
     def __del__(self) -> None:
-        self._record.end()
+        record = getattr(self, "_record", None)  # not there if an exception broke it off in the making
+        if record is not None:
+            record.end()
 
 
 def current_record() -> LoopRecord | None:

@@ -112,13 +112,15 @@ class _Slice:
         self._waiting = False
         self._processor.slice_posted = -inf
         try:
-            free_until(perf_counter() + SLICE)
+            if free_until(perf_counter() + SLICE):
+                timers.adjust_all()  # no loop need wait for this one any more
         finally:
             # Also when a signal handler raised in there: the rest is still to be freed.
             free_queued()
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if self._waiting and not _is_finalizing() and not self._loop.is_running():
+        # Without a default, one that an exception broke off in the making would raise here.
+        if getattr(self, "_waiting", False) and not _is_finalizing() and not self._loop.is_running():
             self._processor.slice_posted = -inf
             free_queued()
 

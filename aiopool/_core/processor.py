@@ -154,7 +154,9 @@ class _Ownership:
         self.processor = processor
 
     def __del__(self) -> None:
-        self.processor.release()
+        processor = getattr(self, "processor", None)  # not there if an exception broke it off in the making
+        if processor is not None:
+            processor.release()
 
 
 _thread = threading.local()

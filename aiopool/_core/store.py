@@ -293,7 +293,9 @@ class Store:
         contents = self._contents
         number = contents.begin()
         self._publish()
-        return contents.retire(number)
+        retired = contents.retire(number)
+        self._publish()  # what was retired is no victim either
+        return retired
 
     def forget_empty(self) -> list[Retired]:
         """Where nothing is idle, retire the empty shards: the next put makes one, and has it watched."""

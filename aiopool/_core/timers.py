@@ -160,7 +160,9 @@ class _Firing:
         self._timer.fire()
 
     def __del__(self) -> None:
-        self._timer.dropped()
+        timer = getattr(self, "_timer", None)  # not there if an exception broke it off in the making
+        if timer is not None:
+            timer.dropped()
 
 
 came_to_loop.append(_came_to_loop)

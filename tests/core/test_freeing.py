@@ -1,0 +1,148 @@
+"""Nothing wedges the freeing of retired objects."""
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+
+import pytest
+from interrupts import Thing, at_every_bytecode, on_a_loop
+from loops import PATIENCE, loop_thread
+
+
+def filled(aiopool, count):
+    """A pool with `count` idle objects, and weak references to them."""
+    pool = aiopool.Pool()
+    things = [Thing() for _ in range(count)]
+    refs = [weakref.ref(thing) for thing in things]
+    while things:
+        pool.put(things.pop())
+    return pool, refs
+
+
+def alive(refs):
+    return sum(ref() is not None for ref in refs)
+
+
+def in_time(refs):
+    """Wait until all is freed. In turns: without a GIL an object dies once the thread that made it runs again."""
+    end = time.monotonic() + PATIENCE
+    while alive(refs) and time.monotonic() < end:
+        time.sleep(0.001)
+    return alive(refs) == 0
+
+
+@pytest.fixture
+def stopped(aiopool):
+    """A loop that stopped, and was not closed, with a slice of freeing in its queue; and what that was to free."""
+
+    async def clear():
+        pool, refs = filled(aiopool, 20_000)
+        pool.clear()
+        return refs
+
+    with asyncio.Runner() as runner:
+        refs = runner.run(clear())
+        assert alive(refs)
+        yield refs
+
+
+def test_a_loop_that_stopped_with_a_slice_holds_nothing_up(aiopool, stopped):
+    """With no loop running, the next one who retires something frees all that is queued."""
+    pool, refs = filled(aiopool, 200)
+    pool.clear()
+    assert alive(refs) == alive(stopped) == 0
+
+
+def test_a_garbage_collection_frees_what_a_stopped_loop_left(aiopool, stopped):
+    time.sleep(aiopool._core.freeing.PATIENCE)
+    gc.collect(0)
+    assert alive(stopped) == 0
+
+
+def test_another_live_loop_takes_over_from_a_loop_that_stopped(aiopool):
+    async def clear():
+        pool, refs = filled(aiopool, 20_000)
+        pool.clear()
+        return refs
+
+    with loop_thread() as other:
+        other.call(aiopool.current_processor)
+        with asyncio.Runner() as runner:
+            refs = runner.run(clear())
+            assert in_time(refs)
+
+
+def test_a_blocked_loop_does_not_hold_up_the_others(aiopool):
+    """One loop blocks; a worker thread clears; the other loop goes on."""
+    blocked, release = threading.Event(), threading.Event()
+
+    def block():
+        blocked.set()
+        release.wait(PATIENCE)
+
+    with loop_thread() as first, loop_thread() as second:
+        for loop in first, second:
+            loop.call(aiopool.current_processor)
+        first.loop.call_soon_threadsafe(block)
+        blocked.wait(PATIENCE)
+        try:
+            pool, refs = filled(aiopool, 200)
+            pool.clear()
+            assert in_time(refs)
+            pool, refs = second.call(filled, aiopool, 200)
+            second.call(pool.clear)
+            assert in_time(refs)
+        finally:
+            release.set()
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises."""
+
+
+@pytest.mark.parametrize("operation", ["cleanup", "clear", "stats", "slice"])
+def test_an_exception_in_any_gap_switches_nothing_off(aiopool, operation):
+    """As a signal handler that raises between any two bytecodes."""
+    freeing = aiopool._core.freeing
+
+    def scenario():
+        pool, refs = filled(aiopool, 3)
+        if operation == "slice":
+            freeing.retire(pool._store.clear())
+
+        def interrupted():
+            try:
+                {
+                    "cleanup": aiopool.cleanup,
+                    "clear": pool.clear,
+                    "stats": pool.stats,
+                    "slice": lambda: freeing._Slice(aiopool.current_processor(), aiopool.current_processor().loop)(),
+                }[operation]()
+            except Interrupted:
+                pass
+
+        def check(result, intrusion):
+            cycles = pool.stats().cycles
+            for _ in range(3):
+                aiopool.cleanup()
+            assert pool.stats().cycles == cycles + 3
+            later, more = filled(aiopool, 3)
+            later.clear()
+            freeing.free_until(float("inf"))
+            gc.collect()  # the exception and its frames may hold each other
+            assert alive(refs) == alive(more) == 0
+
+        return interrupted, raises, check
+
+    def raises():
+        raise Interrupted
+
+    others = aiopool._core.registry._pools.copy()
+    aiopool._core.registry._pools.clear()
+    try:
+        gaps = on_a_loop(lambda: at_every_bytecode(scenario, files=("/aiopool/_", "\\aiopool\\_"), into=True))
+    finally:
+        aiopool._core.registry._pools.update(others)
+    assert gaps > (5 if operation == "stats" else 50)

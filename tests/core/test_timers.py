@@ -1,0 +1,103 @@
+"""One timer for each loop at most, and none when nothing is idle."""
+
+import asyncio
+
+import pytest
+from interrupts import Thing
+
+
+def timers_of(loop):
+    """The loop's timers that will fire."""
+    return [handle for handle in loop._scheduled if not handle.cancelled()]
+
+
+async def settle(aiopool):
+    """Let what was posted to the loop run, and what is retired be freed."""
+    while aiopool._core.freeing._queue:
+        await asyncio.sleep(0)
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def alone(aiopool):
+    """No other pool has anything idle."""
+    others = aiopool._core.registry._pools.copy()
+    aiopool._core.registry._pools.clear()
+    yield aiopool
+    aiopool._core.registry._pools.update(others)
+
+
+def test_a_loop_has_one_timer_for_all_pools(alone):
+    async def main():
+        loop = asyncio.get_running_loop()
+        pools = [alone.Pool(Thing, idle_timeout=seconds) for seconds in (60, 5, 30, 1, 600)]
+        for _ in range(3):
+            for pool in pools:
+                pool.put(Thing())
+                await settle(alone)
+                assert len(timers_of(loop)) == 1
+            alone.cleanup()
+        await settle(alone)
+        assert len(timers_of(loop)) == 1
+
+    asyncio.run(main())
+
+
+def test_timers_do_not_gather(alone, monkeypatch):
+    """A pool of 60 s beside one of 5 s, for an hour of a clock that the test moves."""
+    now = alone._core.timers.monotonic()
+    for module in ("store", "cleanup", "timers", "freeing"):
+        if hasattr(getattr(alone._core, module), "monotonic"):
+            monkeypatch.setattr(getattr(alone._core, module), "monotonic", lambda: now)
+    if alone.implementation == "native":
+        pytest.skip("the C extension has a clock of its own")
+
+    async def main():
+        nonlocal now
+        loop = asyncio.get_running_loop()
+        slow, fast = alone.Pool(idle_timeout=60), alone.Pool(idle_timeout=5)
+        for _ in range(720):
+            slow.put(Thing())
+            fast.put(Thing())
+            await settle(alone)
+            now += 5
+            processor = alone.current_processor()
+            if processor.timer is not None and processor.timer.due <= now:
+                timer = processor.timer
+                timer._cancel()
+                timer.fire()
+            await settle(alone)
+            assert len(timers_of(loop)) <= 1
+        assert fast.stats().cycles > 300
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_after_clear_and_aclose_there_is_none(alone, bound):
+    async def main():
+        loop = asyncio.get_running_loop()
+        pool, connections = alone.Pool(Thing, loop_bound=bound), alone.AsyncPool(Thing, loop_bound=bound)
+        buffers = alone.BufferPool()
+        holding = 0
+        for _ in range(2):
+            pool.put(pool.get())
+            await connections.put(await connections.get())
+            buffers.acquire(100)
+            await settle(alone)
+            # What a loop holds for loop-bound objects lies beside its timers, and never fires.
+            never = loop.time() + 1e6
+            assert len([timer for timer in timers_of(loop) if timer.when() < never]) == 1
+            holding = len(timers_of(loop)) - 1
+            pool.clear()
+            buffers.clear()
+            await connections.clear()
+            await settle(alone)
+            assert len(timers_of(loop)) == holding
+        await connections.put(await connections.get())
+        await connections.aclose()
+        await settle(alone)
+        assert len(timers_of(loop)) == holding
+
+    asyncio.run(main())

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 def _plain(value: Any) -> Any:
     """`value` as dicts, lists, numbers and strings; statistics with what is derived from their fields."""
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
+    fields: tuple[str, ...] | None = getattr(value, "_fields", None)
+    if fields is not None:
         derived = [name for name, member in vars(type(value)).items() if isinstance(member, property)]
-        return {name: _plain(getattr(value, name)) for name in (*value._fields, *derived)}
+        return {name: _plain(getattr(value, name)) for name in (*fields, *derived)}
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 

@@ -169,7 +169,7 @@ class VictimHits(Stealing):
 
 
 class Misses(Stealing):
-    """Acquires that find nothing, and make storage."""
+    """Acquires that find nothing, and create blocks."""
 
     async def prepare(self, n: int) -> None:
         self.held.clear()

@@ -1,6 +1,6 @@
 """An object that goes to a worker thread and comes back, with anyio: on asyncio, uvloop or trio.
 
-Compressing takes long, so it is done in worker threads. Each task gets a compressor on the loop, lends it to a thread,
+Compressing takes long, so it is done in worker threads. Each task gets a compressor on the loop, gives it to a thread,
 and puts it back on the loop: so it lies in the loop's own shard, where the next task finds it first. A thread that
 needs another compressor while it works gets one off-loop. And what a thread has to tell the loop, it tells through
 `from_thread`, which runs as the loop.
@@ -27,7 +27,7 @@ ratios: list[float] = []
 
 
 async def compress_often(seed: int) -> None:
-    """A task: it lends a compressor of the loop's to a worker thread, again and again."""
+    """A task: it gives a compressor of the loop's to a worker thread, again and again."""
     data = random.Random(seed).choices(b"abcdefgh", k=10_000)
     for _ in range(ROUNDS):
         with compressors.borrow() as compressor:

@@ -106,7 +106,8 @@ def test_a_foreign_object_in_a_size_class_is_no_block(aiopool, native, place, th
             references = sys.getrefcount(foreign)
             with pytest.raises(TypeError, match="no idle block"):
                 acquire(1000)
-            assert sys.getrefcount(foreign) == references - 1 or references > 1 << 30
+            if foreign not in (None, 5, b""):  # which everything uses
+                assert sys.getrefcount(foreign) == references - 1
         acquire(1000)[:] = b"x" * 1000
         block = ours.store.take()
         ours.store.keep(block)

@@ -28,8 +28,17 @@ PROGRAMS = [
 UNPOOLED = "ignore:Buffers are not reused on Python 3.11:RuntimeWarning"
 
 
+@pytest.fixture
+def findable(aiopool, monkeypatch):
+    """The package, as what `sys.modules` has: doctest looks there, and another test may have loaded another copy."""
+    for module in imported_modules(aiopool):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return aiopool
+
+
 @pytest.mark.filterwarnings(UNPOOLED)
-def test_the_examples_in_docstrings_do_what_they_show(aiopool):
+def test_the_examples_in_docstrings_do_what_they_show(findable):
+    aiopool = findable
     found = {}
     for module in imported_modules(aiopool):
         for test in doctest.DocTestFinder().find(module):
@@ -63,9 +72,9 @@ def imported_modules(package):
                 yield from imported_modules(module)
 
 
-def test_the_examples_of_subpackages_are_found(aiopool):
-    names = {test.name for module in imported_modules(aiopool) for test in doctest.DocTestFinder().find(module)}
-    assert f"{aiopool.testing.isolated.__module__}.isolated" in names
+def test_the_examples_of_subpackages_are_found(findable):
+    names = {test.name for module in imported_modules(findable) for test in doctest.DocTestFinder().find(module)}
+    assert f"{findable.testing.isolated.__module__}.isolated" in names
 
 
 def received(streams, buffers, data):

@@ -57,6 +57,10 @@ assert_type(aiopool.current_processor(), aiopool.Processor | None)
 assert_type(aiopool.implementation, str)
 
 made.put("no buffer")  # type: ignore[arg-type]
+made.put(obj=bytearray())  # type: ignore[call-arg]
+made.fill(n=5)  # type: ignore[call-arg]
+aiopool.BufferPool().acquire(n=5)  # type: ignore[call-arg]
+assert_type(aiopool.BufferPool().acquire(5), memoryview)
 aiopool.Pool(3)  # type: ignore[call-overload]
 
 

@@ -75,7 +75,9 @@ def with_c_methods(python: C) -> C:
     They go into the class itself: CPython's shortcut for calls of C methods wants them to be of the very type of the
     object. Each keeps the signature and the docstring of the Python method it stands for.
     """
-    for name in native.methods(python) if native is not None else ():
+    if native is None:
+        return python
+    for name in native.methods(python):
         method = vars(python)[name]
         text = f"{name}{_text_signature(method)}\n--\n\n{method.__doc__ or ''}"
         setattr(python, name, native.method_descriptor(python, name, text))

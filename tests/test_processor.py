@@ -253,6 +253,8 @@ def test_without_invalidation_an_ident_used_again_is_taken_for_the_dead(referenc
             del self._owners[self.id]
 
     monkeypatch.setattr(reference._core.processor.Processor, "release", release)
+    # Where a timer was set on its loop, the loop's end invalidates too.
+    monkeypatch.setattr(reference._core.processor.Processor, "park", lambda self: None)
     assert get_as_a_thread_long_ended(reference) == "private of the living"
 
 

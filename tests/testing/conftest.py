@@ -13,7 +13,7 @@ PROGRAMS = Path(__file__).parent.parent / "programs"
 
 # Only these plugins; the asserts of no plugin need be rewritten.
 OPTIONS = [
-    *("-p", "pytest_aiopool", "-p", "asyncio", "-p", "anyio", "-p", "xdist", "-p", "no:cacheprovider"),
+    *("-p", "pytest_aiopool", "-p", "asyncio", "-p", "anyio", "-p", "xdist", "-p", "timeout", "-p", "no:cacheprovider"),
     "--assert=plain",
 ]
 

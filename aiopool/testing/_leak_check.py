@@ -1,11 +1,12 @@
-"""The leak check: a test that got an object and did not put it back is told so, with the line that got it.
+"""The leak check: reports a test that got an object and did not put it back, with the line of the get.
 
-At the right test: so every get is entered for whom it was made, and not only when. That is the test that runs, from its
-set-up to the end of its teardown; or a fixture that lives longer than a test, while that is set up. What such a fixture
-got is looked at when it has ended.
+To report the right test, it records on whose behalf each get is made, and not only when. That is the running test, from
+its set-up to the end of its teardown; or, while a fixture that lives longer than a test is set up, that fixture. Such a
+fixture is checked once it has ended.
 
-One thing can't be told apart: what a task got that a longer-lived fixture left running on the test's own loop. It is
-entered for the test that ran meanwhile. What other threads' loops do that ran before the test began is not the test's.
+One case cannot be told apart: a task that a longer-lived fixture left running on the test's own loop. What it gets is
+recorded for the test that runs meanwhile. Gets by loops that other threads ran before the test began are not the
+test's.
 """
 
 from collections.abc import Iterator
@@ -28,19 +29,19 @@ class LeakCheck:
         self._default: str = config.getini("aiopool_leaks")
         if self._default not in MODES:
             raise pytest.UsageError(f"aiopool_leaks is off, warn or error, not {self._default!r}")
-        # What fixtures left that have ended since the last look, and which fixture it was.
+        # What fixtures did not put back that have ended since the last report, and the fixture.
         self._left: dict[Entry, str] = {}
         self._other_loops: set[int | None] = set()
         _debug.turn_on()
 
     def validate(self, items: list[pytest.Item]) -> None:
-        """Turn down markers that say nothing."""
+        """Reject markers with a wrong mode."""
         for item in items:
             self._mode(item)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
-        """From here on gets are the test's."""
+        """From here on, gets are the test's."""
         checked = self._mode(item) != "off"
         _loans.lending_for = item
         _loans.keeps_lost = checked
@@ -49,21 +50,21 @@ class LeakCheck:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
-        """What lives longer than the test borrows for itself."""
+        """While a longer-lived fixture is set up, gets are the fixture's."""
         if fixturedef.scope == "function":
             return (yield)
         with _loans.lending_to(fixturedef):
             return (yield)
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
-        """Now it should have put back everything."""
+        """By now it should have put back everything."""
         for entry in list(_loans.lent):
             if entry.owner is fixturedef:
                 self._left[entry] = f"{fixturedef.argname} ({fixturedef.scope} scope)"
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
-        """Now the test should have, with all its fixtures torn down."""
+        """By now so should the test, with all its fixtures torn down."""
         try:
             result = yield
         except BaseException as error:
@@ -90,7 +91,7 @@ class LeakCheck:
         return mode
 
     def _report(self, item: pytest.Item) -> str:
-        """What is not back, in words. It is told once."""
+        """The objects that are not back, in words; each is reported once."""
         _loans.keeps_lost = False
         _loans.lending_for = None
         lines = []

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The ini option."""
     parser.addini(
-        "aiopool_leaks", "what to do if a test got an object and did not put it back: off, warn or error", default="off"
+        "aiopool_leaks",
+        "what to do if a test gets an object and does not put it back: off, warn or error",
+        default="off",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marker; and the leak check, if all tests are to have it."""
+    """The marker; and the leak check, if it is on for all tests."""
     config.addinivalue_line(
         "markers", "aiopool_leaks(mode): as the ini option aiopool_leaks (off, warn or error), for one test"
     )
@@ -34,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """The leak check, if one test is to have it."""
+    """The leak check, if it is on for single tests."""
     marked = [item for item in session.items if item.get_closest_marker("aiopool_leaks") is not None]
     if marked:
         _leak_check(session.config).validate(marked)

@@ -5,8 +5,8 @@ another. So the failure is remembered, as pytest does for fixtures of session sc
 Plugins that repeat failed tests expect that the fixture is set up again. Hence the exception to the rule: the test for
 which the factory ran may run it again, every other test may not.
 
-A fork copies the objects, but not the loop on which they live. So each process has objects of its own; those of the
-parent stay where they are, for their tasks and their loop must not be closed by the child's garbage collection.
+A fork copies the objects, but not the loop on which they live. So each process has objects of its own, and those of
+the parent stay untouched.
 """
 
 import asyncio
@@ -38,6 +38,10 @@ class Key(NamedTuple):
 
 _NO_YIELD = object()
 
+# Held from set-up to teardown, so never let go in the child of a fork: there the garbage collector would destroy the
+# tasks of the parent, and asyncio would report each as lost.
+_living: "set[PooledObject]" = set()
+
 
 class PooledObject:
     """An object on the background loop, and the task in which its factory begins and ends."""
@@ -65,6 +69,14 @@ class PooledObject:
             self._raise_error()
 
     async def _live(self, needs: dict[str, Any], ready: "asyncio.Future[None]") -> None:
+        __tracebackhide__ = True
+        _living.add(self)
+        try:
+            await self._run_factory(needs, ready)
+        finally:
+            _living.discard(self)
+
+    async def _run_factory(self, needs: dict[str, Any], ready: "asyncio.Future[None]") -> None:
         __tracebackhide__ = True
         created = self._factory(**needs)
         if not inspect.isasyncgen(created):

@@ -92,6 +92,16 @@ async def test_a_fork_inside_a_coroutine(connection):
     assert await connection.run(Connection.query) == os.getpid()
 
 
+def test_a_fork_inside_a_coroutine_on_trio(connection):
+    trio = pytest.importorskip("trio")
+
+    async def fork():
+        return in_child(lambda: fails_at_once(connection))
+
+    assert trio.run(fork) == ""
+    use(connection)
+
+
 def test_a_fork_on_the_background_loop(connection):
     async def fork(_):
         return in_child(lambda: fails_at_once(connection))
@@ -141,10 +151,12 @@ def test_the_parent_kept_its_own(connection, process):
     use(connection)
 
 
-def test_a_fixture_is_torn_down_in_the_child(request, process):
+def test_a_fixture_is_torn_down_in_the_child(request, process, caplog):
     # As after a fork in a test whose child returns instead of ending.
     def child():
         request.node.session._setupstate.teardown_exact(None)
+        gc.collect()
+        assert [record.getMessage() for record in caplog.records] == []  # no "Task was destroyed but it is pending"
 
     assert in_child(child) == ""
 

@@ -66,7 +66,7 @@ class Suite:
         """The same of a suite that lies in `tests/programs`."""
         self.write()
         return self._checked(
-            self._pytester.runpytest_subprocess(*OPTIONS, *options, PROGRAMS / name, timeout=240), outcomes
+            self._pytester.runpytest_subprocess(*OPTIONS, *options, PROGRAMS / name, timeout=120), outcomes
         )
 
     def run_without_plugin(self, *options: str, **outcomes: int) -> str:

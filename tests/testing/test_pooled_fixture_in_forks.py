@@ -8,4 +8,4 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 
 
 def test_in_a_child_pooled_fixtures_work_and_handles_of_the_parent_fail_at_once(suite):
-    suite.run_program("pooled_fixture_in_forks.py", "-p", "forking_plugin", passed=12)
+    suite.run_program("pooled_fixture_in_forks.py", "-p", "forking_plugin", passed=13)

@@ -446,3 +446,18 @@ def test_a_lock_held_by_a_lost_thread_is_renewed(reference):
     reference._core.cleanup._after_fork_in_child()
     pool.put(object())
     assert (len(shard.private), len(shard.shared)) == (0, 5)
+
+
+def test_after_a_loop_ended_its_thread_is_off_loop(aiopool):
+    pool = aiopool.Pool()
+
+    async def use():
+        pool.put(object())
+
+    def one_after_the_other():
+        asyncio.run(use())
+        pool.get()
+        pool.put(object())
+
+    in_thread(one_after_the_other)
+    assert [each.id for each in pool.stats().processors] == [0, 1]

@@ -108,7 +108,8 @@ refers_to(PyObject *reference, PyObject *object)
     Py_DECREF(referent); /* the caller has another, if it is the same */
     return referent == object;
 #else
-    return PyWeakref_Check(reference) && PyWeakref_GET_OBJECT(reference) == object;
+    /* A dead reference refers to None, and so does the question for a loop off-loop. */
+    return object != Py_None && PyWeakref_Check(reference) && PyWeakref_GET_OBJECT(reference) == object;
 #endif
 }
 

@@ -74,6 +74,7 @@ def test_timers_do_not_gather(alone, monkeypatch):
     asyncio.run(main())
 
 
+@pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 @pytest.mark.parametrize("bound", [False, True])
 def test_after_clear_and_aclose_there_is_none(alone, bound):
     async def main():

@@ -148,8 +148,23 @@ def _open_descriptor(obj: object) -> int | None:
     return None
 
 
+# What `open` returns, from the outside to the inside, and how to reach the next without an attribute of a subclass.
+_LAYERS: tuple[tuple[type, Any], ...] = (
+    (io.TextIOWrapper, vars(io.TextIOWrapper)["buffer"]),
+    (io.BufferedReader, vars(io.BufferedReader)["raw"]),
+    (io.BufferedWriter, vars(io.BufferedWriter)["raw"]),
+    (io.BufferedRandom, vars(io.BufferedRandom)["raw"]),
+)
+
+
 def _descriptor(obj: Any) -> int:
     """The descriptor of a socket or a file; -1: it is closed, or `obj` is neither."""
+    for layer, within in _LAYERS:
+        if issubclass(type(obj), layer):
+            try:
+                obj = within.__get__(obj)
+            except (AttributeError, ValueError):
+                return -1  # it was detached
     if issubclass(type(obj), socket.socket):
         return socket.socket.fileno(obj)
     if issubclass(type(obj), io.FileIO):

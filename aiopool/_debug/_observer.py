@@ -5,6 +5,7 @@ there to catch an exception, is a `ResourceWarning`. Both name the two places th
 """
 
 import weakref
+from os import getpid
 from typing import Any
 
 from . import _findings, _records
@@ -37,7 +38,8 @@ class Recorder:
                     _findings.check_the_only_one(obj, record, place)
                 _findings.check_not_shared_over_fork(obj, record, record.put, place)
             except BaseException:
-                _records.forget(obj)
+                # The pool keeps it, so it is idle as before. Told once: else no get would ever succeed any more.
+                record.got, record.process = place, getpid()
                 raise
         _records.got(pool, obj, place)
 

@@ -155,7 +155,7 @@ def came_back(pool: Any, obj: object, place: Place) -> None:
 
 
 def forget(obj: object) -> None:
-    """`obj` is neither lent nor idle any more."""
+    """`obj` is neither checked out nor idle any more."""
     checked_out.pop(_records.pop(id(obj), _NO_RECORD), None)
 
 
@@ -215,13 +215,13 @@ class _LossReport:
     closed does. Raised, it would hit whoever uses a pool, or runs into a garbage collection, at that moment.
     """
 
-    __slots__ = ("_entry",)
+    __slots__ = ("_record",)
 
     def __init__(self, record: Record) -> None:
-        self._entry = record
+        self._record = record
 
     def __del__(self) -> None:
-        record = self._entry
+        record = self._record
         warn(f"collected while it was checked out: {record}", record.got)
 
 

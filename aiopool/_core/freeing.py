@@ -62,7 +62,9 @@ def _post_slice(processor: Processor, loop: LiveLoop) -> bool:
     try:
         # Before the call: the slice may have run before it returns.
         processor.slice_posted = _last_progress = now
-        return loop.call_soon(_Slice(processor, loop))
+        slice = _Slice(processor)
+        slice.waiting = loop.call_soon(slice)
+        return slice.waiting
     except BaseException:
         processor.slice_posted = -inf  # it was not posted, so let the next caller do it
         raise
@@ -97,30 +99,31 @@ def free_each(free_one: Callable[[], bool], deadline: float) -> bool:
 class _Slice:
     """Frees on one loop, a slice at a time, until nothing is left.
 
-    A loop that ends with a slice in its queue drops the slice, which hears of that by its finalizer: then another
-    takes over.
+    A loop that ends with a slice in its queue drops the slice, which hears of that by its finalizer; so it does where
+    a signal handler raised before its first line or after its last. Then another takes over.
     """
 
-    __slots__ = ("_loop", "_processor", "_waiting")
+    __slots__ = ("_processor", "waiting")
 
-    def __init__(self, processor: Processor, loop: LiveLoop) -> None:
+    def __init__(self, processor: Processor) -> None:
         self._processor = processor
-        self._loop = loop
-        self._waiting = True
+        #: whether its loop is still to run it to its end
+        self.waiting = False
 
     def __call__(self) -> None:
-        self._waiting = False
-        self._processor.slice_posted = -inf
         try:
             if free_until(perf_counter() + SLICE):
                 timers.adjust_all()  # no loop need wait for this one any more
         finally:
-            # Also when a signal handler raised in there: the rest is still to be freed.
+            # Also when a signal handler raised in there: the rest is still to be freed. If one raises here, the
+            # finalizer does it.
+            self._processor.slice_posted = -inf
             free_queued()
+            self.waiting = False
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         # Without a default, one that an exception broke off in the making would raise here.
-        if getattr(self, "_waiting", False) and not _is_finalizing() and not self._loop.is_running():
+        if getattr(self, "waiting", False) and not _is_finalizing():
             self._processor.slice_posted = -inf
             free_queued()
 

@@ -122,7 +122,7 @@ def test_an_exception_in_any_gap_switches_nothing_off(aiopool, operation):
                     "cleanup": aiopool.cleanup,
                     "clear": pool.clear,
                     "stats": pool.stats,
-                    "slice": lambda: freeing._Slice(aiopool.current_processor(), aiopool.current_processor().loop)(),
+                    "slice": lambda: freeing._Slice(aiopool.current_processor())(),
                 }[operation]()
             except Interrupted:
                 pass
@@ -155,3 +155,66 @@ def test_an_exception_in_any_gap_switches_nothing_off(aiopool, operation):
     finally:
         aiopool._core.registry._pools.update(others)
     assert gaps > (5 if operation == "stats" else 50)
+
+
+# What is raised in a finalizer, of a slice that is dropped, can be told only there.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there a trace function that raises is removed")
+@pytest.mark.parametrize("operation", ["slice", "clear", "cleanup"])
+def test_after_an_exception_in_any_gap_the_next_clear_has_all_freed(reference, monkeypatch, operation):
+    """On the one loop there is, with no help from a collection: what the broken operation retired, too."""
+    freeing = reference._core.freeing
+    monkeypatch.setattr(freeing, "SLICE", 0.0)
+    monkeypatch.setattr(reference._core.registry, "_pools", {})
+    runners = []
+
+    def scenario():
+        runner = asyncio.Runner()
+        runners.append(runner)
+        pool, refs = reference.Pool(idle_timeout=None), []
+
+        def fill(count):
+            things = [Thing() for _ in range(count)]
+            refs.extend(map(weakref.ref, things))
+            while things:
+                pool.put(things.pop())
+
+        async def operate():
+            fill(5)
+            # Else the report would hold the exception, and that the frames with what they were freeing.
+            handler = lambda _, context: context["exception"].with_traceback(None)  # noqa: E731
+            asyncio.get_running_loop().set_exception_handler(handler)
+            if operation == "slice":
+                freeing.retire(pool._store.clear())
+                freeing._post_slice(reference.current_processor(), reference.current_processor().loop)
+                await asyncio.sleep(0)
+            else:
+                {"clear": pool.clear, "cleanup": reference.cleanup}[operation]()
+
+        async def clear_again():
+            fill(3)
+            pool.clear()
+            async with asyncio.timeout(PATIENCE):
+                while alive(refs):
+                    await asyncio.sleep(0)
+
+        def interrupted():
+            try:
+                runner.run(operate())
+            except Interrupted as interruption:
+                interruption.with_traceback(None)
+
+        def check(result, intrusion):
+            with runners.pop():
+                runner.run(clear_again())
+
+        return interrupted, raises, check
+
+    def raises():
+        raise Interrupted
+
+    try:
+        assert at_every_bytecode(scenario, files=("/_core/freeing", "\\_core\\freeing"), into=True) > (5 if operation == "cleanup" else 50)
+    finally:
+        for runner in runners:
+            runner.close()

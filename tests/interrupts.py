@@ -133,6 +133,52 @@ class _Gap:
             sys.settrace(before)
 
 
+class Interrupted(BaseException):
+    """What a signal handler raises."""
+
+
+def raise_in_every_gap_on_a_loop(set_up: Callable[[], tuple[Any, Any]], *, files: tuple[str, ...]) -> int:
+    """Raise into an operation at each bytecode, each time on a new loop; how many gaps there were.
+
+    `set_up()` returns two async functions: the operation, and what must end well on the same loop afterwards.
+    """
+    runners: list[asyncio.Runner] = []
+
+    async def run(operation: Any) -> None:
+        # Else the report of what a callback raised would hold the frames, and what they were working on.
+        asyncio.get_running_loop().set_exception_handler(_forget_frames)
+        await operation()
+
+    def raises() -> None:
+        raise Interrupted
+
+    def scenario() -> Any:
+        operation, afterwards = set_up()
+        runners.append(asyncio.Runner())
+
+        def interrupted() -> None:
+            try:
+                runners[-1].run(run(operation))
+            except Interrupted as interruption:
+                interruption.with_traceback(None)
+
+        def check(result: Any, intrusion: Any) -> None:
+            with runners.pop() as runner:
+                runner.run(afterwards())
+
+        return interrupted, raises, check
+
+    try:
+        return at_every_bytecode(scenario, files=files, into=True)
+    finally:
+        for runner in runners:
+            runner.close()
+
+
+def _forget_frames(loop: object, context: dict[str, Any]) -> None:
+    context["exception"].with_traceback(None)
+
+
 def on_a_loop(function: Callable[[], Any]) -> Any:
     """Call `function` on an asyncio loop, so that it runs as a processor."""
 

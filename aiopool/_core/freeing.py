@@ -63,8 +63,8 @@ def _post_slice(processor: Processor, loop: LiveLoop) -> bool:
         # Before the call: the slice may have run before it returns.
         processor.slice_posted = _last_progress = now
         slice = _Slice(processor)
-        slice.waiting = loop.call_soon(slice)
-        return slice.waiting
+        posted = slice.waiting = loop.call_soon(slice)
+        return posted
     except BaseException:
         processor.slice_posted = -inf  # it was not posted, so let the next caller do it
         raise

@@ -12,7 +12,6 @@ fires early, and gets none from then on.
 """
 
 from collections.abc import Callable
-from functools import partial
 from math import inf
 from time import monotonic
 from typing import NamedTuple
@@ -67,14 +66,18 @@ def wake_by(due: float, processor: Processor) -> bool:
     loop = processor.loop
     if loop is None or not loop.keeps_real_time():
         return False
-    # A time that has passed without a wake is not believed: an exception came between the next two lines.
+    # A time that has passed without a wake is not believed.
     if due >= processor.wakes_at > monotonic() - LATE:
         return True
-    # Before the call: the loop may have set the timer before it returns.
-    processor.wakes_at, before = due, processor.wakes_at
-    if loop.call_soon(partial(_adjust, processor, loop)):
-        return True
-    processor.wakes_at = before
+    try:
+        # Before the call: the loop may have set the timer before it returns.
+        processor.wakes_at, before = due, processor.wakes_at
+        if _adjust_soon(processor, loop):
+            return True
+        processor.wakes_at = before
+    except BaseException:
+        processor.wakes_at = inf  # perhaps none was posted, so let the next caller do it
+        raise
     return False
 
 
@@ -89,7 +92,34 @@ def adjust_all() -> None:
     """What was due may be due no more: let each loop set its timer anew, or cancel it."""
     for processor, loop in live_loops():
         if processor.wakes_at < inf:
-            loop.call_soon(partial(_adjust, processor, loop))
+            _adjust_soon(processor, loop)
+
+
+def _adjust_soon(processor: Processor, loop: LiveLoop) -> bool:
+    """Have `loop` look at its timer soon. `False`: it is not running."""
+    adjusting = _Adjusting(processor, loop)
+    posted = adjusting.waiting = loop.call_soon(adjusting)
+    return posted
+
+
+class _Adjusting:
+    """Sets a loop's timer anew. Where an exception comes in between, the processor is as one without a timer."""
+
+    __slots__ = ("_loop", "_processor", "waiting")
+
+    def __init__(self, processor: Processor, loop: LiveLoop) -> None:
+        self._processor = processor
+        self._loop = loop
+        #: whether its loop is still to run it to its end
+        self.waiting = False
+
+    def __call__(self) -> None:
+        _adjust(self._processor, self._loop)
+        self.waiting = False
+
+    def __del__(self) -> None:
+        if getattr(self, "waiting", False) and self._processor.loop is self._loop:
+            self._processor.wakes_at = inf
 
 
 def _adjust(processor: Processor, loop: LiveLoop) -> None:
@@ -102,8 +132,8 @@ def _adjust(processor: Processor, loop: LiveLoop) -> None:
         processor.wakes_at = timer.due  # when it fires it looks again
         return
     if timer is not None:
-        timer.cancel()
         processor.timer = None
+        timer.cancel()
     processor.wakes_at = due
     if due < inf:
         processor.timer = _Timer(processor, loop, due)
@@ -133,19 +163,26 @@ class _Timer:
     def fire(self) -> None:
         """On the loop: the time has come."""
         processor = self._processor
-        early = self.due - monotonic()
-        self._waiting = False
-        processor.timer = None
         # Loops round to milliseconds. One that is wrong by more has a clock of its own, and would fire for ever.
-        if early < 0.1:
-            run_due()
-            # Soon, and not now: what was due may have given the loop something to do that ends what is due next.
-            self._loop.call_soon(partial(_adjust, processor, self._loop))
+        keeps_time = self.due - monotonic() < 0.1
+        try:
+            if keeps_time:
+                run_due()
+        finally:
+            # Also when a signal handler raised in there. If one raises here, the loop lets go of a timer that waits.
+            processor.timer = None
+            if keeps_time:
+                # Soon, and not now: what was due may have given the loop something to do that ends what is due next.
+                _adjust_soon(processor, self._loop)
+            self._waiting = False
 
     def dropped(self) -> None:
         """The loop let go of this timer."""
-        if self._waiting and self._processor.timer is self:
-            self._processor.park()
+        processor = self._processor
+        if self._waiting and processor.loop is self._loop and processor.timer in (self, None):
+            processor.timer = None
+            processor.wakes_at = inf
+            processor.park()
 
 
 class _Firing:

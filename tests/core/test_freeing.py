@@ -8,7 +8,7 @@ import time
 import weakref
 
 import pytest
-from interrupts import Thing, at_every_bytecode, on_a_loop
+from interrupts import Interrupted, Thing, at_every_bytecode, on_a_loop, raise_in_every_gap_on_a_loop
 from loops import PATIENCE, loop_thread
 
 
@@ -99,10 +99,6 @@ def test_a_blocked_loop_does_not_hold_up_the_others(aiopool):
             release.set()
 
 
-class Interrupted(BaseException):
-    """What a signal handler raises."""
-
-
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="there a trace function that raises is removed")
 # What is raised in a finalizer, of a slice that is dropped, can be told only there.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -166,11 +162,8 @@ def test_after_an_exception_in_any_gap_the_next_clear_has_all_freed(reference, m
     freeing = reference._core.freeing
     monkeypatch.setattr(freeing, "SLICE", 0.0)
     monkeypatch.setattr(reference._core.registry, "_pools", {})
-    runners = []
 
-    def scenario():
-        runner = asyncio.Runner()
-        runners.append(runner)
+    def set_up():
         pool, refs = reference.Pool(idle_timeout=None), []
 
         def fill(count):
@@ -181,9 +174,6 @@ def test_after_an_exception_in_any_gap_the_next_clear_has_all_freed(reference, m
 
         async def operate():
             fill(5)
-            # Else the report would hold the exception, and that the frames with what they were freeing.
-            handler = lambda _, context: context["exception"].with_traceback(None)  # noqa: E731
-            asyncio.get_running_loop().set_exception_handler(handler)
             if operation == "slice":
                 freeing.retire(pool._store.clear())
                 freeing._post_slice(reference.current_processor(), reference.current_processor().loop)
@@ -198,23 +188,7 @@ def test_after_an_exception_in_any_gap_the_next_clear_has_all_freed(reference, m
                 while alive(refs):
                     await asyncio.sleep(0)
 
-        def interrupted():
-            try:
-                runner.run(operate())
-            except Interrupted as interruption:
-                interruption.with_traceback(None)
+        return operate, clear_again
 
-        def check(result, intrusion):
-            with runners.pop():
-                runner.run(clear_again())
-
-        return interrupted, raises, check
-
-    def raises():
-        raise Interrupted
-
-    try:
-        assert at_every_bytecode(scenario, files=("/_core/freeing", "\\_core\\freeing"), into=True) > (5 if operation == "cleanup" else 50)
-    finally:
-        for runner in runners:
-            runner.close()
+    gaps = raise_in_every_gap_on_a_loop(set_up, files=("/_core/freeing", "\\_core\\freeing"))
+    assert gaps > (5 if operation == "cleanup" else 50)

@@ -1,9 +1,11 @@
 """One timer for each loop at most, and none when nothing is idle."""
 
 import asyncio
+import sys
 
 import pytest
-from interrupts import Thing
+from interrupts import Thing, raise_in_every_gap_on_a_loop
+from loops import PATIENCE
 
 
 def timers_of(loop):
@@ -102,3 +104,35 @@ def test_after_clear_and_aclose_there_is_none(alone, bound):
         assert len(timers_of(loop)) == holding
 
     asyncio.run(main())
+
+
+# What is raised in a finalizer, of a timer that is dropped, can be told only there.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there a trace function that raises is removed")
+@pytest.mark.parametrize("operation", ["fire", "set"])
+def test_after_an_exception_in_any_gap_what_is_put_next_goes_in_time(reference, monkeypatch, operation):
+    """On the one loop there is, with no more than one put."""
+    monkeypatch.setattr(reference._core.registry, "_pools", {})
+
+    def set_up():
+        pool, later = reference.Pool(idle_timeout=0.002), reference.Pool(idle_timeout=0.003)
+
+        async def operate():
+            pool.put(Thing())
+            await asyncio.sleep(0)
+            timer = reference.current_processor().timer
+            if operation == "fire" and timer is not None:
+                timer._cancel()
+                asyncio.get_running_loop().call_soon(reference._core.timers._Firing(timer))
+                del timer
+                await asyncio.sleep(0)
+
+        async def put_once_more():
+            later.put(Thing())
+            async with asyncio.timeout(PATIENCE):
+                while later.stats().idle:
+                    await asyncio.sleep(0)
+
+        return operate, put_once_more
+
+    assert raise_in_every_gap_on_a_loop(set_up, files=("/_core/timers", "\\_core\\timers")) > 50

@@ -419,6 +419,20 @@ def test_a_home_that_was_not_told_of_its_end_is_not_taken_for_another(aiopool):
         assert stale.mark.ended
 
 
+def test_a_record_that_died_in_the_making_does_not_shut_its_loop_out(aiopool):
+    """An exception can come between the two steps that register a record and tie it to its loop."""
+    pool = aiopool.Pool(Thing, loop_bound=True)
+
+    async def main():
+        died = weakref.ref(Thing())
+        aiopool._core.bound_loops.LoopRecord._all[id(asyncio.get_running_loop())] = died
+        thing = pool.get()
+        pool.put(thing)
+        assert pool.get() is thing
+
+    asyncio.run(main())
+
+
 def test_pools_and_loops_that_come_and_go_leave_nothing(aiopool, run):
     async def with_two_pools(kept):
         await use(aiopool.Pool(Thing, loop_bound=True))

@@ -133,8 +133,14 @@ def current_record() -> LoopRecord | None:
 
 def _known_record(running: object) -> LoopRecord | None:
     ref = LoopRecord._all.get(id(running))
-    record = None if ref is None else ref()
-    if record is None or record.loop.is_loop(running):
+    if ref is None:
+        return None
+    record = ref()
+    if record is None:
+        # It died without an end: an exception came before it was tied to its loop. No new one can take its place.
+        LoopRecord._all.pop(id(running), None)
+        return None
+    if record.loop.is_loop(running):
         return record
     record.end()  # of a loop that did not let go of its record when it ended, and whose id is reused
     return None

@@ -2,8 +2,10 @@
 
 import asyncio
 import sys
+import threading
 
 import pytest
+import trio.testing
 from interrupts import Thing, raise_in_every_gap_on_a_loop
 from loops import PATIENCE
 
@@ -136,3 +138,66 @@ def test_after_an_exception_in_any_gap_what_is_put_next_goes_in_time(reference, 
         return operate, put_once_more
 
     assert raise_in_every_gap_on_a_loop(set_up, files=("/_core/timers", "\\_core\\timers")) > 50
+
+
+# --- loops with a clock of their own ---
+
+
+class VirtualTime(asyncio.SelectorEventLoop):
+    """A loop that does not wait for its timers: its clock jumps to the next."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.turns = 0
+        super().__init__()
+
+    def time(self):
+        return self.now
+
+    def _run_once(self):
+        self.turns += 1
+        if self._scheduled and not self._ready:
+            self.now = max(self.now, self._scheduled[0].when())
+        super()._run_once()
+
+
+async def wait_for_another_thread(pool):
+    """How far a virtual clock moved, and how many turns the loop took, while an idle pool waits for the real world."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    with pool.borrow():
+        pass
+    before = loop.turns
+    threading.Timer(0.05, loop.call_soon_threadsafe, [event.set]).start()
+    await event.wait()
+    return loop.now, loop.turns - before
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("bound", [False, True])
+def test_an_idle_pool_does_not_move_a_virtual_clock(aiopool, monkeypatch, bound, hidden):
+    if hidden:
+        if bound:
+            pytest.skip("what holds loop-bound objects would be a timer of a century")
+        monkeypatch.setattr(aiopool._core.loops.AsyncioLoop, "keeps_real_time", lambda self: True)
+    pool = aiopool.Pool(Thing, loop_bound=bound)
+    with asyncio.Runner(loop_factory=VirtualTime) as runner:
+        moved, turns = runner.run(wait_for_another_thread(pool))
+    # A loop that hides its clock is found out when the timer fires early, and gets no second one.
+    assert (moved > 0) == hidden
+    assert turns < 20
+
+
+@pytest.mark.parametrize("threshold", [0, 0.01])
+@pytest.mark.parametrize("bound", [False, True])
+def test_an_idle_pool_does_not_make_a_mock_clock_jump(aiopool, bound, threshold):
+    pool = aiopool.Pool(Thing, loop_bound=bound)
+
+    async def main():
+        with pool.borrow():
+            pass
+        start = trio.current_time()
+        # All tasks wait, as far as the clock can tell.
+        await trio.to_thread.run_sync(threading.Event().wait, 0.05)
+        return trio.current_time() - start
+
+    assert trio.run(main, clock=trio.testing.MockClock(autojump_threshold=threshold)) == 0

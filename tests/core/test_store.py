@@ -1,0 +1,85 @@
+"""The store: whatever cycles and clears run into each other, each shard is retired once."""
+
+from collections import Counter
+
+import pytest
+from interrupts import Thing, at_every_bytecode
+from loops import in_threads
+
+STORE = ("/_core/store", "\\_core\\store")
+
+
+def retired_in_every_gap(aiopool, operation, intruder):
+    """How often each shard was retired, and whether the store still worked, for all gaps together."""
+    failures = []
+
+    def scenario():
+        pool = aiopool.Pool()
+        store = pool._store
+        pool.put(Thing())
+        aiopool.cleanup()
+        pool.put(Thing())
+        shards = [shard for _, shard in store.shards()]
+
+        def check(first, second):
+            retired = [*first, *(second or ()), *store.rotate(), *store.rotate()]
+            times = Counter(map(id, retired))
+            if any(times[id(shard)] != 1 for shard in shards):
+                failures.append(sorted(times.values()))
+            pool.put(thing := Thing())
+            assert pool.get() is thing
+            assert store.fast_get is store.fast_put is store.primary
+
+        return getattr(store, operation), getattr(store, intruder), check
+
+    at_every_bytecode(scenario, files=(*STORE, "test_store"))
+    return failures
+
+
+@pytest.mark.parametrize("intruder", ["clear", "rotate"])
+@pytest.mark.parametrize("operation", ["clear", "rotate"])
+def test_a_clear_or_a_cycle_in_any_gap_of_another_retires_each_shard_once(reference, operation, intruder):
+    assert retired_in_every_gap(reference, operation, intruder) == []
+
+
+def test_generations_that_are_read_and_then_taken_out_are_retired_twice(reference, monkeypatch):
+    def retire(self, before):
+        retired = []
+        for number in sorted(self.generations):
+            if number < before:
+                retired += self.generations.get(number, {}).values()
+                self.generations.pop(number, None)
+        return retired
+
+    monkeypatch.setattr(reference._core.store.Contents, "retire", retire)
+    assert retired_in_every_gap(reference, "clear", "clear") != []
+
+
+def test_generations_that_are_replaced_after_a_look_are_retired_twice(reference, monkeypatch):
+    def clear(self):
+        contents = self._contents
+        taken = [shard for shards in contents.generations.copy().values() for shard in shards.copy().values()]
+        number = contents.begin()
+        contents.generations = {number: {}}
+        self._publish()
+        return taken
+
+    monkeypatch.setattr(reference._core.store.Store, "clear", clear)
+    assert retired_in_every_gap(reference, "clear", "clear") != []
+
+
+def test_clears_and_cycles_of_many_threads_retire_each_shard_once(aiopool):
+    pool = aiopool.Pool()
+    store = pool._store
+    retired = []
+
+    def work(operation):
+        for _ in range(500):
+            pool.put(Thing())
+            retired.append(operation())
+
+    in_threads([lambda: work(store.clear), lambda: work(store.rotate)] * 2)
+    retired += [store.clear()]
+    shards = [shard for each in retired for shard in each]
+    assert len(shards) == len(set(map(id, shards)))
+    assert store.shards() == []

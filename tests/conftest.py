@@ -68,6 +68,14 @@ def anyio_backend(request: pytest.FixtureRequest) -> object:
 
 
 @pytest.fixture(autouse=True)
+def _no_binding_from_another_test(request: pytest.FixtureRequest) -> None:
+    """The pytest plugins for loops carry the context of a test on a loop on to tests that run on none."""
+    for name in {"aiopool", "reference"} & set(request.fixturenames):
+        processor = request.getfixturevalue(name)._core.processor
+        processor.pinned.set(processor.UNBOUND)
+
+
+@pytest.fixture(autouse=True)
 def _no_automatic_collection() -> Iterator[None]:
     """A cleanup cycle in the middle of a test would be right, but the test could not say what it expects."""
     gc.disable()

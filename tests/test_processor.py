@@ -462,3 +462,22 @@ def test_after_a_loop_ended_its_thread_is_off_loop(aiopool):
     in_thread(one_after_the_other)
     off_loop, on_loop = pool.stats().processors
     assert (off_loop.id, off_loop.puts, on_loop.puts) == (0, 1, 1)
+
+
+def test_cleanup_on_a_loop_leaves_no_binding_in_the_context(aiopool):
+    """A collection may run in the context of the thread itself, which outlives its loops."""
+    pool = aiopool.Pool()
+    context = contextvars.Context()
+
+    async def collect():
+        assert pool.clear() == 3
+        aiopool.cleanup()
+
+    def main():
+        for _ in range(3):
+            pool.put(object())
+        with asyncio.Runner() as runner:
+            runner.run(collect(), context=context)
+        assert aiopool._core.processor.pinned not in context
+
+    in_thread(main)

@@ -16,7 +16,7 @@ from math import inf
 from time import monotonic
 
 from . import freeing, gc_clock, timers
-from .processor import Processor, pin
+from .processor import Processor, running_processor
 from .registry import CollectableStore, pools, stores_of
 
 
@@ -64,7 +64,7 @@ def watch(store: CollectableStore, processor: Processor | None) -> None:
     """
     gc_clock.listen()
     # Pinned anew: a context that outlived its loop may have come to another one with this thread.
-    timers.watch(store.idle_due(), None if processor is None else pin())
+    timers.watch(store.idle_due(), None if processor is None else running_processor())
 
 
 def check_time(store: CollectableStore) -> None:

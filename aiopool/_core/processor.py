@@ -102,13 +102,29 @@ came_to_loop: list[Callable[["Processor"], object]] = []
 
 def pin() -> Processor | None:
     """The processor of the running code; `None` off-loop. Binds it in the current context. Never waits."""
+    processor = running_processor()
+    if processor is None:
+        return None
+    if processor.thread_id is None:
+        processor.thread_id = get_ident()  # it was parked
+    if pinned.get() is not processor:
+        pinned.set(processor)
+    return processor
+
+
+def running_processor() -> Processor | None:
+    """As `pin`, but binds nothing, and leaves a parked processor parked.
+
+    For cleanup and freeing, which finalizers and the collector start in any context. A context may outlive its loop, as
+    the one in which a thread runs loop after loop does. What uses no pool must not make a binding there, or make one
+    valid again, for then the thread would look like a processor when no loop runs.
+    """
     running = running_loop()
     if running is None:
         return None
     processor = pinned.get()
     if processor.thread_id != get_ident():
         processor = _own_processor()
-        pinned.set(processor)
     # The thread runs another loop than when it last came here.
     if processor.loop is None or not processor.loop.is_loop(running):
         processor.move_to(live_loop(running))
@@ -136,7 +152,7 @@ def processors() -> list[Processor]:
 
 def live_loops() -> list[tuple[Processor, LiveLoop]]:
     """The processors whose loop runs in this process, and that loop; the running thread's own first."""
-    own = current_processor()
+    own = running_processor()
     known = processors()
     return [
         (processor, loop)
@@ -166,7 +182,6 @@ def _own_processor() -> Processor:
     """The processor of this thread, born here if it has none yet."""
     known: _Ownership | None = getattr(_thread, "ownership", None)
     if known is not None:
-        known.processor.thread_id = get_ident()
         return known.processor
     # A finalizer that pins during the claim gets here too, and its processor is in place first: then that one is the
     # thread's, and the second claim releases itself as its ownership is dropped.

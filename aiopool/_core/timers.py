@@ -120,6 +120,8 @@ class _Adjusting:
     def __del__(self) -> None:
         if getattr(self, "waiting", False) and self._processor.loop is self._loop:
             self._processor.wakes_at = inf
+            # Dropped by a loop that ended before it had its timer: as with the timer, a context may outlive it.
+            self._processor.park()
 
 
 def _adjust(processor: Processor, loop: LiveLoop) -> None:

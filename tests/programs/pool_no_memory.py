@@ -153,11 +153,13 @@ async def main():
     aiopool.current_processor()
     for name in sys.argv[1:] or [name for name in cases if name not in ("clear", "cleanup")]:
         failures = 0
-        for n in range(120):
+        for n in range(ATTEMPTS):
             failures += await attempt(name, n)
         # The last attempts had no allocation left to fail. (Some never fail: what fails is tried again.)
-        assert failures < 100, (name, failures)
+        assert failures < ATTEMPTS - 20, (name, failures, "it makes more allocations than there are attempts")
 
+
+ATTEMPTS = 240  # clear() in pure Python makes about 105 allocations
 
 things = [Thing() for _ in range(8)]
 asyncio.run(main())

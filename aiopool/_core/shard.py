@@ -101,10 +101,13 @@ class Shard:
 
     def take_private(self) -> Any:
         """The object in private space, or `None`. Owner only."""
+        private = self.private
+        if not private:
+            return None  # usual on the slow paths, and an exception would cost more than all the rest
         try:
-            return self.private.pop()
+            return private.pop()
         except IndexError:
-            return None
+            return None  # a finalizer took it since we looked
 
     def take_newest(self) -> Any:
         """The object put last to the shared list: for the owner, in whose cache it is. `None`: nothing, or busy."""

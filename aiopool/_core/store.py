@@ -192,8 +192,11 @@ class Store:
 
         :raises ValueError: it lies in the running processor's private slot already.
         """
-        id, _ = self._pin()
-        shard = self.primary.get(id)
+        processor: Processor | None = _pinned()
+        if processor is None or processor.thread_id != get_ident():
+            processor = pin()
+        # Off-loop code has no private slot.
+        shard = None if processor is None else self.primary.get(processor.id)
         if shard is not None and shard.holds_private(obj):
             raise ValueError(
                 f"{identified(obj)} was put already and is idle in {self._label}: put each object once for each get"

@@ -19,6 +19,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 import trio.testing
+from children import run_program
 from interrupts import at_every_bytecode, on_a_loop
 from loops import PATIENCE, in_thread, in_threads, loop_thread
 
@@ -190,6 +191,12 @@ def test_a_loop_that_runs_again_finds_its_objects(aiopool):
         a.run_until_complete(put(pool, on_a))
         assert in_thread(a.run_until_complete, get(pool)) is on_a
     assert pool.stats().created == 2
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="descriptors are counted in /proc")
+@pytest.mark.parametrize("kind", ["no_pool", "loop_bound", "loop_bound_with_close"])
+def test_loops_that_were_never_closed_are_collected_with_their_descriptors(child_env, kind):
+    assert run_program("unclosed_loops.py", child_env, arguments=[kind]) == "ok\n"
 
 
 # --- loops at the same time ---

@@ -7,7 +7,7 @@
 
 #pragma once
 
-#include "store.h"
+#include "store_type.h"
 
 typedef struct {
     PyObject_HEAD

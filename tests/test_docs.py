@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from children import errors_in
 from feeding import feed
 
 ROOT = Path(__file__).parent.parent
@@ -110,9 +111,7 @@ def test_the_programs_on_the_pages_run(aiopool, child_env, program):
         timeout=60,
         check=False,
     )
-    # asyncio's debug mode tells of callbacks that took long, which on a busy machine any may.
-    errors = re.sub(r"^Executing <.* took .* seconds\n", "", done.stderr, flags=re.M)
-    assert (done.returncode, errors) == (0, "")
+    assert (done.returncode, errors_in(done.stderr)) == (0, "")
     expected = re.findall(r"# prints: (.*)", program)
     assert done.stdout.splitlines() == expected
 

@@ -83,3 +83,17 @@ def in_threads(functions: list[Callable[[], Any]]) -> list[Any]:
     if errors:
         raise errors[0]
     return results
+
+
+class RunsAtOnce:
+    """A `LiveLoop` that has run a callback to its end before the thread that posted it goes on."""
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def call_soon(self, callback: Callable[[], object]) -> bool:
+        callback()
+        return True

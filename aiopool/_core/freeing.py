@@ -60,10 +60,13 @@ def _post_slice(processor: Processor, loop: LiveLoop) -> bool:
     if now - processor.slice_posted < PATIENCE:
         return True  # one is on its way
     try:
-        # Before the call: the slice may have run before it returns.
+        # All of it before the call: the slice may have run before that returns.
         processor.slice_posted = _last_progress = now
         slice = _Slice(processor)
-        posted = slice.waiting = loop.call_soon(slice)
+        slice.waiting = True
+        posted = loop.call_soon(slice)
+        if not posted:
+            slice.waiting = False
         return posted
     except BaseException:
         processor.slice_posted = -inf  # it was not posted, so let the next caller do it

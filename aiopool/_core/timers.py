@@ -98,7 +98,11 @@ def adjust_all() -> None:
 def _adjust_soon(processor: Processor, loop: LiveLoop) -> bool:
     """Have `loop` look at its timer soon. `False`: it is not running."""
     adjusting = _Adjusting(processor, loop)
-    posted = adjusting.waiting = loop.call_soon(adjusting)
+    # Before the call: the loop may have run it to its end before that returns.
+    adjusting.waiting = True
+    posted = loop.call_soon(adjusting)
+    if not posted:
+        adjusting.waiting = False
     return posted
 
 

@@ -6,10 +6,11 @@ import sys
 import threading
 import time
 import weakref
+from math import inf
 
 import pytest
 from interrupts import Interrupted, Thing, at_every_bytecode, on_a_loop, raise_in_every_gap_on_a_loop
-from loops import PATIENCE, loop_thread
+from loops import PATIENCE, RunsAtOnce, loop_thread
 
 
 def filled(aiopool, count):
@@ -192,3 +193,18 @@ def test_after_an_exception_in_any_gap_the_next_clear_has_all_freed(reference, m
 
     gaps = raise_in_every_gap_on_a_loop(set_up, files=("/_core/freeing", "\\_core\\freeing"))
     assert gaps > (5 if operation == "cleanup" else 50)
+
+
+def test_a_slice_that_ran_before_the_post_returned_is_not_taken_for_dropped(aiopool, monkeypatch):
+    """A slice marked as waiting only after it was posted would wait for ever, and free once more as it dies."""
+    freeing = aiopool._core.freeing
+    calls = []
+
+    async def main():
+        processor = aiopool.current_processor()
+        processor.slice_posted = -inf
+        assert freeing._post_slice(processor, RunsAtOnce(processor.loop))
+
+    monkeypatch.setattr(freeing, "free_queued", lambda: calls.append(1))
+    asyncio.run(main())
+    assert len(calls) == 1  # its own, at its end

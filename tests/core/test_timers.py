@@ -7,7 +7,7 @@ import threading
 import pytest
 import trio.testing
 from interrupts import Thing, raise_in_every_gap_on_a_loop
-from loops import PATIENCE
+from loops import PATIENCE, RunsAtOnce
 
 
 def timers_of(loop):
@@ -201,3 +201,26 @@ def test_an_idle_pool_does_not_make_a_mock_clock_jump(aiopool, bound, threshold)
         return trio.current_time() - start
 
     assert trio.run(main, clock=trio.testing.MockClock(autojump_threshold=threshold)) == 0
+
+
+@pytest.mark.parametrize("set_late", [False, True], ids=["", "naive"])
+def test_a_loop_that_is_faster_than_the_thread_that_posts_is_not_parked(alone, set_late, monkeypatch):
+    """`naive`: what is posted is marked as waiting only when it is posted, and so for ever."""
+    timers = alone._core.timers
+
+    def post_and_mark(processor, loop):
+        adjusting = timers._Adjusting(processor, loop)
+        posted = adjusting.waiting = loop.call_soon(adjusting)
+        return posted
+
+    if set_late:
+        monkeypatch.setattr(timers, "_adjust_soon", post_and_mark)
+
+    async def main():
+        processor = alone.current_processor()
+        loop = RunsAtOnce(processor.loop)
+        monkeypatch.setattr(processor, "loop", loop)
+        assert timers._adjust_soon(processor, loop)
+        return processor.thread_id
+
+    assert (asyncio.run(main()) is None) == set_late

@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _version() -> str:
     try:
-        return importlib.metadata.version("aiopool")
+        return importlib.metadata.version("aiosyncpool")
     except importlib.metadata.PackageNotFoundError:
         return "(a checkout that is not installed)"
 

@@ -3,6 +3,7 @@
 Each session makes a virtual environment of its own. `nox -s tests -- tests/core -x` passes arguments on.
 """
 
+import shutil
 from pathlib import Path
 
 import nox
@@ -82,6 +83,11 @@ def benchmarks(session: nox.Session) -> None:
 @nox.session
 def sanitizers(session: nox.Session) -> None:
     """The C extension under AddressSanitizer and UndefinedBehaviorSanitizer. Needs GCC."""
+    # In a copy: an editable install leaves the extension beside its sources, and nothing else could load this one.
+    copy = Path(session.create_tmp(), "checkout")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(".", copy, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.so"))
+    session.chdir(copy)
     flags = "-fsanitize=address,undefined"
     install(session, "test", CFLAGS=f"-O1 -g -fno-omit-frame-pointer {flags}", LDFLAGS=flags)
     libraries = [

@@ -13,7 +13,10 @@ nox.options.sessions = ["lint", "types", "tests", "docs"]
 
 SITE = Path("build/site")
 
-BENCHMARKS = ["get_put", "scaling", "streams", "connections", "buffers", "cleanup", "hit_rate", "fixtures", "debug"]
+BENCHMARKS = [
+    *("get_put", "scaling", "streams", "connections", "buffers", "cleanup", "resident", "hit_rate", "fixtures"),
+    "debug",
+]
 
 SANITIZED = [
     "tests/test_native.py",

@@ -1,6 +1,7 @@
-"""Builds the C extension where that is possible; everything else is in pyproject.toml."""
+"""Builds the C extension where that is possible, and the README for the index; all else is in pyproject.toml."""
 
 import os
+import re
 from binascii import crc32
 from pathlib import Path
 
@@ -19,4 +20,14 @@ extension = Extension(
     optional=not os.environ.get("AIOPOOL_REQUIRE_NATIVE"),
 )
 
-setup(ext_modules=[] if os.environ.get("AIOPOOL_NO_EXTENSIONS") else [extension])
+# Relative links lead nowhere on the package index.
+REPOSITORY = "aiosyncpool/aiosyncpool"
+README = Path("README.md").read_text(encoding="utf-8")
+README = re.sub(r"\]\((?!https:)", f"](https://github.com/{REPOSITORY}/blob/main/", README)
+README = re.sub(r'(src|srcset)="', rf'\1="https://raw.githubusercontent.com/{REPOSITORY}/main/', README)
+
+setup(
+    long_description=README,
+    long_description_content_type="text/markdown",
+    ext_modules=[] if os.environ.get("AIOPOOL_NO_EXTENSIONS") else [extension],
+)

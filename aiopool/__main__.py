@@ -1,7 +1,7 @@
 """The command line: `python -m aiopool demo`.
 
-Nothing but arguments is dealt with here, so that a wrong one is told before anything starts, and without what the extra
-`demo` brings.
+This module only parses arguments, so that a wrong one is reported before anything starts, and also where the extra
+`demo` is not installed.
 """
 
 import argparse
@@ -12,19 +12,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-UNITS = {"": 1, "K": 2**10, "M": 2**20}
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 LARGEST_SIZE = 16 * UNITS["M"]
-"""Each connection may hold a message of it twice: that makes 1 GiB, with two loops."""
+"""Bytes. Each connection may hold two messages of this size: 1 GiB in all, with two loops."""
+
+LONGEST = 3600
+"""Seconds for each kind of streams. A longer run says nothing new."""
 
 MOST_LOOPS = 32
 
 INTERRUPTED = 130
-"""What shells make of a program that Ctrl-C ended."""
+"""The exit code that shells use for a program ended by Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what `arguments` say (`None`: those of the process); the exit code."""
+    """Run the command in `arguments` (`None`: those of the process); returns the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:
@@ -45,8 +48,7 @@ def _demo(options: argparse.Namespace) -> int:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("psutil", "rich"):
             raise
-        # From the checkout: the name aiopool on PyPI is another project's.
-        print(f"aiopool demo: {missing} is missing; in the checkout, run: pip install '.[demo]'", file=sys.stderr)
+        print(f"aiopool demo: {missing} is not installed; run: pip install 'aiosyncpool[demo]'", file=sys.stderr)
         return 1
     return demo(Plan(options.seconds, options.size, options.loops), options.json)
 
@@ -57,8 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands", metavar="command")
     demo = commands.add_parser(
         "demo",
-        help="show on real traffic where streams over pooled buffers win and where they do not",
-        description="Load a TCP server on loopback, over asyncio's streams and aiopool's, and show what each cost.",
+        help="measure a real server on asyncio's streams and on aiopool's",
+        description="Put load on a TCP server on loopback, over asyncio's streams and over aiopool's, and show what "
+        "each cost.",
     )
     demo.add_argument(
         "--seconds", type=_seconds, default=3.0, help="how long to measure each kind of streams (default: 3)"
@@ -67,15 +70,13 @@ def _parser() -> argparse.ArgumentParser:
         "--size", type=_size, default="1M", help="the largest message, in bytes, or as 64K or 1M (default: 1M)"
     )
     demo.add_argument("--loops", type=_loops, default=2, help="how many event-loop threads the server has (default: 2)")
-    demo.add_argument(
-        "--json", type=_file, metavar="FILE", help="write the numbers to FILE as JSON; - stands for stdout"
-    )
+    demo.add_argument("--json", type=_file, metavar="FILE", help="also write the figures to FILE as JSON; - is stdout")
     return parser
 
 
 def _version() -> str:
     try:
-        return importlib.metadata.version("aiopool")
+        return importlib.metadata.version("aiosyncpool")
     except importlib.metadata.PackageNotFoundError:
         return "(a checkout that is not installed)"
 
@@ -85,33 +86,41 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    if math.isnan(seconds):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, such as 3 or 0.5")
+    if not 0 < seconds <= LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is out of range: more than 0, and at most {LONGEST} seconds")
     return seconds
 
 
 def _size(text: str) -> int:
-    match = re.fullmatch(r"([0-9]+)([KM]?)", text.strip().upper())
+    match = re.fullmatch(r"([0-9]+)([KMGT]?)", text.strip().upper())
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes, such as 65536, 64K or 1M")
     size = int(match[1]) * UNITS[match[2]]
     if not 1 <= size <= LARGEST_SIZE:
-        raise argparse.ArgumentTypeError(f"{text!r} is out of range: from 1 to {LARGEST_SIZE // UNITS['M']}M")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is out of range: at least 1 byte, at most {LARGEST_SIZE // UNITS['M']}M"
+        )
     return size
 
 
 def _loops(text: str) -> int:
-    loops = int(text) if re.fullmatch("[0-9]+", text) else 0
+    if not re.fullmatch("-?[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of loops, such as 2")
+    loops = int(text)
     if not 1 <= loops <= MOST_LOOPS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of loops from 1 to {MOST_LOOPS}")
+        raise argparse.ArgumentTypeError(f"{text!r} is out of range: from 1 to {MOST_LOOPS} loops")
     return loops
 
 
 def _file(text: str) -> Path:
     file = Path(text)
-    # Told now, and not when the measuring is done.
-    if file.is_dir() or not file.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a file in a directory that exists")
+    # Checked now, not after minutes of measuring.
+    if file.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a directory, not a file")
+    if not file.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is in a directory that does not exist: {str(file.parent)!r}")
     return file
 
 

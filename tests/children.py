@@ -7,7 +7,8 @@ import re
 import subprocess
 import sys
 import traceback
-from pathlib import Path
+
+from shared import PROGRAMS
 
 
 def errors_in(stderr):
@@ -34,7 +35,7 @@ def run_child(program, env, arguments=(), options=()):
 
 def run_program(name, env, arguments=(), options=()):
     """As `run_child`, with a file of tests/programs/."""
-    return run_child((Path(__file__).parent / "programs" / name).read_text(), env, arguments, options)
+    return run_child((PROGRAMS / name).read_text(encoding="utf-8"), env, arguments, options)
 
 
 # --- for the programs ---

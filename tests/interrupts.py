@@ -6,10 +6,13 @@ intruder in the gap, to its end. What is checked after each run then holds for e
 """
 
 import asyncio
+import importlib.util
 import itertools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import get_ident
 from types import CodeType, FrameType
 from typing import Any
@@ -18,8 +21,11 @@ Check = Callable[[Any, Any], None]
 Scenario = Callable[[], tuple[Callable[[], Any], Callable[[], Any], Check]]
 
 
-class Thing:
-    """Something to pool."""
+_spec = importlib.util.find_spec("aiopool")
+assert _spec is not None
+assert _spec.origin is not None
+PACKAGE = (os.fspath(Path(_spec.origin).parent) + os.sep,)
+"""For `files`: the modules of the package, and no others, whatever the checkout is called."""
 
 
 def at_every_bytecode(scenario: Scenario, *, files: tuple[str, ...], into: bool = False) -> int:

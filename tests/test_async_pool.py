@@ -12,10 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from loops import PATIENCE, in_threads, loop_thread
-
-
-class Thing:
-    """Something to pool that can be watched."""
+from shared import Thing
 
 
 class Stop(BaseException):

@@ -18,6 +18,7 @@ import pytest
 
 from aiopool import BufferPool
 from aiopool.__main__ import main
+from aiopool._demo import report
 from aiopool._demo.load import Message, Tally, messages
 from aiopool._demo.results import METRICS, Round, compare
 from aiopool._demo.server import Server
@@ -242,6 +243,14 @@ class TestVerdict:
         rounds = [[Round(messages, 0, 1.0, 1.0, 1, 1) for messages in kind] for kind in zip(*rates, strict=True)]
         assert compare(METRICS[0], *rounds).verdict == verdict
 
+    def test_no_clear_difference_claims_none(self) -> None:
+        rates = [(100, 160)] * 6 + [(100, 90)] * 4
+        rounds = [[Round(messages, 0, 1.0, 1.0, 1, 1) for messages in kind] for kind in zip(*rates, strict=True)]
+        comparison = compare(METRICS[0], *rounds)
+        assert comparison.verdict == "no clear difference"
+        sentence = report._sentence(comparison, 10)
+        assert sentence == "messages/s: 160 against 100 in the median; better in 6 of 10 rounds, worse in 4"
+
     def test_less_cpu_is_better(self) -> None:
         asyncio, aiopool = ([Round(100, 0, 1.0, cpu, 1, 1)] * 10 for cpu in (2.0, 1.0))
         comparison = compare(METRICS[1], asyncio, aiopool)
@@ -249,7 +258,7 @@ class TestVerdict:
 
 
 class TestCommandLine:
-    """What is said to who asks in the wrong way."""
+    """What a wrong argument is answered with."""
 
     @pytest.mark.parametrize(
         ("option", "value"),
@@ -258,12 +267,14 @@ class TestCommandLine:
             ("--seconds", "-1"),
             ("--seconds", "nan"),
             ("--seconds", "inf"),
+            ("--seconds", "1e9"),
             ("--seconds", "soon"),
             ("--size", "0"),
             ("--size", "-5"),
             ("--size", "64KB"),
             ("--size", "1.5M"),
             ("--size", "1000M"),
+            ("--size", "10G"),
             ("--loops", "0"),
             ("--loops", "two"),
             ("--loops", "10000"),
@@ -275,6 +286,16 @@ class TestCommandLine:
             main(["demo", option, value])
         assert ended.value.code == 2
         assert f"argument {option}: {value!r} is " in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("option", "value"), [("--size", "10G"), ("--size", "0"), ("--seconds", "1e9"), ("--loops", "0")]
+    )
+    def test_out_of_range_is_not_called_no_number(
+        self, capsys: pytest.CaptureFixture[str], option: str, value: str
+    ) -> None:
+        with pytest.raises(SystemExit):
+            main(["demo", option, value])
+        assert "is out of range" in capsys.readouterr().err
 
     def test_help_without_a_command(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main([]) == 0
@@ -292,7 +313,7 @@ class TestCommandLine:
     def test_missing_extra(self, env: dict[str, str], module: str) -> None:
         done = run(env, ["demo"], f"sys.modules[{module!r}] = None")
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == f"aiopool demo: {module} is missing; in the checkout, run: pip install '.[demo]'\n"
+        assert done.stderr == (f"aiopool demo: {module} is not installed; run: pip install 'aiosyncpool[demo]'\n")
 
 
 class TestInterrupted:

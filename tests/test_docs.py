@@ -16,7 +16,7 @@ from children import errors_in
 from feeding import feed
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAMS = [
     pytest.param(program, id=f"{page.name}-{number}")
     for page in PAGES
@@ -103,6 +103,8 @@ def test_every_public_name_says_what_it_is(aiopool):
 def test_the_programs_on_the_pages_run(aiopool, child_env, program):
     if "# from Python 3.12 on" in program and sys.version_info < (3, 12):
         pytest.skip("it shows what is so from 3.12 on")
+    if "# not on Windows" in program and sys.platform == "win32":
+        pytest.skip("Windows has no fork")
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-W", UNPOOLED, "-c", program],
         env=child_env,

@@ -7,9 +7,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import subprocess
-import sys
-import sysconfig
 import threading
 import weakref
 from collections import Counter
@@ -20,17 +17,9 @@ import anyio.lowlevel
 import pytest
 import trio.testing
 from children import run_program
-from interrupts import at_every_bytecode, on_a_loop
+from interrupts import PACKAGE, at_every_bytecode, on_a_loop
 from loops import PATIENCE, in_thread, in_threads, loop_thread
-
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-
-
-PACKAGE = ("/aiopool/_", "\\aiopool\\_")
-
-
-class Thing:
-    """Something to pool that can be watched."""
+from shared import FREE_THREADED, Thing
 
 
 class Slotted:
@@ -802,36 +791,4 @@ def test_get_and_put_of_a_loop_bound_async_pool(aiopool, run):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_makes_its_own(aiopool, child_env):
-    program = """
-import asyncio, os
-from aiopool import Pool
-
-class Thing:
-    pass
-
-pool = Pool(Thing, loop_bound=True)
-
-async def request():
-    with pool.borrow() as thing:
-        return thing
-
-async def main():
-    thing = await request()
-    child = os.fork()
-    if child == 0:
-        # The loop of the parent is none of ours; asyncio agrees.
-        code = 1
-        try:
-            code = int(asyncio.run(request()) is thing)
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert await request() is thing
-
-asyncio.run(main())
-print("done")
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=child_env, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-    assert (done.stdout, done.stderr) == ("done\n", "")
+    assert run_program("fork_loop_bound.py", child_env, options=["-W", "ignore::DeprecationWarning"]) == "ok\n"

@@ -2,13 +2,12 @@
 
 import asyncio
 import random
-import sysconfig
 import threading
 
 import pytest
 from loops import PATIENCE, in_threads, loop_thread
+from shared import FREE_THREADED
 
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 THREADS = 10
 OPERATIONS = 1_000_000
 

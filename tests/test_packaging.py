@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ["aiopool", "benchmarks", "docs", "examples", "tests"]
+FOLDERS = ["aiopool", "benchmarks", "docs", "examples", "tests", "tools"]
 BUILT = ["__pycache__", "*.py[cod]", "*.so", ".*"]
 FAILED = 'building extension "aiopool._native._extension" failed'
 
@@ -125,6 +125,7 @@ def test_a_wheel_has_the_extension_and_not_its_source(project):
     names = content(wheel)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {
         "aiopool",
+        "aiosyncpool",
         "pytest_aiopool.py",
     }  # and no tests or examples
     assert entry_points_in(wheel) == "[pytest11]\npytest_aiopool = pytest_aiopool"
@@ -187,22 +188,21 @@ def test_the_switch_makes_a_wheel_for_every_platform(project):
 
 
 @needs_setuptools
-def test_an_sdist_has_all_that_is_needed_to_build_test_and_read(project):
-    (project / "tests" / "stale.pyc").touch()
+def test_an_sdist_has_all_that_is_needed_to_build_and_nothing_else(project):
+    (project / "aiopool" / "stale.pyc").touch()
     (project / "aiopool" / "_native.stale.so").touch()
     sdist, _ = build(project, "sdist", AIOPOOL_NO_EXTENSIONS="1")  # which hides the C source from setuptools
     with tarfile.open(sdist) as archive:
         names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
     expected = {
         path.relative_to(project).as_posix()
-        for folder in FOLDERS
-        for path in (project / folder).rglob("*")
-        if path.suffix in {".c", ".h", ".md", ".py", ".svg", ".typed"}  # and not what an editor or patch left behind
+        for path in (project / "aiopool").rglob("*")
+        if path.suffix in {".c", ".h", ".py", ".typed"}  # and not what an editor or patch left behind
     }
-    top = {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"}
-    expected |= {name for name in top if (project / name).exists()}
+    expected |= {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "SECURITY.md", "pyproject.toml", "setup.py"}
     assert expected <= names
     assert not [name for name in names if "stale" in name]
+    assert {name.partition("/")[0] for name in names if "/" in name} == {"aiopool", "aiosyncpool.egg-info"}
 
 
 STALE = {

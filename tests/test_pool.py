@@ -10,12 +10,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 from loops import PATIENCE, loop_thread
+from shared import Thing
 
 pytestmark = pytest.mark.anyio
-
-
-class Thing:
-    """Something to pool that can be watched."""
 
 
 async def test_get_gives_private_then_shared_then_new(aiopool):

@@ -3,14 +3,14 @@
 import asyncio
 import contextvars
 import os
-import sysconfig
 import threading
 
 import anyio.from_thread
 import anyio.to_thread
 import pytest
-from children import run_child
+from children import run_program
 from loops import in_thread, in_threads, loop_thread
+from shared import FREE_THREADED
 
 pytestmark = pytest.mark.anyio
 
@@ -383,54 +383,14 @@ def test_off_loop_threads_at_the_same_time_lose_nothing(aiopool):
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
-FORK = """
-import asyncio, threading, aiopool
-from children import in_forks
-
-pool = aiopool.Pool(object, name="forked")
-stop = threading.Event()
-
-async def churn():
-    while not stop.is_set():
-        held = [pool.get() for _ in range(5)]
-        for obj in held:
-            pool.put(obj)
-        await asyncio.sleep(0)
-
-threads = [threading.Thread(target=asyncio.run, args=(churn(),)) for _ in range(3)]
-for thread in threads:
-    thread.start()
-
-def child():
-    async def use():
-        held = [pool.get() for _ in range(50)]
-        assert len(set(held)) == 50
-        for obj in held:
-            pool.put(obj)
-        assert {pool.get() for _ in range(50)} == set(held), "the child cannot find what it put"
-        aiopool.cleanup(); aiopool.cleanup()
-        assert all(not shard.lock.locked() for shard in pool._store.primary.values())
-        return aiopool.current_processor().id
-    assert asyncio.run(use()) == 1, "the ids of lost threads are not free"
-    assert len(aiopool._core.processor.processors()) == 1
-    aiopool.cleanup()
-    assert pool.get() is not None
-
-in_forks(child, 20)
-stop.set()
-for thread in threads:
-    thread.join()
-print("ok")
-"""
-
 
 @needs_fork
 @pytest.mark.skipif(
-    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    FREE_THREADED,
     reason="free-threaded CPython 3.13 itself leaves locks of its objects held in the child, about once in 200 forks",
 )
 def test_after_a_fork_amid_other_threads_the_child_works_at_once(aiopool, child_env):
-    assert run_child(FORK, child_env, options=["-W", "ignore::DeprecationWarning"]) == "ok\n"
+    assert run_program("fork_amid_threads.py", child_env, options=["-W", "ignore::DeprecationWarning"]) == "ok\n"
 
 
 @needs_fork

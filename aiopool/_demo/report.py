@@ -1,4 +1,4 @@
-"""What is shown at the end: two tables, and in words where pooling won and where it did not."""
+"""The report at the end: two tables, then sentences that say where pooling won and where it did not."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ FORMATS: dict[str, Callable[[float], str]] = {
     "resident_peak_bytes": lambda value: f"{value / MIB:.1f} MiB",
     "resident_end_bytes": lambda value: f"{value / MIB:.1f} MiB",
 }
-"""How a number is written, by the key of its metric."""
+"""How a figure is written, by the key of its metric."""
 
 VERDICTS: dict[Verdict, str] = {
     "won": "[bold green]aiopool won[/]",
@@ -37,14 +37,14 @@ SOURCES = {
     "victim": "the victim",
     "created": "new memory",
 }
-"""Where buffers come from, in the order in which a get tries it."""
+"""Where buffers come from, in the order in which a get looks."""
 
 SMALL = 16 * KIB
-"""To copy so many bytes costs no more than a microsecond or two."""
+"""Bytes: copying this many costs no more than a microsecond or two."""
 
 
 def as_json(plan: Plan, results: Results) -> dict[str, Any]:
-    """The numbers of the tables, for programs: sizes in bytes, times in seconds."""
+    """The figures of the tables, for programs: sizes in bytes, times in seconds."""
     return {
         "implementation": implementation,
         "loop": loop_name(),
@@ -106,13 +106,13 @@ def _by_processor(buffers: BufferStats) -> dict[int, list[ProcessorStats]]:
 
 
 def show(console: Console, plan: Plan, results: Results) -> None:
-    """Print everything there is to say."""
+    """Print the whole report."""
     comparisons = results.comparisons()
     console.print("\n[bold]asyncio's streams and aiopool's[/]", _metrics_table(comparisons))
     console.print(
-        f"Medians of {plan.rounds} rounds each; the ratio, aiopool to asyncio, is that of neighbouring rounds. "
-        "CPU time and resident size are those of the server's process; freed memory that its allocator keeps counts on "
-        "in the rounds that follow.",
+        f"Medians of {plan.rounds} rounds each. The ratio, aiopool to asyncio, is the median over pairs of adjacent "
+        "rounds. CPU time and resident size are those of the server's process; freed memory that its allocator keeps "
+        "still counts in later rounds.",
         style="dim",
     )
     console.print("\n[bold]What the buffer pool did[/]", _buffers_table(results.buffers))
@@ -155,15 +155,16 @@ def _life_of_buffers(plan: Plan, buffers: BufferStats) -> str:
     counts = {name: sum(getattr(each.blocks, source) for each in buffers.classes) for source, name in SOURCES.items()}
     came = ", ".join(f"{name} {count / buffers.served:.1%}" for name, count in counts.items() if count)
     return (
-        f"Waste is the part of a buffer that nobody asked for. Buffers came from: {came}. "
-        f"{buffers.bytes_idle / MIB:.1f} MiB lay idle when the last round ended; after each round the pool is emptied. "
-        f"{buffers.cycles} cleanup cycles: an idle_timeout of {plan.idle_timeout:.2g} s has one or more come in each "
-        "round."
+        f"Waste is the part of a buffer beyond what was asked for. Buffers came from: {came}. "
+        f"{buffers.bytes_idle / MIB:.1f} MiB were idle when the last round ended; each round starts with an empty "
+        "pool. "
+        f"{buffers.cycles} cleanup cycles: with an idle_timeout of {plan.idle_timeout:.2g} s, each round has at least "
+        "one."
     )
 
 
 def _sentences(comparisons: list[Comparison], rounds: int) -> Table:
-    # A grid, for the sake of its hanging indent.
+    # A grid, because it has a hanging indent.
     grid = Table.grid(padding=(0, 1))
     for each in comparisons:
         grid.add_row(" -", _sentence(each, rounds))
@@ -171,39 +172,39 @@ def _sentences(comparisons: list[Comparison], rounds: int) -> Table:
 
 
 def _sentence(comparison: Comparison, rounds: int) -> str:
-    name, how_much = comparison.metric.name, _how_much(comparison.ratio)
+    name, write = comparison.metric.name, FORMATS[comparison.metric.key]
+    medians = f"{write(comparison.aiopool)} against {write(comparison.asyncio)}"
     if comparison.verdict == "no clear difference":
-        return f"{name}: {how_much}, better in {comparison.better} of {rounds} rounds and worse in {comparison.worse}"
-    write = FORMATS[comparison.metric.key]
+        # No percentage: it would claim the difference that was not found.
+        return (
+            f"{name}: {medians} in the median; better in {comparison.better} of {rounds} rounds, worse in "
+            f"{comparison.worse}"
+        )
     turns = f"better in {comparison.better}" if comparison.verdict == "won" else f"worse in {comparison.worse}"
-    return (
-        f"{name}: {how_much}, {write(comparison.aiopool)} for {write(comparison.asyncio)}, {turns} of {rounds} rounds"
-    )
+    return f"{name}: {_how_much(comparison.ratio)}, {medians}; {turns} of {rounds} rounds"
 
 
 def _how_much(ratio: float) -> str:
     if ratio >= 2:
         return f"{ratio:.1f} times as much"
-    if abs(ratio - 1) < 0.005:
-        return "less than 1% apart"
     return f"{abs(ratio - 1):.0%} {'more' if ratio > 1 else 'less'}"
 
 
 def _advice(plan: Plan, comparisons: list[Comparison]) -> str:
-    """Why it came out as it did, as far as that is known, and what else to look at."""
+    """Likely reasons for the result, and what to try next."""
     advice = []
     if implementation == "python":
         advice.append(
-            "This was aiopool's pure Python, where a buffer costs some microseconds. Compiled it costs a tenth of one: "
-            "build it, which takes a C compiler, and see the difference."
+            "This was aiopool's pure Python implementation, where a buffer costs several microseconds. With the C "
+            "extension it costs a tenth of one: install aiopool where there is a C compiler, and compare."
         )
     saved_time = any(each.verdict == "won" for each in comparisons if not each.metric.key.startswith("resident"))
     if plan.size > SMALL:
-        advice.append("Small messages are another matter: see --size 64K and --size 1K.")
+        advice.append("Small messages give other results: try --size 64K and --size 1K.")
     elif not saved_time:
         advice.append(
-            "Such small messages are quickly copied, and copies are what aiopool's streams save: there is little to "
-            "gain. See --size 1M."
+            "Messages this small are quickly copied, and copies are what aiopool's streams save, so there is little to "
+            "gain. Try --size 1M."
         )
     return "\n".join(advice)
 

@@ -9,8 +9,9 @@ import weakref
 from math import inf
 
 import pytest
-from interrupts import Interrupted, Thing, at_every_bytecode, on_a_loop, raise_in_every_gap_on_a_loop
+from interrupts import PACKAGE, Interrupted, at_every_bytecode, on_a_loop, raise_in_every_gap_on_a_loop
 from loops import PATIENCE, RunsAtOnce, loop_thread
+from shared import Thing
 
 
 def filled(aiopool, count):
@@ -148,7 +149,7 @@ def test_an_exception_in_any_gap_switches_nothing_off(aiopool, operation):
     others = aiopool._core.registry._pools.copy()
     aiopool._core.registry._pools.clear()
     try:
-        gaps = on_a_loop(lambda: at_every_bytecode(scenario, files=("/aiopool/_", "\\aiopool\\_"), into=True))
+        gaps = on_a_loop(lambda: at_every_bytecode(scenario, files=PACKAGE, into=True))
     finally:
         aiopool._core.registry._pools.update(others)
     assert gaps > (5 if operation == "stats" else 50)

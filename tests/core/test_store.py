@@ -3,8 +3,9 @@
 from collections import Counter
 
 import pytest
-from interrupts import Thing, at_every_bytecode
+from interrupts import at_every_bytecode
 from loops import in_threads
+from shared import Thing
 
 STORE = ("/_core/store", "\\_core\\store")
 

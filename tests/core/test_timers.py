@@ -6,8 +6,9 @@ import threading
 
 import pytest
 import trio.testing
-from interrupts import Thing, raise_in_every_gap_on_a_loop
+from interrupts import raise_in_every_gap_on_a_loop
 from loops import PATIENCE, RunsAtOnce
+from shared import Thing
 
 
 def timers_of(loop):

@@ -7,10 +7,7 @@ import weakref
 
 import pytest
 from loops import loop_thread
-
-
-class Thing:
-    """Something to pool that can be watched."""
+from shared import Thing
 
 
 def test_isolated_pools_are_empty_and_come_back(aiopool):

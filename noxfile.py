@@ -1,0 +1,118 @@
+"""The one way to run things: `nox` lists and runs the sessions, and the CI runs the same ones.
+
+Each session makes a virtual environment of its own. `nox -s tests -- tests/core -x` passes arguments on.
+"""
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.sessions = ["lint", "types", "tests", "docs"]
+
+SITE = Path("build/site")
+
+BENCHMARKS = [
+    *("get_put", "scaling", "streams", "connections", "buffers", "cleanup", "resident", "hit_rate", "fixtures"),
+    "debug",
+]
+
+SANITIZED = [
+    "tests/test_native.py",
+    "tests/test_pool.py",
+    "tests/test_buffers_native.py",
+    "tests/test_buffers_alive.py",
+]
+
+
+def install(session: nox.Session, extra: str, **env: str) -> None:
+    """Install the project with an extra, from its sources; the C extension must build."""
+    session.install("-e", f".[{extra}]", env={"AIOPOOL_REQUIRE_NATIVE": "1", **env})
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The test suite, over both implementations."""
+    install(session, "test", CFLAGS="-O3 -Wall -Wextra -Werror")
+    session.run("python", "-m", "pytest", *(session.posargs or ["-n", "auto"]))
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """The test suite once more, with the lines that no test reaches; fails below the floor in pyproject.toml."""
+    install(session, "test")
+    session.install("coverage>=7.6")
+    session.run("coverage", "run", "-m", "pytest", *(session.posargs or ["tests"]))
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and common mistakes; `nox -s lint -- --fix` corrects what it can."""
+    session.install("ruff==0.17.*")
+    session.run("ruff", "check", *session.posargs, ".")
+    session.run("ruff", "format", *([] if session.posargs else ["--check"]), ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types, by two checkers."""
+    install(session, "dev")
+    session.run("mypy")
+    session.run("pyright", "--pythonpath", f"{session.bin}/python")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, in build/site: warnings are errors, and no link or anchor may be dead."""
+    install(session, "docs")
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "-E", "-b", "html", "docs", str(SITE))
+    session.run("python", "tools/check_site.py", str(SITE))
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """All benchmarks, or those named, with their figures in benchmarks/results; then the charts drawn from them."""
+    install(session, "bench,docs,test")
+    results = Path("benchmarks/results")
+    results.mkdir(exist_ok=True)
+    for name in session.posargs or BENCHMARKS:
+        session.run("python", f"benchmarks/{name}.py", "--json", str(results / f"{name}.json"))
+    session.run("python", "docs/charts.py")
+
+
+@nox.session
+def sanitizers(session: nox.Session) -> None:
+    """The C extension under AddressSanitizer and UndefinedBehaviorSanitizer. Needs GCC."""
+    # In a copy: an editable install leaves the extension beside its sources, and nothing else could load this one.
+    copy = Path(session.create_tmp(), "checkout")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(".", copy, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.so"))
+    session.chdir(copy)
+    flags = "-fsanitize=address,undefined"
+    install(session, "test", CFLAGS=f"-O1 -g -fno-omit-frame-pointer {flags}", LDFLAGS=flags)
+    libraries = [
+        str(session.run("gcc", f"-print-file-name={name}", external=True, silent=True)).strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    # The sanitizer's allocator takes no part in tests that count blocks or let allocations fail.
+    session.run(
+        *("python", "-m", "pytest", *SANITIZED, "-k", "not leaks and not allocation", *session.posargs),
+        env={
+            "PYTHONMALLOC": "malloc",
+            "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
+            "LD_PRELOAD": " ".join(libraries),
+        },
+    )
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """The sdist and a wheel in dist/, checked as the index would check them."""
+    session.install("build", "check-wheel-contents", "twine>=6")
+    session.run("python", "-m", "build", env={"AIOPOOL_REQUIRE_NATIVE": "1"})
+    built = sorted(str(path) for path in Path("dist").glob("aiosyncpool-*") if path.suffix in (".gz", ".whl"))
+    session.run("twine", "check", "--strict", *built)
+    session.run("check-wheel-contents", *[name for name in built if name.endswith(".whl")])

@@ -1,0 +1,36 @@
+"""The interpreter ends while pools are full of objects whose finalizers use them. Prints nothing and does not crash."""
+
+import asyncio
+import sys
+import threading
+
+import aiopool
+
+
+class PutsBack:
+    def __del__(self):
+        pool.put(self)
+        other.put(other.get())
+        aiopool.cleanup()
+
+
+pool, other = aiopool.Pool(name="full"), aiopool.Pool(object)
+PutsBack.ring = [pool, aiopool]
+
+
+async def main():
+    for _ in range(100):
+        pool.put(PutsBack())
+    aiopool.cleanup()
+    for _ in range(100):
+        pool.put(PutsBack())
+
+
+asyncio.run(main())
+thread = threading.Thread(target=asyncio.run, args=(main(),))
+thread.start()
+thread.join()
+pool.put(PutsBack())
+forever = threading.Event()
+threading.Thread(target=lambda: asyncio.run(main()) or forever.wait(), daemon=True).start()
+sys.keep = [pool, other, PutsBack]

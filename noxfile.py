@@ -3,7 +3,6 @@
 Each session makes a virtual environment of its own. `nox -s tests -- tests/core -x` passes arguments on.
 """
 
-import shutil
 from pathlib import Path
 
 import nox
@@ -16,13 +15,6 @@ SITE = Path("build/site")
 BENCHMARKS = [
     *("get_put", "scaling", "streams", "connections", "buffers", "cleanup", "resident", "hit_rate", "fixtures"),
     "debug",
-]
-
-SANITIZED = [
-    "tests/test_native.py",
-    "tests/test_pool.py",
-    "tests/test_buffers_native.py",
-    "tests/test_buffers_alive.py",
 ]
 
 
@@ -83,29 +75,10 @@ def benchmarks(session: nox.Session) -> None:
     session.run("python", "docs/charts.py")
 
 
-@nox.session
+@nox.session(python=False)
 def sanitizers(session: nox.Session) -> None:
-    """The C extension under AddressSanitizer and UndefinedBehaviorSanitizer. Needs GCC."""
-    # In a copy: an editable install leaves the extension beside its sources, and nothing else could load this one.
-    copy = Path(session.create_tmp(), "checkout")
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(".", copy, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.so"))
-    session.chdir(copy)
-    flags = "-fsanitize=address,undefined"
-    install(session, "test", CFLAGS=f"-O1 -g -fno-omit-frame-pointer {flags}", LDFLAGS=flags)
-    libraries = [
-        str(session.run("gcc", f"-print-file-name={name}", external=True, silent=True)).strip()
-        for name in ("libasan.so", "libubsan.so")
-    ]
-    # The sanitizer's allocator takes no part in tests that count blocks or let allocations fail.
-    session.run(
-        *("python", "-m", "pytest", *SANITIZED, "-k", "not leaks and not allocation", *session.posargs),
-        env={
-            "PYTHONMALLOC": "malloc",
-            "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
-            "LD_PRELOAD": " ".join(libraries),
-        },
-    )
+    """The C extension, as last committed, under a sanitizer; `-- thread` for ThreadSanitizer."""
+    session.run("tools/sanitize", *(session.posargs or ["address"]), external=True)
 
 
 @nox.session

@@ -12,12 +12,11 @@
      reference count of a shared object.
 
    The headers, each on top of the ones before: state.h, processor.h, shard.h, shards.h, store.h, bound_store.h, pool.h, borrow.h;
-   per_processor.h, budget.h, size_class.h, buffer_pool.h; low_water.h. This is the one file that is compiled, so that
+   per_processor.h, budget.h, size_class.h, buffer_pool.h. This is the one file that is compiled, so that
    the compiler sees the fast paths whole. */
 
 #include "borrow.h"
 #include "buffer_pool.h"
-#include "low_water.h"
 
 /* Which ContextVar carries the processor, and the Python functions that are called from here. */
 static PyObject *
@@ -110,7 +109,6 @@ static PyMethodDef native_methods[] = {
 #endif
     {"methods", methods, METH_O, "The names of the methods that there are here for a class."},
     {"method_descriptor", method_descriptor, METH_VARARGS, "The C method of that name, for a class."},
-    LOW_WATER_METHODS
     {NULL, NULL, 0, NULL},
 };
 

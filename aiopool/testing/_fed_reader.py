@@ -4,17 +4,17 @@ from ..streams._reader import Result, StreamReader
 
 
 class FedReader(StreamReader[Result]):
-    """An `aiopool.streams.StreamReader` that receives what `feed_data` gives it, and ends with `feed_eof`.
+    r"""An `aiopool.streams.StreamReader` that receives what `feed_data` gives it, and ends with `feed_eof`.
 
     It is created with the arguments of `StreamReader`, on a running loop. No limit holds `feed_data` back.
 
     >>> async def first_line():
     ...     reader = testing.FedReader()
-    ...     reader.feed_data(b"a line\\nand the begin")
+    ...     reader.feed_data(b"a line\nand the begin")
     ...     reader.feed_eof()
     ...     return await reader.readline(), bytes(await reader.read())
     >>> asyncio.run(first_line())
-    (b'a line\\n', b'and the begin')
+    (b'a line\n', b'and the begin')
     """
 
     __slots__ = ()

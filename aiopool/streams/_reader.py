@@ -8,13 +8,15 @@ when what it waits for is there.
 
 import asyncio
 import copy
+import sys
 from asyncio import AbstractEventLoop, IncompleteReadError, LimitOverrunError
-from collections.abc import Sequence
+from collections.abc import Coroutine
 from operator import index
 from typing import TYPE_CHECKING, Any, Generic
 
 from .._buffer_pool import KIB, BufferPool
 from .._checks import digits, natural, shown
+from .._native import in_c, native, with_c_methods
 from ._receive_buffer import MOST, ReceiveBuffer
 from ._receive_now import descriptor_of, drop_what_is_left, receive_now
 
@@ -42,8 +44,26 @@ default_buffers = BufferPool(name="streams")
 _UNKNOWN = -2
 """A descriptor that was not looked for yet."""
 
+if native is not None:
+    # So that create_task and asyncio.run take it. (The type checkers do not know that it is an abstract base class.)
+    _coroutines: Any = Coroutine
+    _coroutines.register(native.Read)
 
-class StreamReader(Generic[Result]):
+
+@in_c
+class ReaderBase:
+    """What the reads whose bytes are there look at."""
+
+    __slots__ = ("_as_bytes", "_limit", "_paused", "_received")
+
+    _received: ReceiveBuffer
+    _limit: int
+    _paused: bool
+    _as_bytes: bool
+
+
+@with_c_methods
+class StreamReader(ReaderBase, Generic[Result]):
     """What `aiopool.streams` gives in the place of asyncio's reader. For the loop that it was made on.
 
     `read` and `readexactly` return memoryviews: drop them when you are done with them, and their memory is used again.
@@ -62,7 +82,6 @@ class StreamReader(Generic[Result]):
 
     __slots__ = (
         "__weakref__",
-        "_as_bytes",
         "_budget",
         "_buffers",
         "_descriptor",
@@ -70,10 +89,7 @@ class StreamReader(Generic[Result]):
         "_exception",
         "_leave_out",
         "_left_out",
-        "_limit",
         "_loop",
-        "_paused",
-        "_received",
         "_transport",
         "_waiter",
     )
@@ -98,7 +114,7 @@ class StreamReader(Generic[Result]):
         self._received = ReceiveBuffer(buffers)
         self._buffers = buffers
         self._as_bytes = results is bytes
-        self._limit = limit
+        self._limit = min(limit, sys.maxsize)
         self._loop = asyncio.get_running_loop() if loop is None else loop
         self._transport: Any = None
         self._waiter: asyncio.Future[None] | None = None
@@ -234,11 +250,11 @@ class StreamReader(Generic[Result]):
         :raises ValueError: the line is longer than `limit`. It is thrown away, or as much of it as was received.
         """
         try:
-            return await self.readuntil(b"\n")
+            return await self._readuntil_slow(b"\n")
         except IncompleteReadError as error:
             return error.partial
         except LimitOverrunError as error:
-            found = self._received.find((b"\n",), error.consumed)
+            found = self._received.find([b"\n"], error.consumed)
             is_whole = found == (error.consumed, error.consumed + 1)
             self._take_bytes(error.consumed + 1 if is_whole else self._received.unread)
             raise ValueError(error.args[0]) from None
@@ -247,10 +263,17 @@ class StreamReader(Generic[Result]):
         return self
 
     async def __anext__(self) -> bytes:
-        line = await self.readline()
+        line = await self._readline_slow()
         if not line:
             raise StopAsyncIteration
         return line
+
+    # The C extension does what needs no waiting, and comes here for all else.
+    _read_slow = read
+    _readexactly_slow = readexactly
+    _readuntil_slow = readuntil
+    _readline_slow = readline
+    _next_line_slow = __anext__
 
     @property
     def buffered(self) -> int:
@@ -460,7 +483,7 @@ def fresh(error: BaseException) -> BaseException:
     return again
 
 
-def _sorted(separator: bytes | tuple[bytes, ...]) -> Sequence[bytes]:
+def _sorted(separator: bytes | tuple[bytes, ...]) -> list[bytes]:
     """All the separators, the shortest first."""
     given = separator if isinstance(separator, tuple) else (separator,)
     try:

@@ -18,10 +18,11 @@ to wait for the rest.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 
 from .._buffer_pool import KIB, BufferPool
+from .._native import in_c, native
 
 PINNED = 16
 """What is taken is a view if it is no smaller than its chunk divided by this; else a copy."""
@@ -39,6 +40,11 @@ ROOM = 4 * KIB
 """To receive less than this at a time costs more than to copy as much."""
 
 
+if native is not None:
+    native.set_receive_sizes(PINNED, FIRST, MOST, BIG, ROOM)
+
+
+@in_c
 class ReceiveBuffer:
     """Received bytes, in order: `_chunk[_start:_end]`, then all of `_later`, whose last chunk is filled to `_filled`.
 
@@ -253,7 +259,7 @@ class ReceiveBuffer:
             if self._filled == 0:
                 self._chunk = None
 
-    def find(self, separators: Sequence[bytes], searched: int) -> tuple[int, int] | None:
+    def find(self, separators: list[bytes], searched: int) -> tuple[int, int] | None:
         """From where to where the separator goes that ends first, looking from `searched` on."""
         while self._chunk is not None:
             best = None

@@ -32,6 +32,14 @@ def shrink(patch, aiopool):
     """Use small constants."""
     for name, value in SMALL.items():
         patch.setattr(aiopool.streams._receive_buffer, name, value)
+    tell_sizes(aiopool)
+
+
+def tell_sizes(aiopool):
+    """The C extension has its own copy."""
+    if aiopool.implementation == "native":
+        sizes = vars(aiopool.streams._receive_buffer)
+        aiopool._native.native.set_receive_sizes(*(sizes[name] for name in ("PINNED", "FIRST", "MOST", "BIG", "ROOM")))
 
 
 @pytest.fixture
@@ -271,10 +279,13 @@ def check_any_program(aiopool, loop, sizes, reader_class, examples):
         buffers = aiopool.BufferPool(min_size=8, max_size=longest)
         run(reader_class, buffers, loop, programs, limit, seed)
 
-    with pytest.MonkeyPatch.context() as patch:
-        if sizes == "small":
-            shrink(patch, aiopool)
-        check()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            if sizes == "small":
+                shrink(patch, aiopool)
+            check()
+    finally:
+        tell_sizes(aiopool)
 
 
 # The small programs reach every branch of _receive_buffer.py; after a change there, look with `coverage run --branch`.
@@ -489,32 +500,58 @@ def test_a_transport_that_cannot_pause_is_no_reason_to_lose_anything(reader):
         assert read_now(reader.readexactly(20 * KIB)) == pattern(20 * KIB, seed)
 
 
-def test_without_memory_nothing_is_lost(aiopool, reader, monkeypatch):
+@pytest.fixture
+def scarce(aiopool):
+    """A pool that has no memory while its list is not empty."""
+    without = []
+
+    class Scarce(aiopool.BufferPool):
+        def acquire(self, size, /):
+            if without:
+                raise MemoryError
+            return super().acquire(size)
+
+    pool = Scarce()
+    pool.without = without
+    return pool
+
+
+def test_without_memory_nothing_is_lost(aiopool, scarce, loop):
+    reader = aiopool.streams.StreamReader(scarce, loop=loop)
     feed(reader, pattern(100))
     reading = Reading(reader.readexactly(100 * KIB))
-
-    def acquire(self, size):
-        raise MemoryError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(aiopool.streams._receive_buffer.ReceiveBuffer, "_acquire", acquire)
-        with pytest.raises(MemoryError):
-            reader.get_buffer(-1)
+    scarce.without.append(True)
+    with pytest.raises(MemoryError):
+        reader.get_buffer(-1)
+    scarce.without.clear()
     feed(reader, pattern(100 * KIB)[100:])
     reading.advance()
     assert reading.result == pattern(100 * KIB)
 
 
-def test_the_end_needs_no_memory(aiopool, reader, buffers, monkeypatch):
+def test_what_lies_in_several_chunks_is_not_lost_without_memory(aiopool, scarce, loop):
+    reader = aiopool.streams.StreamReader(scarce, loop=loop, limit=1 << 20)
+    data = pattern(300 * KIB)
+    feed(reader, data)
+    scarce.without.append(True)
+    for read in (lambda: reader.readexactly(200 * KIB), lambda: reader.readuntil(b"nowhere")):
+        with pytest.raises(MemoryError):
+            read_now(read())
+    scarce.without.clear()
+    assert read_now(reader.readexactly(len(data))) == data
+
+
+def test_the_end_needs_no_memory(aiopool, scarce, loop):
     """A connection that there was no memory for is lost for that reason, and says so."""
+    reader = aiopool.streams.StreamReader(scarce, loop=loop)
     feed(reader, pattern(100 * KIB))
     feed(reader, pattern(100 * KIB))
     reading = Reading(reader.readexactly(400 * KIB))
-    monkeypatch.delattr(aiopool.streams._receive_buffer.ReceiveBuffer, "_acquire")
+    scarce.without.append(True)
     reader.set_exception(MemoryError())
     reading.advance()
     assert isinstance(reading.error, MemoryError)
-    assert buffers.stats().bytes_in_use == 0
+    assert scarce.stats().bytes_in_use == 0
 
 
 # --- what may come between a wake and the reader ---
@@ -660,3 +697,68 @@ def test_a_length_of_numpys_is_a_number_as_any_other(reader, read):
 def test_a_length_with_thousands_of_digits_is_refused_as_any_other(reader):
     with pytest.raises(asyncio.LimitOverrunError):
         read_now(reader.readexactly(1 << 80_000))
+
+
+# --- a read as a coroutine ---
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_read_takes_nothing_before_it_runs(reader, read):
+    """A task that is cancelled before its first step has taken nothing, whatever was there."""
+    feed(reader, b"012345678\n")
+    reader.feed_eof()
+    begun = READS[read](reader)
+    assert reader.buffered == 10
+    begun.close()
+    assert reader.buffered == 10
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+        begun.send(None)
+    begun = READS[read](reader)
+    with pytest.raises(ZeroDivisionError):
+        begun.throw(ZeroDivisionError)
+    assert reader.buffered == 10
+
+
+@pytest.mark.parametrize("read", ["read", "readexactly", "readuntil", "readline"])
+def test_a_read_of_what_is_there_creates_no_coroutine(aiopool, reader, read):
+    if aiopool.implementation == "python":
+        pytest.skip("Python methods are coroutine functions")
+    feed(reader, b"0123456789\n" * 3)
+    assert type(READS[read](reader)) is aiopool._native.native.Read
+    assert asyncio.iscoroutine(READS[read](reader))
+    slow = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aiopool.streams.StreamReader, f"_{read}_slow", lambda *args: slow.append(args))
+        assert len(read_now(READS[read](reader))) >= 10
+    assert slow == []
+
+
+def test_reads_run_as_tasks_and_can_be_told_apart(aiopool):
+    async def main():
+        reader = aiopool.testing.FedReader()
+        task = asyncio.create_task(reader.readexactly(5))
+        assert "StreamReader.readexactly" in repr(task)
+        await asyncio.sleep(0)
+        task.get_stack()
+        reader.feed_data(b"01234and more")
+        assert await task == b"01234"
+        assert await asyncio.wait_for(reader.read(3), 1) == b"and"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(3), 0)
+        assert await asyncio.gather(reader.readexactly(2), reader.readexactly(3)) == [b" m", b"ore"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("call", ["read(1, 2)", "readexactly()", "readexactly(m=5)", "readline(5)", "readuntil(n=3)"])
+def test_wrong_arguments_are_told_at_the_call(reader, call):
+    with pytest.raises(TypeError, match=r"argument|positional"):
+        eval(f"reader.{call}", {"reader": reader})
+
+
+def test_arguments_by_name(reader):
+    feed(reader, b"0123456789\nline|")
+    assert read_now(reader.read(n=3)) == b"012"
+    assert read_now(reader.readexactly(n=2)) == b"34"
+    assert read_now(reader.readuntil()) == b"56789\n"
+    assert read_now(reader.readuntil(separator=b"|")) == b"line|"

@@ -76,12 +76,7 @@ class Pausable:
 
     def __init__(self, sslcontext: object = None) -> None:
         self.paused = False
-        #: the low-water mark: how many bytes it takes to be woken
-        self.mark = 1
         self._sslcontext = sslcontext
-
-    def set_mark(self, nbytes: int, acknowledge: bool) -> None:
-        self.mark = nbytes
 
     def get_extra_info(self, name: str) -> object:
         assert name == "sslcontext"

@@ -93,14 +93,3 @@ async def connected(streams, **kwds):
         await writer.wait_closed()
     except ConnectionError:
         pass
-
-
-def skip_without_marks(aiopool):
-    """For a fixture: only where sockets have low-water marks that can be relied on."""
-    if not aiopool._low_water._KNOWN_TO_WORK:
-        pytest.skip("this system is not known to do what the mark needs")
-
-
-def mark_of(sock):
-    """A socket's low-water mark, in bytes."""
-    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)

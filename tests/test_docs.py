@@ -40,6 +40,7 @@ def findable(aiopool, monkeypatch):
 @pytest.mark.filterwarnings(UNPOOLED)
 def test_the_examples_in_docstrings_do_what_they_show(findable):
     aiopool = findable
+    assert aiopool.testing.FedReader  # which is imported when it is first used
     found = {}
     for module in imported_modules(aiopool):
         for test in doctest.DocTestFinder().find(module):
@@ -53,6 +54,7 @@ def test_the_examples_in_docstrings_do_what_they_show(findable):
                 BufferPool=aiopool.BufferPool,
                 buffers=aiopool.BufferPool(),
                 streams=aiopool.streams,
+                testing=aiopool.testing,
                 received=partial(received, aiopool.streams, aiopool.BufferPool()),
             )
             result = doctest.DocTestRunner().run(test)

@@ -1,6 +1,7 @@
 """What the type checkers make of the interface. They read this file; nobody runs it."""
 
 import asyncio
+import ssl
 from typing import assert_type
 
 import aiopool
@@ -72,17 +73,41 @@ async def streaming(buffers: aiopool.BufferPool) -> None:
         assert_type(await reader.read(), memoryview)
         assert_type(await reader.readinto(bytearray(10)), int)
         assert_type(await reader.readuntil((b"a", b"b")), bytes)
+        assert_type(reader.buffered, int)
         async for line in reader:
             assert_type(line, bytes)
         await writer.drain()
 
-    def call_back(reader: streams.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def call_back(reader: streams.StreamReader, writer: streams.StreamWriter) -> None:
         writer.close()
 
     assert_type(await streams.start_server(serve, "localhost", 0, buffers=buffers), asyncio.Server)
     await streams.start_unix_server(call_back, "path", limit=1000)
     reader, writer = await streams.open_connection("localhost", 80, buffers=buffers, ssl=True)
     assert_type(reader, streams.StreamReader)
-    assert_type(writer, asyncio.StreamWriter)
-    await streams.open_connection("localhost", 80, buffers=5)  # type: ignore[arg-type]
+    assert_type(writer, streams.StreamWriter)
+    await writer.start_tls(ssl.create_default_context(), server_hostname="localhost", ssl_shutdown_timeout=5)
+    await streams.open_connection("localhost", 80, buffers=5)  # type: ignore[call-overload]
     await streams.start_server(streaming, "localhost", 80)  # type: ignore[arg-type]
+
+
+async def streaming_bytes() -> None:
+    """The same with `bytes`."""
+
+    async def serve(reader: streams.StreamReader[bytes], writer: streams.StreamWriter) -> None:
+        assert_type(await reader.readexactly(4), bytes)
+        assert_type(await reader.read(), bytes)
+        try:
+            await reader.readline()
+        except (streams.IncompleteReadError, streams.LimitOverrunError):
+            writer.close()
+
+    assert_type(await streams.start_server(serve, "localhost", 0, results=bytes), asyncio.Server)
+    await streams.start_unix_server(serve, "path", results=bytes)
+    reader, _ = await streams.open_connection("localhost", 80, results=bytes)
+    assert_type(reader, streams.StreamReader[bytes])
+    assert_type(await reader.read(5), bytes)
+    unix_reader, _ = await streams.open_unix_connection("path", results=bytes)
+    assert_type(await unix_reader.readexactly(5), bytes)
+    await streams.start_server(serve, "localhost", 0)  # type: ignore[arg-type]
+    await streams.open_connection("localhost", 80, results=str)  # type: ignore[arg-type]

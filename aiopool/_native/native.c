@@ -12,12 +12,12 @@
      reference count of a shared object.
 
    The headers, each on top of the ones before: state.h, processor.h, shard.h, shards.h, store.h, bound_store.h, pool.h, borrow.h;
-   per_processor.h, budget.h, size_class.h, buffer_pool.h; low_water.h. This is the one file that is compiled, so that
+   per_processor.h, budget.h, size_class.h, buffer_pool.h; receive_buffer.h, reader.h. This is the one file that is compiled, so that
    the compiler sees the fast paths whole. */
 
 #include "borrow.h"
 #include "buffer_pool.h"
-#include "low_water.h"
+#include "reader.h"
 
 /* Which ContextVar carries the processor, and the Python functions that are called from here. */
 static PyObject *
@@ -51,7 +51,10 @@ methods_for(State *state, PyObject *class)
     if (PyType_Check(class) && PyType_IsSubtype((PyTypeObject *)class, state->buffers_type)) {
         return buffers_methods;
     }
-    PyErr_Format(PyExc_TypeError, "%.80R is no subclass of PoolBase or BufferPoolBase", class);
+    if (PyType_Check(class) && PyType_IsSubtype((PyTypeObject *)class, state->reader_type)) {
+        return reader_methods;
+    }
+    PyErr_Format(PyExc_TypeError, "%.80R is no subclass of PoolBase, BufferPoolBase or ReaderBase", class);
     return NULL;
 }
 
@@ -108,9 +111,9 @@ static PyMethodDef native_methods[] = {
 #ifdef Py_GIL_DISABLED
     {"drop_spare_borrows", drop_spare_borrows, METH_O, "Let go of the pools that processors' spare borrows hold."},
 #endif
+    {"set_receive_sizes", set_receive_sizes, METH_VARARGS, "Tell the sizes of chunks and messages."},
     {"methods", methods, METH_O, "The names of the methods that there are here for a class."},
     {"method_descriptor", method_descriptor, METH_VARARGS, "The C method of that name, for a class."},
-    LOW_WATER_METHODS
     {NULL, NULL, 0, NULL},
 };
 
@@ -155,7 +158,10 @@ native_exec(PyObject *module)
         || add_type(module, &budget_spec, &state->budget_type) < 0
         || add_type(module, &size_class_spec, &state->size_class_type) < 0
         || add_type(module, &block_spec, &state->block_type) < 0
-        || add_type(module, &buffers_spec, &state->buffers_type) < 0) {
+        || add_type(module, &buffers_spec, &state->buffers_type) < 0
+        || add_type(module, &receive_buffer_spec, &state->receive_buffer_type) < 0
+        || add_type(module, &reader_spec, &state->reader_type) < 0
+        || add_type(module, &read_spec, &state->read_type) < 0) {
         return -1;
     }
     if (add_enter_and_exit(module, state->borrow_type) < 0
@@ -170,11 +176,19 @@ native_exec(PyObject *module)
     state->trio = PyUnicode_InternFromString("trio.lowlevel");
     state->abandon = PyUnicode_InternFromString("_abandon");
     state->acquire_slow = PyUnicode_InternFromString("_acquire_slow");
+    state->acquire = PyUnicode_InternFromString("acquire");
+    state->max_size = PyUnicode_InternFromString("max_size");
+    for (int i = 0; i < READS; i++) {
+        state->slow_reads[i] = PyUnicode_InternFromString(slow_read_names[i]);
+        if (state->slow_reads[i] == NULL) {
+            return -1;
+        }
+    }
     PyObject *asyncio = PyImport_ImportModule("asyncio");
     state->get_running_loop = asyncio == NULL ? NULL : PyObject_GetAttrString(asyncio, "_get_running_loop");
     Py_XDECREF(asyncio);
     return state->get && state->put && state->get_slow && state->put_slow && state->accepts && state->trio && state->abandon
-               && state->acquire_slow && state->get_running_loop ? 0 : -1;
+               && state->acquire_slow && state->acquire && state->max_size && state->get_running_loop ? 0 : -1;
 }
 
 static int
@@ -195,6 +209,9 @@ native_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->size_class_type);
     Py_VISIT(state->block_type);
     Py_VISIT(state->buffers_type);
+    Py_VISIT(state->receive_buffer_type);
+    Py_VISIT(state->reader_type);
+    Py_VISIT(state->read_type);
     Py_VISIT(state->public_type);
     Py_VISIT(state->pinned);
     Py_VISIT(state->pin);
@@ -214,6 +231,7 @@ native_clear(PyObject *module)
         PyObject_GC_Del(state->spare_borrow); /* before its type */
         state->spare_borrow = NULL;
     }
+    drop_spare_read(state); /* before its type */
     Py_CLEAR(state->identity_type);
     Py_CLEAR(state->counters_type);
     Py_CLEAR(state->shard_type);
@@ -228,6 +246,9 @@ native_clear(PyObject *module)
     Py_CLEAR(state->size_class_type);
     Py_CLEAR(state->block_type);
     Py_CLEAR(state->buffers_type);
+    Py_CLEAR(state->receive_buffer_type);
+    Py_CLEAR(state->reader_type);
+    Py_CLEAR(state->read_type);
     Py_CLEAR(state->public_type);
     Py_CLEAR(state->pin);
     Py_CLEAR(state->processors);
@@ -242,6 +263,11 @@ native_clear(PyObject *module)
     Py_CLEAR(state->trio);
     Py_CLEAR(state->abandon);
     Py_CLEAR(state->acquire_slow);
+    Py_CLEAR(state->acquire);
+    Py_CLEAR(state->max_size);
+    for (int i = 0; i < READS; i++) {
+        Py_CLEAR(state->slow_reads[i]);
+    }
     return 0;
 }
 

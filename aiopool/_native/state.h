@@ -180,6 +180,7 @@ lock_release(Flag *lock)
 
 typedef struct IdentityObject IdentityObject;
 typedef struct BorrowObject BorrowObject;
+typedef struct ReadObject ReadObject;
 
 /* What a pin found. It holds while the same thread runs in the same context, which the version tells: CPython
    counts it up whenever a thread enters or leaves a context. The processor is borrowed: it lives until it is released,
@@ -193,10 +194,19 @@ typedef struct {
     uint64_t serial; /* of the module, since a thread can run several interpreters one after another */
 } Pin;
 
+/* The ways to read: see reader.h. */
+enum { READ, READEXACTLY, READUNTIL, READLINE, NEXT_LINE, READS };
+
+/* Of chunks and messages, in bytes: see receive_buffer.h. */
+typedef struct {
+    Py_ssize_t pinned, first, most, big, room;
+} Sizes;
+
 typedef struct {
 #ifndef Py_GIL_DISABLED
     Pin last_pin;
 #endif
+    Sizes sizes;
     uint64_t serial; /* no other module object in this process has it, or ever had */
     Number generations; /* how many generations of shards were numbered */
     PyTypeObject *identity_type;
@@ -213,6 +223,10 @@ typedef struct {
     PyTypeObject *size_class_type;
     PyTypeObject *block_type;
     PyTypeObject *buffers_type;
+    PyTypeObject *receive_buffer_type;
+    PyTypeObject *reader_type;
+    PyTypeObject *read_type;
+    ReadObject *spare_read;
     BorrowObject *spare_borrow;
     PyTypeObject *public_type; /* the class that users make pools of */
     PyObject *pinned;          /* the ContextVar */
@@ -229,6 +243,9 @@ typedef struct {
     PyObject *trio; /* the name of the module without which no run of trio is under way */
     PyObject *abandon;
     PyObject *acquire_slow;
+    PyObject *acquire;
+    PyObject *max_size;
+    PyObject *slow_reads[READS];
 } State;
 
 static struct PyModuleDef native_module;

@@ -1,7 +1,21 @@
 """Helpers for test suites. docs/testing.md says how to use them, and `pytest_aiopool` is the plugin pytest loads."""
 
+from typing import TYPE_CHECKING, Any
+
 from ._background_loop import LoopBound
 from ._isolation import isolated
 from ._pooled_fixture import pooled_fixture
 
-__all__ = ["LoopBound", "isolated", "pooled_fixture"]
+if TYPE_CHECKING:
+    from ._fed_reader import FedReader
+
+__all__ = ["FedReader", "LoopBound", "isolated", "pooled_fixture"]
+
+
+def __getattr__(name: str) -> Any:
+    """`FedReader`, imported when it is first used: most suites have no streams."""
+    if name == "FedReader":
+        from ._fed_reader import FedReader
+
+        return FedReader
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

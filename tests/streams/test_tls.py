@@ -5,33 +5,9 @@ import ssl
 
 import pytest
 from loops import PATIENCE
-from streaming import KIB, MIB, ON_EACH_LOOP, reported, until
-
-trustme = pytest.importorskip("trustme", reason="cffi, which it needs, does not support free-threaded 3.13")
+from streaming import KIB, MIB, ON_EACH_LOOP, until
 
 pytestmark = ON_EACH_LOOP
-reports = pytest.fixture(reported)
-
-
-@pytest.fixture
-def streams(aiopool):
-    return aiopool.streams
-
-
-@pytest.fixture
-def buffers(aiopool):
-    return aiopool.BufferPool()
-
-
-@pytest.fixture(scope="module")
-def contexts():
-    """For the server, and for its clients."""
-    authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
 
 
 async def close(writer):
@@ -99,6 +75,85 @@ async def test_start_tls(streams, buffers, contexts):
         await close(writer)
 
 
+@pytest.mark.parametrize("pieces", [1, 3])
+async def test_a_client_hello_that_comes_with_a_line_begins_the_handshake(streams, contexts, pieces):
+    """As behind a proxy that sends a header of its own. asyncio's own streams do so on the newest versions only."""
+    server_context, client_context = contexts
+
+    async def greet(reader, writer):
+        assert await reader.readline() == b"PROXY TCP4\n"
+        await until(lambda: reader.buffered > 0)
+        await writer.start_tls(server_context)
+        assert await reader.readline() == b"over TLS\n"
+        writer.write(b"yes\n")
+        await close(writer)
+
+    async with await streams.start_server(greet, "localhost", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client_context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        early = b"PROXY TCP4\n" + outgoing.read()
+        for start in range(0, len(early), -(-len(early) // pieces)):
+            writer.write(early[start : start + -(-len(early) // pieces)])
+            await asyncio.sleep(0.005 if pieces > 1 else 0)
+        async with asyncio.timeout(PATIENCE):
+            incoming.write(await reader.read(64 * KIB))
+            outgoing = await finish(tls, incoming, outgoing, reader, writer)
+            tls.write(b"over TLS\n")
+            writer.write(outgoing.read())
+            answer = b""
+            while not answer:
+                incoming.write(await reader.read(64 * KIB))
+                try:
+                    answer = tls.read(100)
+                except ssl.SSLWantReadError:
+                    pass
+        assert answer == b"yes\n"
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+async def test_plain_text_behind_starttls_is_never_read_as_if_it_came_over_tls(streams, contexts, who, reports):
+    server_context, client_context = contexts
+    read = []
+
+    async def upgrade(reader, writer, context, **kwds):
+        assert await reader.readline() == b"STARTTLS\n"
+        await until(lambda: reader.buffered > 0)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await writer.start_tls(context, **kwds)
+                read.append(await reader.readline())
+        except (ssl.SSLError, ConnectionError) as error:
+            read.append(type(error))
+        writer.transport.abort()
+
+    injected = b"STARTTLS\n" + b"injected, and nothing that TLS knows\n" * 10
+    if who == "server":
+        async with await streams.start_server(
+            lambda reader, writer: asyncio.create_task(upgrade(reader, writer, server_context)), "localhost", 0
+        ) as server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+            writer.write(injected)
+            await until(lambda: read)
+            writer.transport.abort()
+    else:
+
+        async def inject(reader, writer):
+            writer.write(injected)
+            await reader.read()
+            writer.transport.abort()
+
+        async with await asyncio.start_server(inject, "localhost", 0) as server:
+            streams_of_client = await streams.open_connection(*server.sockets[0].getsockname()[:2])
+            await upgrade(*streams_of_client, client_context, server_hostname="localhost")
+    assert len(read) == 1
+    assert issubclass(read[0], OSError)
+    reports.clear()  # the failed handshake, in debug mode
+
+
 async def test_a_sender_that_runs_ahead_is_held_back_after_start_tls(streams, buffers, contexts):
     """It is the new transport that is paused, and not what lies under it."""
     server_context, client_context = contexts
@@ -133,6 +188,11 @@ async def handshake(context, reader, writer):
     """
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    return tls, await finish(tls, incoming, outgoing, reader, writer)
+
+
+async def finish(tls, incoming, outgoing, reader, writer):
+    """Go on with a handshake to its end."""
     while True:
         try:
             tls.do_handshake()
@@ -140,7 +200,7 @@ async def handshake(context, reader, writer):
             writer.write(outgoing.read())
             incoming.write(await reader.read(64 * KIB))
         else:
-            return tls, outgoing
+            return outgoing
 
 
 READS = {

@@ -1,6 +1,6 @@
 """The reader of `aiopool.streams` beside asyncio's: the same bytes in any pieces, read in any way, give the same.
 
-Here transports are played (see feeding.py); test_streams.py has real ones.
+Here transports are played (see feeding.py); test_connections.py has real ones.
 """
 
 import asyncio
@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 
-SMALL = {"FIRST": 16, "MOST": 64, "BIG": 32, "AHEAD": 100, "ROOM": 4, "PINNED": 4}
-SMALL_MARKS = {"TAIL": 3, "LEAST": 8, "MOST": 48}
+SMALL = {"FIRST": 16, "MOST": 64, "BIG": 32, "ROOM": 4, "PINNED": 4}
 """Constants with which a few bytes go every way that else takes megabytes."""
 
 
@@ -32,10 +31,15 @@ def loop():
 def shrink(patch, aiopool):
     """Use small constants."""
     for name, value in SMALL.items():
-        patch.setattr(aiopool._inbox, name, value)
-    for name, value in SMALL_MARKS.items():
-        patch.setattr(aiopool._low_water, name, value)
-    patch.setattr(aiopool.streams, "PINNED", SMALL["PINNED"])
+        patch.setattr(aiopool.streams._receive_buffer, name, value)
+    tell_sizes(aiopool)
+
+
+def tell_sizes(aiopool):
+    """The C extension has its own copy."""
+    if aiopool.implementation == "native":
+        sizes = vars(aiopool.streams._receive_buffer)
+        aiopool._native.native.set_receive_sizes(*(sizes[name] for name in ("PINNED", "FIRST", "MOST", "BIG", "ROOM")))
 
 
 @pytest.fixture
@@ -72,9 +76,8 @@ ONE_LINE = bytes(random.Random(2).choices(b"abcdefgh", k=1 << 19))
 class Pair:
     """Two readers, ours and asyncio's, to which the same happens."""
 
-    def __init__(self, ours, theirs, tail, start, over_tls):
+    def __init__(self, ours, theirs, start, over_tls):
         self.ours, self.theirs = ours, theirs
-        self.tail = tail
         self.over_tls = over_tls
         self.transports = Pausable("a context" if over_tls else None), Pausable()
         ours.set_transport(self.transports[0])
@@ -196,14 +199,10 @@ class Pair:
         for view, expected in self.kept:
             assert bytes(view) == expected
         if self.ours.exception() is None and not self.waits_for_all():
-            assert self.ours._unread() == len(self.theirs._buffer)
+            assert self.ours.buffered == len(self.theirs._buffer)
             assert self.ours.at_eof() == self.theirs.at_eof()
         if self.pending is not None:
             assert not self.transports[0].paused
-        # Else it waits for what never comes.
-        method, n = self.pending[2] if self.pending is not None and len(self.pending[2]) == 2 else ("", 0)
-        most = n - self.ours._unread() - self.tail if method == "readexactly" else 1
-        assert self.transports[0].mark <= max(1, most)
 
 
 def programs(lengths):
@@ -227,13 +226,13 @@ def programs(lengths):
     ).map(lambda parts: [step for part in parts for step in part])
 
 
-def run(reader_class, buffers, loop, tail, programs, limit, seed):
+def run(reader_class, buffers, loop, programs, limit, seed):
     """Two connections over one pool, each with its program, in some order."""
 
     def readers():
         return reader_class(buffers, limit=limit, loop=loop), asyncio.StreamReader(limit=limit, loop=loop)
 
-    pairs = [Pair(*readers(), tail, start, over_tls) for start, over_tls in ((0, False), (1 << 17, True))]
+    pairs = [Pair(*readers(), start, over_tls) for start, over_tls in ((0, False), (1 << 17, True))]
     order = [which for which, program in enumerate(programs) for _ in program]
     random.Random(seed).shuffle(order)
     rest = [iter(program) for program in programs]
@@ -242,7 +241,7 @@ def run(reader_class, buffers, loop, tail, programs, limit, seed):
         getattr(pairs[which], name)(*args)
         for pair in pairs:
             pair.check()
-        if not any(pair.ours._unread() or pair.kept for pair in pairs):
+        if not any(pair.ours.buffered or pair.kept for pair in pairs):
             assert buffers.stats().bytes_in_use == 0
     for pair in pairs:
         for reading in (pair.pending or ())[:2]:
@@ -278,29 +277,47 @@ def check_any_program(aiopool, loop, sizes, reader_class, examples):
     @given(st.tuples(programs(lengths), programs(lengths)), limits, st.integers(0, 1000))
     def check(programs, limit, seed):
         buffers = aiopool.BufferPool(min_size=8, max_size=longest)
-        run(reader_class, buffers, loop, aiopool._low_water.TAIL, programs, limit, seed)
+        run(reader_class, buffers, loop, programs, limit, seed)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aiopool._low_water, "mark_of", lambda transport: transport.set_mark)
-        if sizes == "small":
-            shrink(patch, aiopool)
-        check()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            if sizes == "small":
+                shrink(patch, aiopool)
+            check()
+    finally:
+        tell_sizes(aiopool)
 
 
-# The small programs reach every branch of _inbox.py; after a change there, look with `coverage run --branch`.
+# The small programs reach every branch of _receive_buffer.py; after a change there, look with `coverage run --branch`.
 @pytest.mark.parametrize(("sizes", "examples"), [("as it is", 40), ("small", 300)])
 def test_any_program_gives_what_asyncios_reader_gives(aiopool, loop, sizes, examples):
     check_any_program(aiopool, loop, sizes, aiopool.streams.StreamReader, examples)
 
 
-def moves_to_the_front(reader_class):
+def with_buffer(buffer_class):
+    """What makes a reader class whose receive buffer is of that class."""
+
+    def broken(streams):
+        class Broken(streams.StreamReader):
+            def __init__(self, buffers, **kwds):
+                super().__init__(buffers, **kwds)
+                self._received = buffer_class(streams._receive_buffer.ReceiveBuffer)(buffers)
+
+        return Broken
+
+    broken.__name__ = buffer_class.__name__
+    return broken
+
+
+@with_buffer
+def moves_to_the_front(base):
     """Makes room by moving what is unread to the front of the chunk, as readers with a buffer of their own do."""
 
-    class Broken(reader_class):
-        def _make_room(self):
-            unread = self._end - self._start
-            if self._next is not None or max(self._needed, unread + 1) > len(self._chunk):
-                return super()._make_room()
+    class Broken(base):
+        def _grow(self):
+            unread = self.unread
+            if self._later is not None or max(self.needed, unread + 1) > len(self._chunk):
+                return super()._grow()
             self._chunk[:unread] = bytes(self._chunk[self._start : self._end])
             self._start, self._end = 0, unread
             return self._chunk
@@ -308,10 +325,11 @@ def moves_to_the_front(reader_class):
     return Broken
 
 
-def keeps_its_chunk(reader_class):
+@with_buffer
+def keeps_its_chunk(base):
     """Receives into the same chunk again when all of it was taken."""
 
-    class Broken(reader_class):
+    class Broken(base):
         def _acquire(self, size):
             last = getattr(self, "last", None)
             if last is None or len(last) < size:
@@ -321,21 +339,23 @@ def keeps_its_chunk(reader_class):
     return Broken
 
 
-def forgets_the_next(reader_class):
-    """Gathers the first chunk only."""
+@with_buffer
+def forgets_what_came_later(base):
+    """Merges the first chunk only."""
 
-    class Broken(reader_class):
-        def _gather(self, size):
-            self._next, self._next_end = None, 0
-            return super()._gather(size)
+    class Broken(base):
+        def _merge(self, count, size):
+            if count:
+                self._later = None
+            return super()._merge(0, size)
 
     return Broken
 
 
-def stays_paused(reader_class):
+def stays_paused(streams):
     """Does not resume before it waits."""
 
-    class Broken(reader_class):
+    class Broken(streams.StreamReader):
         def _wait(self, caller, needed):
             self._paused, paused = False, self._paused
             waiter = super()._wait(caller, needed)
@@ -345,53 +365,14 @@ def stays_paused(reader_class):
     return Broken
 
 
-def never_lowers_its_mark(reader_class):
-    """Wakes when as much has come again, though less is missing."""
-
-    class Broken(reader_class):
-        def _wake_at(self, missing, acknowledge=False):
-            if missing > self._mark or missing == 1:
-                super()._wake_at(missing, acknowledge)
-
-    return Broken
-
-
-def leaves_its_mark(reader_class):
-    """Goes on as if much were to come when nobody waits any more, or for less."""
-
-    class Broken(reader_class):
-        def _wake_at(self, missing, acknowledge=False):
-            if missing > 1:
-                super()._wake_at(missing, acknowledge)
-
-    return Broken
-
-
-def forgets_the_tail(reader_class):
-    """Waits in the kernel for the last byte too, which the sender may hold back until it is acknowledged."""
-
-    class Broken(reader_class):
-        def _wake_at(self, missing, acknowledge=False):
-            super()._wake_at(missing + 3 if missing > 1 else 1, acknowledge)
-
-    return Broken
-
-
 @pytest.mark.parametrize(
     "broken",
-    [
-        moves_to_the_front,
-        keeps_its_chunk,
-        forgets_the_next,
-        stays_paused,
-        never_lowers_its_mark,
-        leaves_its_mark,
-        forgets_the_tail,
-    ],
+    [moves_to_the_front, keeps_its_chunk, forgets_what_came_later, stays_paused],
+    ids=lambda broken: broken.__name__,
 )
-def test_such_programs_find_what_is_wrong(aiopool, loop, broken):
-    with pytest.raises(AssertionError):
-        check_any_program(aiopool, loop, "small", broken(aiopool.streams.StreamReader), 1000)
+def test_such_programs_find_what_is_wrong(reference, loop, broken):
+    with pytest.raises((AssertionError, AttributeError)):
+        check_any_program(reference, loop, "small", broken(reference.streams), 1000)
 
 
 # --- where bytes go ---
@@ -519,32 +500,58 @@ def test_a_transport_that_cannot_pause_is_no_reason_to_lose_anything(reader):
         assert read_now(reader.readexactly(20 * KIB)) == pattern(20 * KIB, seed)
 
 
-def test_without_memory_nothing_is_lost(aiopool, reader, monkeypatch):
+@pytest.fixture
+def scarce(aiopool):
+    """A pool that has no memory while its list is not empty."""
+    without = []
+
+    class Scarce(aiopool.BufferPool):
+        def acquire(self, size, /):
+            if without:
+                raise MemoryError
+            return super().acquire(size)
+
+    pool = Scarce()
+    pool.without = without
+    return pool
+
+
+def test_without_memory_nothing_is_lost(aiopool, scarce, loop):
+    reader = aiopool.streams.StreamReader(scarce, loop=loop)
     feed(reader, pattern(100))
     reading = Reading(reader.readexactly(100 * KIB))
-
-    def acquire(self, size):
-        raise MemoryError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(aiopool._inbox.Inbox, "_acquire", acquire)
-        with pytest.raises(MemoryError):
-            reader.get_buffer(-1)
+    scarce.without.append(True)
+    with pytest.raises(MemoryError):
+        reader.get_buffer(-1)
+    scarce.without.clear()
     feed(reader, pattern(100 * KIB)[100:])
     reading.advance()
     assert reading.result == pattern(100 * KIB)
 
 
-def test_the_end_needs_no_memory(aiopool, reader, buffers, monkeypatch):
+def test_what_lies_in_several_chunks_is_not_lost_without_memory(aiopool, scarce, loop):
+    reader = aiopool.streams.StreamReader(scarce, loop=loop, limit=1 << 20)
+    data = pattern(300 * KIB)
+    feed(reader, data)
+    scarce.without.append(True)
+    for read in (lambda: reader.readexactly(200 * KIB), lambda: reader.readuntil(b"nowhere")):
+        with pytest.raises(MemoryError):
+            read_now(read())
+    scarce.without.clear()
+    assert read_now(reader.readexactly(len(data))) == data
+
+
+def test_the_end_needs_no_memory(aiopool, scarce, loop):
     """A connection that there was no memory for is lost for that reason, and says so."""
+    reader = aiopool.streams.StreamReader(scarce, loop=loop)
     feed(reader, pattern(100 * KIB))
     feed(reader, pattern(100 * KIB))
     reading = Reading(reader.readexactly(400 * KIB))
-    monkeypatch.delattr(aiopool._inbox.Inbox, "_acquire")
+    scarce.without.append(True)
     reader.set_exception(MemoryError())
     reading.advance()
     assert isinstance(reading.error, MemoryError)
-    assert buffers.stats().bytes_in_use == 0
+    assert scarce.stats().bytes_in_use == 0
 
 
 # --- what may come between a wake and the reader ---
@@ -690,3 +697,68 @@ def test_a_length_of_numpys_is_a_number_as_any_other(reader, read):
 def test_a_length_with_thousands_of_digits_is_refused_as_any_other(reader):
     with pytest.raises(asyncio.LimitOverrunError):
         read_now(reader.readexactly(1 << 80_000))
+
+
+# --- a read as a coroutine ---
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_read_takes_nothing_before_it_runs(reader, read):
+    """A task that is cancelled before its first step has taken nothing, whatever was there."""
+    feed(reader, b"012345678\n")
+    reader.feed_eof()
+    begun = READS[read](reader)
+    assert reader.buffered == 10
+    begun.close()
+    assert reader.buffered == 10
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+        begun.send(None)
+    begun = READS[read](reader)
+    with pytest.raises(ZeroDivisionError):
+        begun.throw(ZeroDivisionError)
+    assert reader.buffered == 10
+
+
+@pytest.mark.parametrize("read", ["read", "readexactly", "readuntil", "readline"])
+def test_a_read_of_what_is_there_creates_no_coroutine(aiopool, reader, read):
+    if aiopool.implementation == "python":
+        pytest.skip("Python methods are coroutine functions")
+    feed(reader, b"0123456789\n" * 3)
+    assert type(READS[read](reader)) is aiopool._native.native.Read
+    assert asyncio.iscoroutine(READS[read](reader))
+    slow = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aiopool.streams.StreamReader, f"_{read}_slow", lambda *args: slow.append(args))
+        assert len(read_now(READS[read](reader))) >= 10
+    assert slow == []
+
+
+def test_reads_run_as_tasks_and_can_be_told_apart(aiopool):
+    async def main():
+        reader = aiopool.testing.FedReader()
+        task = asyncio.create_task(reader.readexactly(5))
+        assert "StreamReader.readexactly" in repr(task)
+        await asyncio.sleep(0)
+        task.get_stack()
+        reader.feed_data(b"01234and more")
+        assert await task == b"01234"
+        assert await asyncio.wait_for(reader.read(3), 1) == b"and"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(3), 0)
+        assert await asyncio.gather(reader.readexactly(2), reader.readexactly(3)) == [b" m", b"ore"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("call", ["read(1, 2)", "readexactly()", "readexactly(m=5)", "readline(5)", "readuntil(n=3)"])
+def test_wrong_arguments_are_told_at_the_call(reader, call):
+    with pytest.raises(TypeError, match=r"argument|positional"):
+        eval(f"reader.{call}", {"reader": reader})
+
+
+def test_arguments_by_name(reader):
+    feed(reader, b"0123456789\nline|")
+    assert read_now(reader.read(n=3)) == b"012"
+    assert read_now(reader.readexactly(n=2)) == b"34"
+    assert read_now(reader.readuntil()) == b"56789\n"
+    assert read_now(reader.readuntil(separator=b"|")) == b"line|"

@@ -1,0 +1,711 @@
+/* Beside streams/_receive_buffer.py, which is the place to read first: what a stream has received, and where its next
+   bytes go.
+
+   An allocation may run a garbage collection, and that a finalizer which reads from the same stream. So after each one
+   what was there before is looked at again, and where it has changed the call fails rather than take bytes twice. */
+
+#pragma once
+
+#include "buffer_pool.h"
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *buffers;
+    PyObject *chunk;   /* a memoryview, or NULL */
+    PyObject *later;   /* a list of memoryviews that is not empty, or NULL */
+    PyObject *offered; /* a memoryview, or NULL */
+    Py_ssize_t start, end, filled, size, needed, unread;
+} ReceiveBufferObject;
+
+static inline Sizes *
+receive_sizes(ReceiveBufferObject *self)
+{
+    return &((State *)PyType_GetModuleState(Py_TYPE(self)))->sizes;
+}
+
+/* The views are contiguous bytes, made by acquire or here, and nobody else releases them: what is given away is a view
+   of a view. */
+static inline char *
+bytes_of(PyObject *view)
+{
+    return PyMemoryView_GET_BUFFER(view)->buf;
+}
+
+static inline Py_ssize_t
+length_of(PyObject *view)
+{
+    return PyMemoryView_GET_BUFFER(view)->len;
+}
+
+static inline Py_ssize_t
+larger(Py_ssize_t one, Py_ssize_t other)
+{
+    return one > other ? one : other;
+}
+
+static inline Py_ssize_t
+later_count(ReceiveBufferObject *self)
+{
+    return self->later == NULL ? 0 : PyList_GET_SIZE(self->later);
+}
+
+static PyObject *
+changed_meanwhile(void)
+{
+    PyErr_SetString(PyExc_RuntimeError, "a finalizer has read from this stream in the middle of a read");
+    return NULL;
+}
+
+static PyObject *
+acquire_view(ReceiveBufferObject *self, Py_ssize_t size)
+{
+    PyObject *number = PyLong_FromSsize_t(size);
+    if (number == NULL) {
+        return NULL;
+    }
+    State *state = PyType_GetModuleState(Py_TYPE(self));
+    PyObject *view = PyObject_CallMethodOneArg(self->buffers, state->acquire, number);
+    Py_DECREF(number);
+    if (view != NULL && !(PyMemoryView_Check(view) && PyMemoryView_GET_BUFFER(view)->buf != NULL && length_of(view) >= size
+                          && PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(view), 'C')
+                          && !PyMemoryView_GET_BUFFER(view)->readonly)) {
+        Py_SETREF(view, PyErr_Format(PyExc_TypeError, "acquire gave %.80R, and no view of %zd bytes", view, size));
+    }
+    return view;
+}
+
+static PyObject *
+acquire_chunk(ReceiveBufferObject *self, Py_ssize_t size)
+{
+    Sizes *sizes = receive_sizes(self);
+    if (size < self->size) {
+        size = self->size;
+    }
+    else {
+        State *state = PyType_GetModuleState(Py_TYPE(self));
+        PyObject *found = PyObject_GetAttr(self->buffers, state->max_size);
+        Py_ssize_t max_size = found == NULL ? -1 : PyLong_AsSsize_t(found);
+        Py_XDECREF(found);
+        if (max_size == -1 && PyErr_Occurred()) {
+            return NULL;
+        }
+        if (size <= max_size - sizes->room) {
+            size += sizes->room;
+        }
+    }
+    return acquire_view(self, size);
+}
+
+/* A view of a copy. */
+static PyObject *
+copied_view(const char *bytes, Py_ssize_t n)
+{
+    PyObject *copy = PyByteArray_FromStringAndSize(bytes, n);
+    PyObject *view = copy == NULL ? NULL : PyMemoryView_FromObject(copy);
+    Py_XDECREF(copy);
+    return view;
+}
+
+/* Copy the first n bytes, which are there. */
+static void
+copy_out(ReceiveBufferObject *self, char *target, Py_ssize_t n)
+{
+    Py_ssize_t part = self->end - self->start < n ? self->end - self->start : n;
+    if (part > 0) {
+        memcpy(target, bytes_of(self->chunk) + self->start, (size_t)part);
+    }
+    for (Py_ssize_t i = 0; i < later_count(self) && part < n; i++) {
+        PyObject *view = PyList_GET_ITEM(self->later, i);
+        Py_ssize_t there = i + 1 == later_count(self) ? self->filled : length_of(view);
+        there = there < n - part ? there : n - part;
+        memcpy(target + part, bytes_of(view), (size_t)there);
+        part += there;
+    }
+}
+
+static PyObject *
+take_first(ReceiveBufferObject *self)
+{
+    PyObject *first = Py_NewRef(PyList_GET_ITEM(self->later, 0));
+    if (PyList_SetSlice(self->later, 0, 1, NULL) < 0) { /* it shrinks, which needs no memory */
+        PyErr_Clear();
+    }
+    return first;
+}
+
+static void
+next_chunk(ReceiveBufferObject *self)
+{
+    self->start = self->end = 0;
+    PyObject *last = self->chunk;
+    self->chunk = NULL;
+    if (self->later != NULL) {
+        self->chunk = take_first(self);
+        self->end = length_of(self->chunk);
+        if (PyList_GET_SIZE(self->later) == 0) {
+            Py_CLEAR(self->later);
+            self->end = self->filled;
+            if (self->filled == 0) {
+                Py_CLEAR(self->chunk);
+            }
+        }
+    }
+    Py_XDECREF(last);
+}
+
+static void
+receive_skip(ReceiveBufferObject *self, Py_ssize_t n)
+{
+    self->needed = 0;
+    self->unread -= n;
+    while (self->chunk != NULL && n >= self->end - self->start) {
+        n -= self->end - self->start;
+        next_chunk(self);
+    }
+    self->start += n;
+}
+
+static int
+set_aside(ReceiveBufferObject *self)
+{
+    Py_ssize_t unread = self->unread;
+    PyObject *copy = PyByteArray_FromStringAndSize(NULL, unread);
+    PyObject *view = copy == NULL ? NULL : PyMemoryView_FromObject(copy);
+    Py_XDECREF(copy);
+    if (view == NULL) {
+        return -1;
+    }
+    if (self->unread != unread) {
+        Py_DECREF(view);
+        changed_meanwhile();
+        return -1;
+    }
+    copy_out(self, bytes_of(view), unread);
+    PyObject *chunk = self->chunk, *later = self->later;
+    self->chunk = view;
+    self->later = NULL;
+    self->start = 0;
+    self->end = unread;
+    Py_XDECREF(chunk);
+    Py_XDECREF(later);
+    return 0;
+}
+
+/* Have the last of the later chunks end where it is filled to. */
+static int
+trim_last(ReceiveBufferObject *self)
+{
+    Py_ssize_t last = later_count(self) - 1;
+    PyObject *view = Py_NewRef(PyList_GET_ITEM(self->later, last));
+    PyObject *trimmed = PySequence_GetSlice(view, 0, self->filled);
+    bool is_same = last == later_count(self) - 1 && PyList_GET_ITEM(self->later, last) == view;
+    Py_DECREF(view);
+    if (trimmed == NULL) {
+        return -1;
+    }
+    if (!is_same) {
+        Py_DECREF(trimmed);
+        changed_meanwhile();
+        return -1;
+    }
+    return PyList_SetItem(self->later, last, trimmed);
+}
+
+/* Have the first chunk and count of the later ones lie in one of size bytes or more. */
+static int
+merge_chunks(ReceiveBufferObject *self, Py_ssize_t count, Py_ssize_t size)
+{
+    if (self->later == NULL && self->unread <= receive_sizes(self)->room
+        && receive_sizes(self)->room < length_of(self->chunk) && set_aside(self) < 0) {
+        return -1;
+    }
+    Py_ssize_t total = self->end - self->start, unread = self->unread;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        bool is_last = i + 1 == later_count(self);
+        total += is_last ? self->filled : length_of(PyList_GET_ITEM(self->later, i));
+    }
+    PyObject *merged = acquire_chunk(self, larger(size, total));
+    if (merged == NULL) {
+        return -1;
+    }
+    if (self->unread != unread || later_count(self) < count) {
+        Py_DECREF(merged);
+        changed_meanwhile();
+        return -1;
+    }
+    copy_out(self, bytes_of(merged), total);
+    PyObject *chunk = self->chunk, *later = self->later;
+    self->chunk = merged;
+    self->start = 0;
+    self->end = total;
+    int failed = 0;
+    if (count == later_count(self)) {
+        self->later = NULL;
+        Py_XDECREF(later);
+    }
+    else if (count > 0) {
+        failed = PyList_SetSlice(later, 0, count, NULL);
+    }
+    Py_DECREF(chunk);
+    return failed;
+}
+
+static int
+grow_chunk(ReceiveBufferObject *self, Py_ssize_t known)
+{
+    Py_ssize_t unread = self->unread;
+    Py_ssize_t more = self->needed > unread + 1 ? self->needed : unread + larger(larger(unread, self->size), known);
+    return merge_chunks(self, later_count(self), more);
+}
+
+static bool
+has_room(ReceiveBufferObject *self)
+{
+    Py_ssize_t length = length_of(self->chunk), room = length - self->end, least = receive_sizes(self)->room;
+    if (room >= least) {
+        return self->needed <= length - self->start;
+    }
+    return room > 0 && least < self->unread && self->unread < self->needed && self->needed <= length - self->start;
+}
+
+static PyObject *
+begin_later(ReceiveBufferObject *self, Py_ssize_t known)
+{
+    Sizes *sizes = receive_sizes(self);
+    PyObject *begun = acquire_view(self, larger(known, self->needed >= sizes->big ? sizes->first : self->size));
+    if (begun == NULL) {
+        return NULL;
+    }
+    int failed;
+    if (self->later == NULL) {
+        self->later = PyList_New(1);
+        failed = self->later == NULL;
+        if (!failed) {
+            PyList_SET_ITEM(self->later, 0, Py_NewRef(begun));
+        }
+    }
+    else {
+        failed = trim_last(self) < 0 || PyList_Append(self->later, begun) < 0;
+    }
+    if (failed) {
+        Py_DECREF(begun);
+        return NULL;
+    }
+    self->filled = 0;
+    return begun;
+}
+
+static PyObject *
+rest_of(PyObject *view, Py_ssize_t from)
+{
+    return PySequence_GetSlice(view, from, PyMemoryView_GET_BUFFER(view)->len);
+}
+
+static PyObject *
+receive_room(ReceiveBufferObject *self, Py_ssize_t known)
+{
+    if (self->chunk == NULL) {
+        PyObject *chunk = acquire_chunk(self, larger(self->needed, known));
+        if (chunk == NULL) {
+            return NULL;
+        }
+        Py_XSETREF(self->offered, chunk);
+        return rest_of(chunk, 0);
+    }
+    if (self->unread < self->needed) {
+        if ((self->later != NULL || !has_room(self)) && grow_chunk(self, 0) < 0) {
+            return NULL;
+        }
+        return rest_of(self->chunk, self->end);
+    }
+    PyObject *last = self->later != NULL ? PyList_GET_ITEM(self->later, later_count(self) - 1) : self->chunk;
+    Py_ssize_t filled = self->later != NULL ? self->filled : self->end;
+    if (length_of(last) - filled >= larger(receive_sizes(self)->room, known)) {
+        return rest_of(last, filled);
+    }
+    if (self->unread <= receive_sizes(self)->room && known <= receive_sizes(self)->room) {
+        return grow_chunk(self, 0) < 0 ? NULL : rest_of(self->chunk, self->end);
+    }
+    PyObject *begun = begin_later(self, known);
+    PyObject *room = begun == NULL ? NULL : rest_of(begun, 0);
+    Py_XDECREF(begun);
+    return room;
+}
+
+static int
+receive_received(ReceiveBufferObject *self, Py_ssize_t nbytes)
+{
+    PyObject *target = self->later != NULL ? PyList_GET_ITEM(self->later, later_count(self) - 1)
+                       : self->chunk != NULL ? self->chunk : self->offered;
+    Py_ssize_t *end = self->later != NULL ? &self->filled : &self->end;
+    if (target == NULL || nbytes < 0 || nbytes > length_of(target) - *end) {
+        PyErr_Format(PyExc_ValueError, "there was no room for %zd bytes", nbytes);
+        return -1;
+    }
+    if (self->chunk == NULL) {
+        self->chunk = self->offered;
+        self->offered = NULL;
+    }
+    self->unread += nbytes;
+    *end += nbytes;
+    Sizes *sizes = receive_sizes(self);
+    if (*end == length_of(target) && self->needed < sizes->big) {
+        self->size = 4 * self->size < sizes->most ? 4 * self->size : sizes->most;
+    }
+    return 0;
+}
+
+/* A view of the first n bytes, which are there. */
+static PyObject *
+receive_take(ReceiveBufferObject *self, Py_ssize_t n)
+{
+    Sizes *sizes = receive_sizes(self);
+    PyObject *view;
+    Py_ssize_t unread = self->unread;
+    if (self->chunk == NULL || n > self->end - self->start) {
+        view = n < sizes->room ? copied_view(NULL, n) : acquire_view(self, n);
+        if (view != NULL && self->unread == unread) {
+            copy_out(self, bytes_of(view), n);
+        }
+    }
+    else {
+        /* Held, so that it is still there if a finalizer takes it. */
+        PyObject *chunk = Py_NewRef(self->chunk);
+        if (n < (length_of(chunk) + sizes->pinned - 1) / sizes->pinned) {
+            view = copied_view(bytes_of(chunk) + self->start, n);
+        }
+        else {
+            view = PySequence_GetSlice(chunk, self->start, self->start + n);
+            if (n >= sizes->big) {
+                self->size = sizes->first;
+            }
+        }
+        Py_DECREF(chunk);
+    }
+    if (view != NULL && self->unread != unread) {
+        Py_DECREF(view);
+        return changed_meanwhile();
+    }
+    if (view != NULL) {
+        receive_skip(self, n);
+    }
+    return view;
+}
+
+static PyObject *
+receive_take_bytes(ReceiveBufferObject *self, Py_ssize_t n)
+{
+    PyObject *taken = PyBytes_FromStringAndSize(NULL, n); /* runs no collection */
+    if (taken != NULL) {
+        copy_out(self, PyBytes_AS_STRING(taken), n);
+        receive_skip(self, n);
+    }
+    return taken;
+}
+
+/* Where separator is in bytes; -1: nowhere. */
+static Py_ssize_t
+search(const char *bytes, Py_ssize_t length, const char *separator, Py_ssize_t n)
+{
+    const char *at = bytes, *stop = bytes + length - n + 1;
+    while (at < stop && (at = memchr(at, separator[0], (size_t)(stop - at))) != NULL) {
+        if (memcmp(at + 1, separator + 1, (size_t)(n - 1)) == 0) {
+            return at - bytes;
+        }
+        at++;
+    }
+    return -1;
+}
+
+/* From where to where the separator goes that ends first, in the first chunk from searched on; whether there is one. */
+static bool
+find_in_chunk(ReceiveBufferObject *self, PyObject *separators, Py_ssize_t searched, Py_ssize_t *start, Py_ssize_t *stop)
+{
+    const char *bytes = bytes_of(self->chunk) + self->start;
+    Py_ssize_t row = self->end - self->start;
+    *start = *stop = PY_SSIZE_T_MAX;
+    for (Py_ssize_t i = 0; searched < row && i < PyList_GET_SIZE(separators); i++) {
+        PyObject *separator = PyList_GET_ITEM(separators, i);
+        Py_ssize_t n = PyBytes_GET_SIZE(separator);
+        Py_ssize_t at = search(bytes + searched, row - searched, PyBytes_AS_STRING(separator), n);
+        if (at >= 0 && searched + at + n < *stop) {
+            *start = searched + at;
+            *stop = *start + n;
+        }
+    }
+    return *stop < PY_SSIZE_T_MAX;
+}
+
+static PyObject *
+receive_find(ReceiveBufferObject *self, PyObject *separators, Py_ssize_t searched)
+{
+    Py_ssize_t longest = PyBytes_GET_SIZE(PyList_GET_ITEM(separators, PyList_GET_SIZE(separators) - 1));
+    while (self->chunk != NULL) {
+        Py_ssize_t start, stop;
+        if (find_in_chunk(self, separators, searched, &start, &stop)) {
+            return Py_BuildValue("(nn)", start, stop);
+        }
+        if (self->later == NULL) {
+            break;
+        }
+        Py_ssize_t row = self->end - self->start, count = 0;
+        searched = larger(searched, row + 1 - longest);
+        for (Py_ssize_t nbytes = row; count < later_count(self) && nbytes > 0; count++) {
+            nbytes -= length_of(PyList_GET_ITEM(self->later, count));
+        }
+        if (merge_chunks(self, count, count == later_count(self) ? 2 * self->unread : 0) < 0) {
+            return NULL;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+/* --- the methods --- */
+
+static bool
+is_there(ReceiveBufferObject *self, Py_ssize_t n)
+{
+    if (n >= 0 && n <= self->unread) {
+        return true;
+    }
+    if (!PyErr_Occurred()) {
+        PyErr_Format(PyExc_ValueError, "there are %zd bytes, and not %zd", self->unread, n);
+    }
+    return false;
+}
+
+static PyObject *
+method_room(ReceiveBufferObject *self, PyObject *args)
+{
+    Py_ssize_t known = 0;
+    PyObject *room = NULL;
+    if (PyArg_ParseTuple(args, "|n:room", &known)) {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        room = receive_room(self, known);
+        Py_END_CRITICAL_SECTION();
+    }
+    return room;
+}
+
+static PyObject *
+method_release_room(ReceiveBufferObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Py_BEGIN_CRITICAL_SECTION(self);
+    Py_CLEAR(self->offered);
+    Py_END_CRITICAL_SECTION();
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+method_received(ReceiveBufferObject *self, PyObject *arg)
+{
+    Py_ssize_t nbytes = PyLong_AsSsize_t(arg);
+    if (nbytes == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    int failed;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    failed = receive_received(self, nbytes);
+    Py_END_CRITICAL_SECTION();
+    return failed ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *
+method_hold_little(ReceiveBufferObject *self, PyObject *Py_UNUSED(ignored))
+{
+    int failed = 0;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    Sizes *sizes = receive_sizes(self);
+    if (self->chunk != NULL && self->unread <= sizes->room && length_of(self->chunk) > sizes->pinned * sizes->room) {
+        failed = set_aside(self);
+    }
+    Py_END_CRITICAL_SECTION();
+    return failed ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *
+method_in_a_row(ReceiveBufferObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromSsize_t(self->end - self->start);
+}
+
+static PyObject *
+method_take(ReceiveBufferObject *self, PyObject *arg)
+{
+    Py_ssize_t n = PyLong_AsSsize_t(arg);
+    PyObject *taken = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    taken = is_there(self, n) ? receive_take(self, n) : NULL;
+    Py_END_CRITICAL_SECTION();
+    return taken;
+}
+
+static PyObject *
+method_take_bytes(ReceiveBufferObject *self, PyObject *arg)
+{
+    Py_ssize_t n = PyLong_AsSsize_t(arg);
+    PyObject *taken = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    taken = is_there(self, n) ? receive_take_bytes(self, n) : NULL;
+    Py_END_CRITICAL_SECTION();
+    return taken;
+}
+
+static PyObject *
+method_peek(ReceiveBufferObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *copy;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    copy = PyBytes_FromStringAndSize(NULL, self->unread);
+    if (copy != NULL) {
+        copy_out(self, PyBytes_AS_STRING(copy), self->unread);
+    }
+    Py_END_CRITICAL_SECTION();
+    return copy;
+}
+
+static PyObject *
+method_skip(ReceiveBufferObject *self, PyObject *arg)
+{
+    Py_ssize_t n = PyLong_AsSsize_t(arg);
+    bool right;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    right = is_there(self, n);
+    if (right) {
+        receive_skip(self, n);
+    }
+    Py_END_CRITICAL_SECTION();
+    return right ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyObject *
+method_find(ReceiveBufferObject *self, PyObject *args)
+{
+    PyObject *separators, *found = NULL;
+    Py_ssize_t searched;
+    if (!PyArg_ParseTuple(args, "O!n:find", &PyList_Type, &separators, &searched)) {
+        return NULL;
+    }
+    bool right = searched >= 0 && PyList_GET_SIZE(separators) > 0;
+    for (Py_ssize_t i = 0; right && i < PyList_GET_SIZE(separators); i++) {
+        PyObject *separator = PyList_GET_ITEM(separators, i);
+        right = PyBytes_CheckExact(separator) && PyBytes_GET_SIZE(separator) > 0;
+    }
+    if (!right) {
+        return PyErr_Format(PyExc_TypeError, "find takes a list of bytes, none of them empty, and not %.80R", args);
+    }
+    Py_BEGIN_CRITICAL_SECTION(self);
+    found = receive_find(self, separators, searched);
+    Py_END_CRITICAL_SECTION();
+    return found;
+}
+
+static int
+receive_clear(ReceiveBufferObject *self)
+{
+    self->start = self->end = self->filled = self->needed = self->unread = 0;
+    Py_CLEAR(self->chunk);
+    Py_CLEAR(self->later);
+    Py_CLEAR(self->offered);
+    return 0;
+}
+
+static PyObject *
+method_clear(ReceiveBufferObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Py_BEGIN_CRITICAL_SECTION(self);
+    receive_clear(self);
+    Py_END_CRITICAL_SECTION();
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+receive_buffer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"buffers", NULL};
+    State *state = PyType_GetModuleState(type);
+    PyObject *buffers;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!:ReceiveBuffer", names, state->buffers_type, &buffers)) {
+        return NULL;
+    }
+    ReceiveBufferObject *self = (ReceiveBufferObject *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->buffers = Py_NewRef(buffers);
+        self->size = state->sizes.first;
+    }
+    return (PyObject *)self;
+}
+
+static int
+receive_buffer_traverse(ReceiveBufferObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->buffers);
+    Py_VISIT(self->chunk);
+    Py_VISIT(self->later);
+    Py_VISIT(self->offered);
+    return 0;
+}
+
+static void
+receive_buffer_dealloc(ReceiveBufferObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    receive_clear(self);
+    Py_XDECREF(self->buffers);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef receive_buffer_methods[] = {
+    {"room", (PyCFunction)method_room, METH_VARARGS, "Where the next bytes are to be written."},
+    {"release_room", (PyCFunction)method_release_room, METH_NOARGS, "Nothing was written there, and nothing will be."},
+    {"received", (PyCFunction)method_received, METH_O, "So many were written."},
+    {"hold_little", (PyCFunction)method_hold_little, METH_NOARGS, "Hold no big chunk for a few bytes."},
+    {"in_a_row", (PyCFunction)method_in_a_row, METH_NOARGS, "How many bytes can be taken without a copy."},
+    {"take", (PyCFunction)method_take, METH_O, "The first n bytes, which are there."},
+    {"take_bytes", (PyCFunction)method_take_bytes, METH_O, "A copy of the first n bytes, which are there."},
+    {"peek", (PyCFunction)method_peek, METH_NOARGS, "A copy of all there is; it stays."},
+    {"skip", (PyCFunction)method_skip, METH_O, "Have done with the first n bytes, which are there."},
+    {"find", (PyCFunction)method_find, METH_VARARGS, "From where to where the separator goes that ends first."},
+    {"clear", (PyCFunction)method_clear, METH_NOARGS, "Let go of everything."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef receive_buffer_members[] = {
+    {"needed", T_PYSSIZET, offsetof(ReceiveBufferObject, needed), 0, NULL},
+    {"unread", T_PYSSIZET, offsetof(ReceiveBufferObject, unread), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot receive_buffer_slots[] = {
+    {Py_tp_doc, "Received bytes, in order."},
+    {Py_tp_new, receive_buffer_new},
+    {Py_tp_dealloc, receive_buffer_dealloc},
+    {Py_tp_traverse, receive_buffer_traverse},
+    {Py_tp_clear, receive_clear},
+    {Py_tp_methods, receive_buffer_methods},
+    {Py_tp_members, receive_buffer_members},
+    {0, NULL},
+};
+
+static PyType_Spec receive_buffer_spec = {
+    "aiopool._native._extension.ReceiveBuffer", sizeof(ReceiveBufferObject), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, receive_buffer_slots,
+};
+
+/* Tell the sizes, which stand in _receive_buffer.py: pinned, first, most, big, room. */
+static PyObject *
+set_receive_sizes(PyObject *module, PyObject *args)
+{
+    Sizes given;
+    if (!PyArg_ParseTuple(args, "nnnnn:set_receive_sizes", &given.pinned, &given.first, &given.most, &given.big, &given.room)) {
+        return NULL;
+    }
+    if (given.pinned < 1 || given.first < 1 || given.most < 1 || given.big < 1 || given.room < 1) {
+        return PyErr_Format(PyExc_ValueError, "the sizes must be positive, and are %.80R", args);
+    }
+    ((State *)PyModule_GetState(module))->sizes = given;
+    Py_RETURN_NONE;
+}

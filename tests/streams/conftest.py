@@ -1,0 +1,78 @@
+"""What the tests of streams run over: asyncio's streams beside ours, on TCP, Unix sockets and TLS."""
+
+import asyncio
+import socket
+import ssl
+from contextlib import asynccontextmanager
+
+import pytest
+from streaming import reported
+
+reports = pytest.fixture(reported)
+
+
+@pytest.fixture
+def streams(aiopool):
+    """Ours."""
+    return aiopool.streams
+
+
+@pytest.fixture
+def buffers(aiopool):
+    """A pool of the test's own."""
+    return aiopool.BufferPool()
+
+
+@pytest.fixture(params=["asyncio", "aiopool"])
+def either(request, aiopool):
+    """Both, for what they are to do alike: the streams of asyncio, and ours."""
+    return asyncio if request.param == "asyncio" else aiopool.streams
+
+
+@pytest.fixture(scope="session")
+def contexts():
+    """For the server, and for its clients."""
+    trustme = pytest.importorskip("trustme", reason="cffi, which it needs, does not support free-threaded 3.13")
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+class Carrier:
+    """A kind of connection: how to serve on it, and how to connect."""
+
+    def __init__(self, kind, path, contexts):
+        self.kind, self._path, self._contexts = kind, path, contexts
+
+    @asynccontextmanager
+    async def serve(self, streams, callback, **kwds):
+        """A server."""
+        if self.kind == "unix":
+            self.server = await streams.start_unix_server(callback, self._path, **kwds)
+        elif self.kind == "tls":
+            self.server = await streams.start_server(callback, "127.0.0.1", 0, ssl=self._contexts[0], **kwds)
+        else:
+            self.server = await streams.start_server(callback, "127.0.0.1", 0, **kwds)
+        async with self.server:
+            yield self.server
+
+    async def connect(self, streams, **kwds):
+        """A reader and a writer."""
+        if self.kind == "unix":
+            return await streams.open_unix_connection(self._path, **kwds)
+        address = self.server.sockets[0].getsockname()
+        if self.kind == "tls":
+            kwds |= {"ssl": self._contexts[1], "server_hostname": "localhost"}
+        return await streams.open_connection(*address, **kwds)
+
+
+@pytest.fixture(params=["tcp", "unix", "tls"])
+def carrier(request, tmp_path):
+    """Each kind of connection."""
+    if request.param == "unix" and not hasattr(socket, "AF_UNIX"):
+        pytest.skip("this system has no Unix sockets")
+    contexts = request.getfixturevalue("contexts") if request.param == "tls" else None
+    return Carrier(request.param, str(tmp_path / "socket"), contexts)

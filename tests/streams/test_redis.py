@@ -1,0 +1,89 @@
+"""redis-py's asyncio client over our streams, against a real server."""
+
+import asyncio
+import shutil
+import subprocess
+
+import pytest
+from loops import PATIENCE
+from streaming import MIB, ON_EACH_LOOP, until
+
+redis = pytest.importorskip("redis.asyncio", reason="redis, of the extra test, is not installed")
+parsers = pytest.importorskip("redis._parsers", reason="another version of redis-py has its parsers elsewhere")
+
+pytestmark = [
+    *ON_EACH_LOOP,
+    pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed (Debian has it)"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The path of its Unix socket."""
+    path = tmp_path_factory.mktemp("redis") / "socket"
+    command = ["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(path.parent)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield path
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(params=["Python", "hiredis"])
+async def client(request, aiopool, server):
+    """A client whose connections are ours."""
+    if request.param == "hiredis":
+        pytest.importorskip("hiredis")
+        parser = parsers._AsyncHiredisParser
+    else:
+        parser = parsers._AsyncRESP2Parser
+
+    class Connection(redis.UnixDomainSocketConnection):
+        async def _connect(self):
+            self._reader, self._writer = await aiopool.streams.open_unix_connection(self.path, results=bytes)
+            await self.on_connect()
+
+    await until(server.exists)
+    pool = redis.ConnectionPool(connection_class=Connection, path=str(server), parser_class=parser, protocol=2)
+    async with redis.Redis(connection_pool=pool) as client:
+        await client.flushall()
+        yield client
+    await pool.disconnect()
+
+
+async def test_a_pipeline(client):
+    pipeline = client.pipeline(transaction=True)
+    for number in range(1000):
+        pipeline.set(f"key {number}", number)
+    for number in range(1000):
+        pipeline.get(f"key {number}")
+    results = await pipeline.execute()
+    assert results[1000:] == [b"%d" % number for number in range(1000)]
+
+
+async def test_large_values(client):
+    values = [bytes([number]) * size for number, size in enumerate([1, 10_000, 100_000, MIB, 8 * MIB])]
+    for number, value in enumerate(values):
+        await client.set(f"value {number}", value)
+    assert await client.mget([f"value {number}" for number in range(len(values))]) == values
+
+
+async def test_publish_and_subscribe(client):
+    async with asyncio.timeout(PATIENCE), client.pubsub() as subscriber:
+        await subscriber.subscribe("news")
+        messages = subscriber.listen()
+        assert (await anext(messages))["type"] == "subscribe"
+        for number in range(100):
+            assert await client.publish("news", b"%d" % number + bytes(10_000)) == 1
+        for number in range(100):
+            assert (await anext(messages))["data"] == b"%d" % number + bytes(10_000)
+        assert await subscriber.get_message(timeout=0.01) is None
+
+
+async def test_many_at_once(client):
+    async def count(name):
+        for _ in range(50):
+            await client.incr(name)
+
+    await asyncio.gather(*(count(f"counter {number % 5}") for number in range(20)))
+    assert await client.mget([f"counter {number}" for number in range(5)]) == [b"200"] * 5

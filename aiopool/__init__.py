@@ -20,7 +20,7 @@ from ._core.processor import Processor, current_processor
 from ._core.registry import pools
 from ._native import implementation
 from ._pool import Borrow, Pool
-from .stats import BufferStats, OversizeStats, PoolStats, ProcessorStats, SizeClassStats
+from .stats import BufferStats, Holder, OversizeStats, PoolStats, ProcessorStats, SizeClassStats
 
 __all__ = [
     "AsyncBorrow",
@@ -28,6 +28,7 @@ __all__ = [
     "Borrow",
     "BufferPool",
     "BufferStats",
+    "Holder",
     "OversizeStats",
     "Pool",
     "PoolStats",

@@ -6,25 +6,27 @@ with another request's bytes in it, and nothing fails. Here nothing is put by ha
 CPython itself tells when a buffer is free.
 
 Under it lies the pool's algorithm, once for each size class: a block comes from the running thread's own shard, else is
-stolen, else comes from the victim, else is created. Sizes double from class to class. That wastes up to half of each
-block, though not of the memory: pages that are never touched cost nothing. Finer classes would waste less and hit less.
+stolen, else comes from the victim, else is created. All size classes share one budget for what is idle. See
+`_core/displacement.py` for what happens when it is full.
 """
 
 import atexit
+import os
 import sys
-from collections.abc import Iterator
 from math import inf
+from time import monotonic
 from typing import Any, NoReturn
 
 from ._checks import digits, name_or_none, natural, refuse_copy, seconds
 from ._core import cleanup, freeing
+from ._core.holders import DEFAULT_SAMPLE_EVERY
 from ._core.idle_budget import IdleBudget
 from ._core.observation import introduce
 from ._core.registry import pools
-from ._core.size_class import OVERSIZE, SizeClass, recount_idle
+from ._core.size_class import OVERSIZE, SizeClass, recount_idle, sizes
 from ._core.store import Store
 from ._native import in_c, with_c_methods
-from .stats import BufferStats, OversizeStats, SizeClassStats, pool_stats
+from .stats import BufferStats, Holder, OversizeStats, SizeClassStats, holders_of, pool_stats
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -46,14 +48,17 @@ class BufferPool(BufferPoolBase):
     `acquire(n)` gives a plain memoryview of `n` writable bytes. There is nothing to give back: its block is reused when
     the last view, slice, cast or array over it has gone, in whichever thread, and never before.
 
-    Blocks come in size classes: `min_size` bytes, twice that, and so on to `max_size`. What is larger is served, but
-    not kept.
+    Blocks come in size classes from `min_size` bytes to `max_size`: each twice the one before up to 4 KiB, and four for
+    each doubling above. What is larger is served, but not kept.
 
-    `max_idle_bytes` bounds what lies idle, over all size classes and all loops; a block that comes back beyond it is
-    freed.
+    `max_idle_bytes` bounds what lies idle, over all size classes and all loops. A block that comes back and does not
+    fit makes room by freeing blocks that have been idle longer; if there are none, it is freed.
 
     `wipe` zeroes a block as soon as its last view is gone. Otherwise a view may hold the bytes of an earlier one; fresh
     blocks are zero.
+
+    One acquire in `sample_every` is recorded for `holders()`, rounded up to a power of two; `None`: none is. In debug
+    mode each is.
 
     `idle_timeout` and `name` are those of `Pool`.
 
@@ -64,10 +69,11 @@ class BufferPool(BufferPoolBase):
     b'hello'
 
     :raises TypeError: a size is no integer, `idle_timeout` no number, or `name` no string.
-    :raises ValueError: a size is negative, `min_size` is 0 or more than `max_size`, or `idle_timeout` is not positive.
+    :raises ValueError: a size is negative, `min_size` is 0 or more than `max_size`, or `idle_timeout` or `sample_every`
+        is not positive.
     """
 
-    __slots__ = ("__weakref__", "_budget", "_name", "_oversize")
+    __slots__ = ("__weakref__", "_budget", "_max_idle_bytes", "_name", "_oversize")
 
     def __init__(
         self,
@@ -78,19 +84,23 @@ class BufferPool(BufferPoolBase):
         wipe: bool = False,
         idle_timeout: float | None = 60.0,
         name: str | None = None,
+        sample_every: int | None = DEFAULT_SAMPLE_EVERY,
     ) -> None:
         smallest, largest = natural("min_size", min_size), min(natural("max_size", max_size), sys.maxsize)
         if smallest == 0 or smallest > largest:
             raise ValueError(f"min_size must be from 1 to max_size ({largest}), but is {digits(smallest)}")
-        budget = IdleBudget(natural("max_idle_bytes", max_idle_bytes))
+        self._max_idle_bytes = natural("max_idle_bytes", max_idle_bytes)
         timeout = inf if idle_timeout is None else seconds("idle_timeout", idle_timeout)
+        every = _power_of_two(sample_every)
         self._name = name_or_none(name)
-        self._budget = budget
         label = repr(self)
+        known = sizes(smallest, largest)
+        stores = tuple([Store(1, None, timeout, label) for _ in known])
+        self._budget = budget = IdleBudget(self._max_idle_bytes, stores)
         self._size_classes = tuple(
-            SizeClass(size, Store(1, None, timeout, label), budget, bool(wipe)) for size in _sizes(smallest, largest)
+            [SizeClass(size, store, budget, bool(wipe), every) for size, store in zip(known, stores, strict=True)]
         )
-        self._oversize = SizeClass(OVERSIZE, Store(1, None, timeout, label), budget, bool(wipe))
+        self._oversize = SizeClass(OVERSIZE, Store(1, None, timeout, label), budget, bool(wipe), every)
         introduce(self)
 
     @property
@@ -152,8 +162,9 @@ class BufferPool(BufferPoolBase):
     def stats(self, /) -> BufferStats:
         """What the pool did since it was created, and where its bytes are. Safe from any thread; never waits.
 
-        >>> view = buffers.acquire(1025); buffers.stats().bytes_in_use
-        2048
+        >>> view = buffers.acquire(1025); stats = buffers.stats()
+        >>> stats.bytes_in_use, stats.peak_in_use >= 2048, stats.max_idle_bytes == 64 << 20
+        (2048, True, True)
         """
         classes = tuple([self._class_stats(each) for each in self._size_classes])
         oversize = self._class_stats(self._oversize)
@@ -162,14 +173,31 @@ class BufferPool(BufferPoolBase):
             classes,
             OversizeStats(oversize.served, oversize.asked, oversize.bytes_in_use),
             classes[0].blocks.cycles,
+            self._max_idle_bytes,
+            self._budget.peak_used,
+            self._budget.peak_in_use,
         )
+
+    def holders(self, /) -> tuple[Holder, ...]:
+        """Who holds the bytes: what each place in the program has acquired and not dropped, the oldest first.
+
+        Only acquires that were recorded are known: one in `sample_every`; and one in a sixteenth of that of those that
+        found nothing idle on their own loop, with which a pool grows. In debug mode each is. Safe from any thread.
+
+        >>> every = BufferPool(sample_every=1); view = every.acquire(5000); [held] = every.holders()
+        >>> held.views, held.bytes
+        (1, 5120)
+        """
+        classes = (*self._size_classes, self._oversize)
+        # Copies, each made in one C call: other threads acquire meanwhile.
+        return holders_of([record for each in classes for record in list(each.holders.values())], monotonic())
 
     def _class_stats(self, size_class: SizeClass) -> SizeClassStats:
         blocks = pool_stats(self._name, size_class.store)
         asked = sum([counters.asked for counters in size_class.store.counts().values()])
         # Not all gets: one may find nothing idle, and no memory for a block of its own.
         served = blocks.hits + blocks.created
-        return SizeClassStats(size_class.size, served, asked, size_class.bytes_in_use(), blocks)
+        return SizeClassStats(size_class.size, served, asked, size_class.bytes_in_use(), blocks, size_class.displaced)
 
     def __repr__(self) -> str:
         name = hex(id(self)) if self._name is None else repr(self._name)
@@ -180,12 +208,13 @@ class BufferPool(BufferPoolBase):
         refuse_copy(self, "buffers")
 
 
-def _sizes(smallest: int, largest: int) -> Iterator[int]:
-    size = smallest
-    while size < largest:
-        yield size
-        size *= 2
-    yield largest
+def _power_of_two(sample_every: int | None) -> int:
+    if sample_every is None:
+        return 0
+    every = natural("sample_every", sample_every)
+    if every == 0:
+        raise ValueError("sample_every must be at least 1, or None")
+    return 1 << min((every - 1).bit_length(), 62)
 
 
 def _stop() -> None:
@@ -195,4 +224,12 @@ def _stop() -> None:
             pool._budget.close()
 
 
+def _after_fork_in_child() -> None:
+    for pool in pools():
+        if isinstance(pool, BufferPool):
+            pool._budget.renew_lock()
+
+
 atexit.register(_stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -7,7 +7,9 @@ work is off by what moves at that moment; on a pool at rest it is exact.
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from ._core.holders import Recorded
     from ._core.loop_bound_store import LoopBoundStore
+    from ._core.place import Place
     from ._core.store import Store
 
 
@@ -181,6 +183,18 @@ class SizeClassStats(NamedTuple):
     bytes_in_use: int
     #: how the blocks came and went
     blocks: PoolStats
+    #: idle blocks that were freed to make room for others
+    displaced: int
+
+    @property
+    def over_budget(self) -> int:
+        """Blocks that came back when there was no room for them in `max_idle_bytes`."""
+        return self.blocks.rejected
+
+    @property
+    def retired(self) -> int:
+        """Idle blocks that cleanup cycles and `clear` dropped."""
+        return max(0, self.blocks.dropped - self.over_budget - self.displaced)
 
     @property
     def bytes_idle(self) -> int:
@@ -194,7 +208,7 @@ class SizeClassStats(NamedTuple):
 
 
 class OversizeStats(NamedTuple):
-    """What a `BufferPool` served above its `max_size`, and did not keep."""
+    """What a `BufferPool` served above its `max_size`, and does not keep."""
 
     #: views that were acquired
     served: int
@@ -220,6 +234,12 @@ class BufferStats(NamedTuple):
     oversize: OversizeStats
     #: cleanup cycles that the pool went through
     cycles: int
+    #: bytes that may lie idle
+    max_idle_bytes: int
+    #: the most bytes that lay idle at a time
+    peak_idle: int
+    #: the most bytes that were checked out at a time; on a free-threaded build, the most that was seen
+    peak_in_use: int
 
     def as_dict(self) -> dict[str, Any]:
         """The same as nested plain data, as for JSON; with the sums and rates that are attributes here.
@@ -246,6 +266,21 @@ class BufferStats(NamedTuple):
         return sum([each.served for each in self.classes]) + self.oversize.served
 
     @property
+    def over_budget(self) -> int:
+        """Blocks that were not kept, because there was no room for them in `max_idle_bytes`."""
+        return sum([each.over_budget for each in self.classes])
+
+    @property
+    def displaced(self) -> int:
+        """Idle blocks that were freed to make room for others that came back."""
+        return sum([each.displaced for each in self.classes])
+
+    @property
+    def retired(self) -> int:
+        """Idle blocks that cleanup cycles and `clear` dropped."""
+        return sum([each.retired for each in self.classes])
+
+    @property
     def created(self) -> int:
         """Blocks that had to be created."""
         return sum([each.blocks.created for each in self.classes]) + self.oversize.served
@@ -254,3 +289,37 @@ class BufferStats(NamedTuple):
     def hit_rate(self) -> float:
         """Views over blocks that were used before, for each view, from 0 to 1; 0 before the first."""
         return 1 - self.created / self.served if self.served else 0.0
+
+
+class Holder(NamedTuple):
+    """What one place in the program holds of a buffer pool: recorded views that were acquired there and are alive."""
+
+    #: where they were acquired: file, line and function
+    place: str
+    #: views that were recorded
+    views: int
+    #: bytes of their blocks
+    bytes: int
+    #: bytes that all views from there hold, estimated from those that were recorded
+    estimated_bytes: int
+    #: seconds since the oldest of them was acquired
+    age: float
+
+
+def holders_of(records: "list[Recorded]", now: float) -> tuple[Holder, ...]:
+    """What each place holds, the oldest first. `now` is in seconds of time.monotonic()."""
+    by_place: dict[Place, list[Recorded]] = {}
+    for record in sorted(records, key=lambda record: record.since):
+        by_place.setdefault(record.place, []).append(record)
+    return tuple(
+        [
+            Holder(
+                place=str(place),
+                views=len(of_place),
+                bytes=sum([each.size for each in of_place]),
+                estimated_bytes=sum([each.size * each.stands_for for each in of_place]),
+                age=now - of_place[0].since,
+            )
+            for place, of_place in by_place.items()
+        ]
+    )

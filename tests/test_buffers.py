@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import gc
+import itertools
 import os
 import pickle
 import sys
@@ -198,10 +199,16 @@ def test_a_pool_is_not_copied(aiopool, action):
         (1, 8, [1, 2, 4, 8]),
         (1000, 5000, [1000, 2000, 4000, 5000]),
         (3, 4, [3, 4]),
-        (1024, 16 * MIB, [1024 << shift for shift in range(15)]),
+        (1024, 10 * KIB, [KIB, 2 * KIB, 4 * KIB, 5 * KIB, 6 * KIB, 7 * KIB, 8 * KIB, 10 * KIB]),
+        (4099, 10_000, [4099, 5123, 6148, 7173, 8198, 10_000]),
+        (
+            1024,
+            16 * MIB,
+            [KIB, 2 * KIB, *((4 + quarter) << shift for shift in range(10, 22) for quarter in range(4)), 16 * MIB],
+        ),
     ],
 )
-def test_sizes_double_from_class_to_class(aiopool, smallest, largest, sizes):
+def test_sizes_double_up_to_a_page_and_then_grow_by_quarters(aiopool, smallest, largest, sizes):
     pool = aiopool.BufferPool(min_size=smallest, max_size=largest)
     assert [each.size for each in pool.stats().classes] == sizes
 
@@ -218,6 +225,16 @@ def test_sizes_double_from_class_to_class(aiopool, smallest, largest, sizes):
         assert pool.stats().oversize == aiopool.OversizeStats(1, largest + 1, 0)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("smallest", [1, 3, 1000, 1024, 4095, 4097, 10_007])
+def test_no_block_above_a_page_wastes_more_than_a_quarter(aiopool, smallest):
+    sizes = [each.size for each in aiopool.BufferPool(min_size=smallest).stats().classes]
+    for size, larger in itertools.pairwise(sizes):
+        least = size + 1  # of what the larger one serves
+        assert least <= 4096 or (larger - least) / larger <= 0.25, (size, larger)
+    assert sizes[0] == smallest
+    assert sizes[-1] == 16 * MIB
 
 
 def test_a_largest_size_beyond_all_memory_is_no_overflow(aiopool):
@@ -367,14 +384,11 @@ def test_what_comes_back_beyond_max_idle_bytes_is_freed(reusing):
         while held:
             held.pop()
             assert pool.stats().bytes_idle <= 10 * KIB
-        # 8 small ones; then neither of the big ones has room.
-        assert (pool.stats().bytes_in_use, pool.stats().bytes_idle) == (0, 8 * KIB)
-        view = pool.acquire(4 * KIB)
-        small = pool.acquire(1), pool.acquire(1)
-        del view
-        assert pool.stats().bytes_idle == 10 * KIB
-        del small
-        assert pool.stats().bytes_idle == 10 * KIB
+        # 8 small ones; then two of them make room for a big one. The other big one is not worth more than that one, nor
+        # than the small ones that came back as late.
+        assert (pool.stats().bytes_in_use, pool.stats().bytes_idle) == (0, 10 * KIB)
+        assert [each.bytes_idle for each in pool.stats().classes[:3]] == [6 * KIB, 0, 4 * KIB]
+        assert (pool.stats().displaced, pool.stats().over_budget) == (2, 1)
 
     asyncio.run(main())
 
@@ -518,7 +532,7 @@ def test_what_is_not_kept_is_wiped_too(reusing):
 
 def test_two_cycles_drop_what_nobody_uses(reusing):
     pool = reusing.BufferPool()
-    pool.acquire(100), pool.acquire(5000)
+    pool.acquire(100), pool.acquire(8000)
     held = pool.acquire(3000)
     held[:4] = b"kept"
     assert pool.stats().bytes_idle == 9 * KIB
@@ -622,6 +636,7 @@ def test_views_do_not_keep_their_pool(reusing):
     assert (bytes(view), bytes(big)) == (b"v" * 100, b"b" * 5000)
     del view, big
     assert budget.used == 0
+    del budget
     assert [store() for store in stores] == [None] * len(stores), "a block that came back is kept"
 
 
@@ -677,11 +692,14 @@ def test_stats(reusing):
     assert pool.stats() == reusing.BufferStats(
         "frames",
         tuple(
-            reusing.SizeClassStats(size, 0, 0, 0, reusing.PoolStats("frames", (), cycles=0, dropped=0))
+            reusing.SizeClassStats(size, 0, 0, 0, reusing.PoolStats("frames", (), cycles=0, dropped=0), displaced=0)
             for size in (1024, 2048)
         ),
         reusing.OversizeStats(0, 0, 0),
         cycles=0,
+        max_idle_bytes=64 * MIB,
+        peak_idle=0,
+        peak_in_use=0,
     )
     assert (pool.stats().hit_rate, pool.stats().served, pool.stats().created) == (0.0, 0, 0)
     held = [pool.acquire(n) for n in (256, 1024, 1536, 4096)]

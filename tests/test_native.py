@@ -154,7 +154,7 @@ def rejects(error, wrong):
 
 
 def test_private_types_reject_wrong_arguments(native):
-    counters, budget = native.Counters(), native.IdleBudget(100)
+    counters, budget = native.Counters(), native.IdleBudget(100, ())
     store = native.Store(1, None, 60.0, "pool")
     shard, processor = native.Shard(counters), native.Identity()
     for error, wrong in [
@@ -167,17 +167,23 @@ def test_private_types_reject_wrong_arguments(native):
         (TypeError, lambda: delattr(counters, "puts")),
         (TypeError, lambda: setattr(counters, "puts", "x")),
         (OverflowError, lambda: setattr(counters, "puts", 1 << 70)),
-        (TypeError, lambda: native.IdleBudget("x")),
-        (TypeError, lambda: native.IdleBudget(1.5)),
-        (TypeError, lambda: native.IdleBudget(None)),
-        (ValueError, lambda: native.IdleBudget(-1)),
-        (ValueError, lambda: native.IdleBudget(-(1 << 70))),
+        (TypeError, lambda: native.IdleBudget("x", ())),
+        (TypeError, lambda: native.IdleBudget(1.5, ())),
+        (TypeError, lambda: native.IdleBudget(None, ())),
+        (ValueError, lambda: native.IdleBudget(-1, ())),
+        (ValueError, lambda: native.IdleBudget(-(1 << 70), ())),
+        (TypeError, lambda: native.IdleBudget(100)),
+        (TypeError, lambda: native.IdleBudget(100, [store])),
+        (TypeError, lambda: native.IdleBudget(100, (store, 5))),
         (AttributeError, lambda: setattr(budget, "used", 5)),
         (AttributeError, lambda: delattr(budget, "limit")),
-        (TypeError, lambda: native.SizeClass(10, None, budget, False)),
-        (TypeError, lambda: native.SizeClass(10, store, None, False)),
-        (ValueError, lambda: native.SizeClass(-1, store, budget, False)),
-        (OverflowError, lambda: native.SizeClass(1 << 70, store, budget, False)),
+        (TypeError, lambda: native.SizeClass(10, None, budget, False, 0)),
+        (TypeError, lambda: native.SizeClass(10, store, None, False, 0)),
+        (ValueError, lambda: native.SizeClass(-1, store, budget, False, 0)),
+        (OverflowError, lambda: native.SizeClass(1 << 70, store, budget, False, 0)),
+        (ValueError, lambda: native.SizeClass(10, store, budget, False, -1)),
+        (ValueError, lambda: native.SizeClass(10, store, budget, False, 3)),
+        (OverflowError, lambda: native.SizeClass(10, store, budget, False, 1 << 70)),
         (ValueError, lambda: native.Store(-1, None, 60.0, "pool")),
         (ValueError, lambda: native.Store(1, -1, 60.0, "pool")),
         (TypeError, lambda: native.Store(1, "x", 60.0, "pool")),

@@ -27,7 +27,9 @@ from .idle_budget import IdleBudget
 
 
 class TakesBack(Protocol):
-    """What a view asks of its size class."""
+    """What a block asks of its size class."""
+
+    displaced: int
 
     def note_checked_out(self, content: "Content") -> None:
         """A view over `content` exists, from now on."""
@@ -73,28 +75,43 @@ class Content(bytearray):
     def __reduce_ex__(self, protocol: object) -> tuple[type, tuple[bytes]]:
         return bytearray, (bytes(self),)
 
+    def __repr__(self) -> str:
+        """Without what it contains, which may be anyone's."""
+        return f"<{len(self)} bytes of aiopool.BufferPool at {hex(id(self))}>"
+
+    __str__ = __repr__
+
 
 class Block:
     """Bytes in the pool's own hands: idle, or fresh and zero, or just about to be checked out."""
 
-    __slots__ = ("_budget", "_reserved", "content")
+    __slots__ = ("_budget", "content", "idle_since", "size")
 
     def __init__(self, content: Content) -> None:
         # Set while idle: where its bytes are reserved.
         self._budget: IdleBudget | None = None
-        self._reserved = 0
+        #: as long as it is idle: how many bytes it has, and since when, in the budget's terms
+        self.size = 0
+        self.idle_since = 0
         self.content = content
 
     def enter_budget(self, budget: IdleBudget, size: int) -> None:
         """Its `size` bytes are reserved there."""
-        self._reserved = size  # kept, since even to ask for the length takes memory
+        self.size = size  # kept, since even to ask for the length takes memory
+        self.idle_since = budget.now
         self._budget = budget
+
+    def count_displaced(self) -> None:
+        """It makes room for another."""
+        known = Content._size_classes[id(self.content)]()
+        if known is not None:
+            known.displaced += 1
 
     def leave_budget(self) -> None:
         """It is idle no more."""
         budget, self._budget = self._budget, None
         if budget is not None:
-            budget.give_back(self._reserved)
+            budget.give_back(self.size)
 
     def __del__(self) -> None:
         # Wherever it was dropped. The collector may do this to what a finalizer brings back: so it counts only once.
@@ -108,6 +125,10 @@ if sys.version_info >= (3, 12):
         """Checks a block out for as long as any view over it lives."""
 
         __slots__ = ()
+
+        def __repr__(self) -> str:
+            """Without what it contains."""
+            return f"<exporter of {self[0]!r}>"
 
         def __buffer__(self, flags: int) -> memoryview:
             content, _, n, _ = self
@@ -139,17 +160,27 @@ if sys.version_info >= (3, 12):
 
 else:
 
+    class _Warning:
+        """Warns as it dies itself. Then a filter that makes an error of it has it printed, and no connection is lost in
+        which the first buffer is acquired.
+        """
+
+        __slots__ = ()
+
+        def __del__(self) -> None:
+            warnings.warn(
+                "Buffers are not reused on Python 3.11 without the C extension of aiopool, because Python code "
+                "cannot export buffers there. Build it (it takes a C compiler), or use Python 3.12 or later.",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+
     def export(content: Content, size_class: SizeClassRef, n: int, wipe: bool) -> memoryview:
         """A view of the first `n` bytes of `content`, which is not reused."""
         global _warned
         if not _warned:
             _warned = True
-            warnings.warn(
-                "Buffers are not reused on Python 3.11 without the C extension of aiopool, because Python code "
-                "cannot export buffers there. Build it (it takes a C compiler), or use Python 3.12 or later.",
-                RuntimeWarning,
-                stacklevel=5,
-            )
+            _Warning()
         if (known := size_class()) is not None:
             known.note_checked_out(content)
         return memoryview(content)[:n]

@@ -14,9 +14,10 @@ from typing import Any
 
 from .._checks import identified
 from .._core.bound_loops import current_record
+from .._core.place import Place
 from .._core.processor import OFF_LOOP, current_processor
 from .._native import has_gil, native
-from ._records import Place, Record, record_of, warn
+from ._records import Record, record_of, warn
 
 # --- a second put ---
 

@@ -8,6 +8,7 @@ import weakref
 from os import getpid
 from typing import Any
 
+from .._core.place import caller
 from . import _findings, _records
 
 
@@ -30,7 +31,7 @@ class Recorder:
         """`obj` is checked out, from now on."""
         if obj is None:
             return
-        place = _records.caller()
+        place = caller()
         record = _records.record_of(obj)
         if record is not None and record.put is not None:
             try:
@@ -45,7 +46,7 @@ class Recorder:
 
     def putting(self, pool: Any, obj: Any) -> None:
         """`obj` is about to be put."""
-        place = _records.caller()
+        place = caller()
         _findings.check_put(obj, place)
         # Before the put: after it, another thread may have got the object.
         _records.came_back(pool, obj, place)

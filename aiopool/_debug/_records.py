@@ -21,38 +21,9 @@ from _thread import get_ident
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import getpid
-from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
-_PACKAGE = __name__.partition(".")[0]
-
-
-class Place(NamedTuple):
-    """A line of the code that calls the pool."""
-
-    file: str
-    line: int
-    function: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}, in {self.function}"
-
-
-def caller() -> Place:
-    """Where the running code left the user's own for the pool's."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _is_in_between(frame):
-        frame = frame.f_back
-    if frame is None:
-        return Place("<no Python code>", 0, "<unknown>")
-    return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname)
-
-
-def _is_in_between(frame: FrameType) -> bool:
-    # An ExitStack that enters a borrow is not who borrows.
-    return (frame.f_globals.get("__package__") or "").partition(".")[0] == _PACKAGE or frame.f_globals.get(
-        "__name__"
-    ) == "contextlib"
+from .._core.place import Place
 
 
 class Record:

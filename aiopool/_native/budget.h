@@ -3,7 +3,9 @@
    Without a GIL a number that every put and every take writes would hold up all processors. So each has an allowance:
    bytes that are counted as used, but with which only this processor may keep blocks. Taking an idle block adds to it,
    and putting a block uses it up. What is more than a fraction of the limit goes back to the budget, so that little lies
-   with processors that have nothing to keep. */
+   with processors that have nothing to keep.
+
+   What a block that does not fit displaces is in displacement.h. */
 
 #pragma once
 
@@ -13,12 +15,57 @@ enum { ALLOWANCE_FRACTION = 256 };
 
 typedef struct {
     PyObject_HEAD
+    PyObject *stores; /* a tuple: where the blocks lie that are counted here */
     Count limit;
-    Count used; /* bytes, allowances included; never more than the limit */
+    Count used;        /* bytes, allowances included; never more than the limit */
+    Count peak_used;   /* the most that this was; without a GIL, allowances included */
+    Count peak_in_use; /* the most bytes that were checked out; without a GIL, the most that was seen */
+    Number now;          /* how many blocks were created: idle blocks are compared by it, see displacement.h */
+    Number oldest_since; /* none has been idle longer */
+    Flag displacing;
+    PerProcessor in_use; /* bytes that are checked out */
 #ifdef Py_GIL_DISABLED
     PerProcessor allowances;
 #endif
 } BudgetObject;
+
+/* Without a GIL another thread may have seen more. */
+static void
+note_peak(Count *peak, long long value)
+{
+#ifdef Py_GIL_DISABLED
+    long long known = count_read(peak);
+    while (value > known && !atomic_compare_exchange_weak(peak, &known, value)) {
+    }
+#else
+    if (value > *peak) {
+        *peak = value;
+    }
+#endif
+}
+
+static inline void
+budget_count_checked_out(BudgetObject *self, const IdentityObject *processor, long long size)
+{
+    per_processor_add(&self->in_use, processor, size);
+#ifndef Py_GIL_DISABLED
+    note_peak(&self->peak_in_use, self->in_use.value);
+#endif
+}
+
+static inline void
+budget_count_back(BudgetObject *self, const IdentityObject *processor, long long size)
+{
+    per_processor_add(&self->in_use, processor, -size);
+}
+
+/* Without a GIL nothing on a fast path can know the sum. So the peak is looked for when a block was created, for only
+   that makes a pool larger, and when somebody asks. */
+static void
+budget_look_for_peak(BudgetObject *self)
+{
+    note_peak(&self->peak_in_use, per_processor_sum(&self->in_use));
+}
 
 static bool
 budget_reserve_common(BudgetObject *self, long long size)
@@ -36,6 +83,7 @@ budget_reserve_common(BudgetObject *self, long long size)
     }
     self->used = used + size;
 #endif
+    note_peak(&self->peak_used, used + size);
     return true;
 }
 
@@ -92,10 +140,18 @@ budget_give_back(BudgetObject *self, const IdentityObject *processor, long long 
 static PyObject *
 budget_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"limit", NULL};
-    PyObject *limit;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!:IdleBudget", names, &PyLong_Type, &limit)) {
+    static char *names[] = {"limit", "stores", NULL};
+    State *state = state_of(type);
+    PyObject *limit, *stores;
+    if (state == NULL
+        || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!:IdleBudget", names, &PyLong_Type, &limit, &PyTuple_Type,
+                                        &stores)) {
         return NULL;
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(stores); i++) {
+        if (!Py_IS_TYPE(PyTuple_GET_ITEM(stores, i), state->store_type)) {
+            return PyErr_Format(PyExc_TypeError, "stores must be a tuple of stores, not %.80R", stores);
+        }
     }
     int overflow;
     long long bytes = PyLong_AsLongLongAndOverflow(limit, &overflow);
@@ -105,6 +161,7 @@ budget_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     BudgetObject *self = (BudgetObject *)type->tp_alloc(type, 0);
     if (self != NULL) {
         self->limit = overflow ? LLONG_MAX / 2 : Py_MIN(bytes, LLONG_MAX / 2); /* more than there can be */
+        self->stores = Py_NewRef(stores);
     }
     return (PyObject *)self;
 }
@@ -116,6 +173,8 @@ budget_dealloc(BudgetObject *self)
 #ifdef Py_GIL_DISABLED
     per_processor_free(&self->allowances);
 #endif
+    per_processor_free(&self->in_use);
+    Py_XDECREF(self->stores);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -124,6 +183,14 @@ static PyObject *
 budget_close(BudgetObject *self, PyObject *Py_UNUSED(ignored))
 {
     count_write(&self->limit, 0);
+    Py_RETURN_NONE;
+}
+
+/* In the child of a fork: a thread that held the lock is not there to release it. */
+static PyObject *
+budget_renew_lock(BudgetObject *self, PyObject *Py_UNUSED(ignored))
+{
+    lock_release(&self->displacing);
     Py_RETURN_NONE;
 }
 
@@ -143,14 +210,30 @@ budget_get_limit(BudgetObject *self, void *Py_UNUSED(closure))
     return PyLong_FromLongLong(count_read(&self->limit));
 }
 
+static PyObject *
+budget_get_peak_used(BudgetObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLongLong(count_read(&self->peak_used));
+}
+
+static PyObject *
+budget_get_peak_in_use(BudgetObject *self, void *Py_UNUSED(closure))
+{
+    budget_look_for_peak(self);
+    return PyLong_FromLongLong(count_read(&self->peak_in_use));
+}
+
 static PyMethodDef budget_methods[] = {
     {"close", (PyCFunction)budget_close, METH_NOARGS, "From now on nothing is kept."},
+    {"renew_lock", (PyCFunction)budget_renew_lock, METH_NOARGS, "In the child of a fork."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef budget_getset[] = {
     {"used", (getter)budget_get_used, NULL, "Bytes that are idle now.", NULL},
     {"limit", (getter)budget_get_limit, NULL, "Bytes that may be idle.", NULL},
+    {"peak_used", (getter)budget_get_peak_used, NULL, "The most bytes that were idle.", NULL},
+    {"peak_in_use", (getter)budget_get_peak_in_use, NULL, "The most bytes that were checked out.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

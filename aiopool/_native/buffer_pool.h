@@ -1,4 +1,6 @@
-/* Beside _buffer_pool.py: acquire. */
+/* Beside _buffer_pool.py: acquire.
+
+   Which size class serves n bytes: the bits of n tell the first class that may, and then it is one of the next four. */
 
 #pragma once
 
@@ -9,7 +11,9 @@ typedef struct {
     PyObject *module;
     State *state;
     PyObject *size_classes; /* a tuple, the smallest first; NULL before it is set */
-    Py_ssize_t smallest, largest; /* bytes of their blocks */
+    Py_ssize_t largest;     /* bytes of the largest block */
+    Py_ssize_t *sizes;      /* of their blocks */
+    unsigned short first[8 * sizeof(Py_ssize_t)]; /* by bits of n: the first class whose size has as many */
 } BuffersObject;
 
 static PyObject *
@@ -53,6 +57,7 @@ buffers_dealloc(BuffersObject *self)
     PyObject_GC_UnTrack(self);
     buffers_close(self); /* where a subclass has a finalizer of its own, that ran instead of ours */
     Py_XDECREF(self->size_classes);
+    PyMem_Free(self->sizes);
     Py_XDECREF(self->module);
     type->tp_free(self);
     Py_DECREF(type);
@@ -64,26 +69,55 @@ buffers_get_size_classes(BuffersObject *self, void *Py_UNUSED(closure))
     return Py_NewRef(self->size_classes == NULL ? Py_None : self->size_classes);
 }
 
-/* Whether sizes double from class to class, up to the largest, which may be less than twice the one before it. */
+static int
+bits_of(Py_ssize_t n)
+{
+#if defined(__GNUC__) || defined(__clang__)
+    return n == 0 ? 0 : 8 * (int)sizeof(long long) - __builtin_clzll((unsigned long long)n);
+#else
+    int bits = 0;
+    for (; n > 0; n >>= 1) {
+        bits++;
+    }
+    return bits;
+#endif
+}
+
+/* False: no memory, or the sizes do not ascend. */
 static bool
-sizes_double(PyObject *size_classes)
+set_sizes(BuffersObject *self, PyObject *size_classes)
 {
     Py_ssize_t count = PyTuple_GET_SIZE(size_classes), before = 0;
+    Py_ssize_t *sizes = PyMem_New(Py_ssize_t, (size_t)count);
+    if (sizes == NULL) {
+        PyErr_NoMemory();
+        return false;
+    }
     for (Py_ssize_t i = 0; i < count; i++) {
-        Py_ssize_t size = ((SizeClassObject *)PyTuple_GET_ITEM(size_classes, i))->size;
-        Py_ssize_t more = size - before;
-        if (more <= 0 || (i > 0 && more != before && (i < count - 1 || more > before))) {
+        sizes[i] = ((SizeClassObject *)PyTuple_GET_ITEM(size_classes, i))->size;
+        if (sizes[i] <= before) {
+            PyErr_SetString(PyExc_ValueError, "the sizes must ascend from class to class");
+            PyMem_Free(sizes);
             return false;
         }
-        before = size;
+        before = sizes[i];
     }
+    int bits = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        for (; bits <= bits_of(sizes[i]); bits++) {
+            self->first[bits] = (unsigned short)i;
+        }
+    }
+    self->sizes = sizes;
+    self->largest = before;
     return true;
 }
 
 static int
 buffers_set_size_classes(BuffersObject *self, PyObject *given, void *Py_UNUSED(closure))
 {
-    bool right = given != NULL && self->size_classes == NULL && PyTuple_CheckExact(given) && PyTuple_GET_SIZE(given) > 0;
+    bool right = given != NULL && self->size_classes == NULL && PyTuple_CheckExact(given) && PyTuple_GET_SIZE(given) > 0
+                 && PyTuple_GET_SIZE(given) <= USHRT_MAX;
     for (Py_ssize_t i = 0; right && i < PyTuple_GET_SIZE(given); i++) {
         right = Py_IS_TYPE(PyTuple_GET_ITEM(given, i), self->state->size_class_type);
     }
@@ -91,21 +125,18 @@ buffers_set_size_classes(BuffersObject *self, PyObject *given, void *Py_UNUSED(c
         PyErr_SetString(PyExc_TypeError, "the size classes are a tuple, set once");
         return -1;
     }
-    if (!sizes_double(given)) { /* acquire counts on it */
-        PyErr_SetString(PyExc_ValueError, "the sizes must double from class to class");
+    if (!set_sizes(self, given)) {
         return -1;
     }
     self->size_classes = Py_NewRef(given);
-    self->smallest = ((SizeClassObject *)PyTuple_GET_ITEM(given, 0))->size;
-    self->largest = ((SizeClassObject *)PyTuple_GET_ITEM(given, PyTuple_GET_SIZE(given) - 1))->size;
     return 0;
 }
 
 static SizeClassObject *
 buffers_size_class(BuffersObject *self, Py_ssize_t n)
 {
-    Py_ssize_t index = 0;
-    for (size_t size = (size_t)self->smallest; size < (size_t)n; size *= 2) {
+    Py_ssize_t index = self->first[bits_of(n)];
+    while (self->sizes[index] < n) {
         index++;
     }
     return (SizeClassObject *)PyTuple_GET_ITEM(self->size_classes, index);

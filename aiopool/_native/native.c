@@ -11,9 +11,10 @@
    - without a GIL, nothing on a fast path writes to memory that another processor reads: no shared counter, and no
      reference count of a shared object.
 
-   The headers, each on top of the ones before: state.h, processor.h, shard.h, shards.h, store.h, bound_store.h, pool.h, borrow.h;
-   per_processor.h, budget.h, size_class.h, buffer_pool.h; receive_buffer.h, reader.h. This is the one file that is compiled, so that
-   the compiler sees the fast paths whole. */
+   The headers, each on top of the ones before: state.h, processor.h, shard.h, shards.h; contents.h, store.h,
+   store_retire.h, store_type.h, bound_store.h; pool.h, borrow.h; per_processor.h, budget.h, memory.h, block.h,
+   displacement.h, size_class.h, buffer_pool.h; receive_buffer.h, reader.h. This is the one file that is compiled, so
+   that the compiler sees the fast paths whole. */
 
 #include "borrow.h"
 #include "buffer_pool.h"
@@ -23,18 +24,19 @@
 static PyObject *
 native_bind(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"pinned", "pin", "processors", "watch", "check_time", NULL};
+    static char *names[] = {"pinned", "pin", "processors", "watch", "check_time", "record_holder", NULL};
     State *state = PyModule_GetState(module);
-    PyObject **places[] = {&state->pinned, &state->pin, &state->processors, &state->watch, &state->check_time};
-    PyObject *given[5] = {NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOOO:bind", names, &given[0], &given[1], &given[2], &given[3],
-                                     &given[4])) {
+    PyObject **places[] = {&state->pinned, &state->pin,        &state->processors,
+                           &state->watch,  &state->check_time, &state->record_holder};
+    PyObject *given[6] = {NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOOOO:bind", names, &given[0], &given[1], &given[2], &given[3],
+                                     &given[4], &given[5])) {
         return NULL;
     }
     if (given[0] != NULL && !PyContextVar_CheckExact(given[0])) {
         return PyErr_Format(PyExc_TypeError, "pinned must be a ContextVar, not %.80R", given[0]);
     }
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         if (given[i] != NULL) {
             Py_XSETREF(*places[i], Py_NewRef(given[i]));
         }
@@ -218,6 +220,7 @@ native_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->processors);
     Py_VISIT(state->watch);
     Py_VISIT(state->check_time);
+    Py_VISIT(state->record_holder);
     Py_VISIT(state->get_running_loop);
     return 0;
 }
@@ -254,6 +257,7 @@ native_clear(PyObject *module)
     Py_CLEAR(state->processors);
     Py_CLEAR(state->watch);
     Py_CLEAR(state->check_time);
+    Py_CLEAR(state->record_holder);
     Py_CLEAR(state->get_running_loop);
     Py_CLEAR(state->get);
     Py_CLEAR(state->put);

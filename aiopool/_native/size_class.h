@@ -1,76 +1,13 @@
-/* Beside _core/size_class.py and _core/block.py: blocks of one size, and the put that happens when no view is left.
-
-   A block is its own exporter: CPython holds a reference to it for as long as any view over it lives. When the last is
-   gone it would be deallocated, and instead it puts itself back. No collection ever ends it early, because the collector
-   does not know blocks; and it need not: an idle block is in a store, and closing the size class empties that.
+/* Beside _core/size_class.py: blocks of one size, and the put that happens when no view is left.
 
    A block keeps its size class, and with it the store, so that neither goes while another thread puts there. When the
    pool goes it closes its size classes. From then on blocks that come back are freed. */
 
 #pragma once
 
-#include "budget.h"
-#include "pool.h"
+#include "displacement.h"
 
-typedef struct {
-    PyObject_HEAD
-    PyObject *module;
-    State *state;
-    Py_ssize_t size; /* 0: blocks are not kept, and each has the size that is asked for */
-    StoreObject *store;
-    BudgetObject *budget;
-    PerProcessor in_use; /* bytes that are checked out */
-    char wipe;
-    Flag closed;
-} SizeClassObject;
-
-typedef struct {
-    PyObject_HEAD
-    SizeClassObject *size_class;
-    char *bytes;
-    Py_ssize_t size;
-    Py_ssize_t length; /* of the view, while checked out */
-    char idle;
-    char checked_out;
-    PADDING
-} BlockObject;
-
-/* --- Block --- */
-
-/* Without a GIL a reference belongs to the thread that made the object, and when another one drops the last, CPython
-   leaves the object to its thread, which may be asleep. Blocks go from thread to thread, so they belong to none. */
-static void
-belong_to_no_thread(PyObject *block)
-{
-#ifdef Py_GIL_DISABLED
-    block->ob_tid = 0;
-    Py_SET_REFCNT(block, 1);
-#else
-    (void)block;
-#endif
-}
-
-static BlockObject *
-block_make(SizeClassObject *size_class, Py_ssize_t size)
-{
-    PyTypeObject *type = size_class->state->block_type;
-    BlockObject *self = (BlockObject *)type->tp_alloc(type, 0);
-    if (self == NULL) {
-        return NULL;
-    }
-    belong_to_no_thread((PyObject *)self);
-    self->size_class = (SizeClassObject *)Py_NewRef(size_class);
-    self->bytes = PyMem_RawCalloc(1, (size_t)size);
-    if (self->bytes == NULL) {
-        Py_DECREF(self);
-        PyErr_NoMemory();
-        return NULL;
-    }
-    self->size = size;
-    return self;
-}
-
-static void size_class_empty(SizeClassObject *self);
+/* --- a block comes back --- */
 
 /* private slot if free → own shared list; else as the slow path says. Takes over the only reference there is: from the
    moment that the block is idle another thread may have it, and it is not touched any more. */
@@ -98,10 +35,28 @@ block_put(SizeClassObject *size_class, IdentityObject *processor, PyObject *bloc
             }
         }
         if (size_class->closed) {
-            size_class_empty(size_class); /* closed in between: nothing else would free it */
+            empty_store(size_class->store); /* closed in between: nothing else would free it */
         }
     }
     Py_DECREF(block); /* if it was not kept it is freed now, and counted then */
+}
+
+/* There is no room for a block that came back. */
+static void
+count_rejected(StoreObject *store, IdentityObject *processor)
+{
+    Runner runner = {processor, processor == NULL ? 0 : processor->id};
+    if (processor == NULL && is_finalizing()) {
+        return; /* as above */
+    }
+    if ((processor == NULL && !store_pin(store, &runner)) || !store_reject_as(store, runner)) {
+        if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            PyErr_Clear(); /* without memory for a count it is wrong, and nothing else is */
+        }
+        else {
+            PyErr_WriteUnraisable((PyObject *)store);
+        }
+    }
 }
 
 /* Whether it goes back to its store. Then it is alive again, and the caller must not touch it. */
@@ -109,14 +64,33 @@ static bool
 block_put_itself(BlockObject *self, IdentityObject *processor)
 {
     SizeClassObject *size_class = self->size_class;
-    if (size_class->size == 0 || size_class->closed || !budget_reserve(size_class->budget, processor, self->size)) {
+    BudgetObject *budget = size_class->budget;
+    if (size_class->size == 0 || size_class->closed) {
+        return false;
+    }
+    if (!budget_reserve(budget, processor, self->size)
+        && !budget_reserve_displacing(budget, size_class->store, processor, self->size)) {
+        count_rejected(size_class->store, processor);
         return false;
     }
     self->idle = 1;
+    self->idle_since = budget->now;
     _Py_NewReference((PyObject *)self);
     belong_to_no_thread((PyObject *)self);
     block_put(size_class, processor, (PyObject *)self);
     return true;
+}
+
+/* What was recorded of it is over. */
+static void
+block_forget_holder(BlockObject *self)
+{
+    PyObject *key = self->holder;
+    self->holder = NULL;
+    if (PyDict_DelItem(self->size_class->holders, key) < 0) {
+        PyErr_Clear(); /* Python code took it out of the dict */
+    }
+    Py_DECREF(key);
 }
 
 static bool
@@ -125,6 +99,10 @@ block_return(BlockObject *self)
     IdentityObject *processor = pin(self->size_class->state);
     self->checked_out = 0;
     per_processor_add(&self->size_class->in_use, processor, -(long long)self->size);
+    budget_count_back(self->size_class->budget, processor, self->size);
+    if (self->holder != NULL) {
+        block_forget_holder(self);
+    }
     if (self->size_class->wipe) {
         memset(self->bytes, 0, (size_t)self->length);
     }
@@ -145,33 +123,7 @@ block_come_back(BlockObject *self)
     return lives;
 }
 
-static void
-block_dealloc(BlockObject *self)
-{
-    if (self->checked_out && block_come_back(self)) {
-        return;
-    }
-    PyTypeObject *type = Py_TYPE(self);
-    SizeClassObject *size_class = self->size_class;
-    if (self->idle) {
-        budget_give_back(size_class->budget, NULL, self->size); /* freed by any thread: to be used by all */
-    }
-    PyMem_RawFree(self->bytes);
-    type->tp_free(self);
-    Py_XDECREF((PyObject *)size_class);
-    Py_DECREF(type);
-}
-
-static int
-block_getbuffer(BlockObject *self, Py_buffer *view, int flags)
-{
-    if (!self->checked_out) {
-        view->obj = NULL;
-        PyErr_SetString(PyExc_BufferError, "cannot export an idle block");
-        return -1;
-    }
-    return PyBuffer_FillInfo(view, (PyObject *)self, self->bytes, self->length, 0, flags);
-}
+/* --- a block is checked out --- */
 
 /* Whether an object from the store of size_class is an idle block of it; Python code that finds the store can put
    anything there. If not, it raises and drops the object. */
@@ -199,48 +151,60 @@ block_check_out(BlockObject *self, IdentityObject *processor, Py_ssize_t n)
     self->checked_out = 1;
     self->length = n;
     per_processor_add(&size_class->in_use, processor, self->size);
+    budget_count_checked_out(size_class->budget, processor, self->size);
     PyObject *view = PyMemoryView_FromObject((PyObject *)self);
     Py_DECREF(self); /* without a view, it goes back at once */
     return view;
 }
 
-static Py_ssize_t
-block_length(BlockObject *self)
+/* Record who acquired the view, for holders(). It stands for so many others that are not recorded. Runs Python code. */
+static PyObject *
+record_holder(PyObject *view, long long stands_for)
 {
-    return self->size;
+    if (view == NULL) {
+        return NULL;
+    }
+    BlockObject *block = (BlockObject *)PyMemoryView_GET_BUFFER(view)->obj;
+    SizeClassObject *size_class = block->size_class;
+    PyObject *key = PyLong_FromVoidPtr(block);
+    PyObject *recorded
+        = key == NULL ? NULL : PyObject_CallFunction(size_class->state->record_holder, "nL", block->size, stands_for);
+    if (recorded != NULL && PyDict_SetItem(size_class->holders, key, recorded) == 0) {
+        block->holder = Py_NewRef(key);
+    }
+    Py_XDECREF(recorded);
+    Py_XDECREF(key);
+    if (PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            Py_DECREF(view);
+            return NULL;
+        }
+        PyErr_Clear(); /* the view is there, and what is recorded are samples */
+    }
+    return view;
 }
 
-static PyType_Slot block_slots[] = {
-    {Py_tp_doc, "Bytes that are either idle or checked out."},
-    {Py_tp_dealloc, block_dealloc},
-    {Py_sq_length, block_length},
-    {Py_bf_getbuffer, block_getbuffer},
-    {0, NULL},
-};
-
-/* Not known to the collector: see above. */
-static PyType_Spec block_spec = {
-    "aiopool._native._extension.Block", sizeof(BlockObject), 0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, block_slots,
-};
-
-/* --- SizeClass --- */
+/* --- the size class --- */
 
 static PyObject *
 size_class_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"size", "store", "budget", "wipe", NULL};
+    static char *names[] = {"size", "store", "budget", "wipe", "sample_every", NULL};
     State *state = state_of(type);
     Py_ssize_t size;
+    long long sample_every;
     PyObject *store, *budget;
     int wipe;
     if (state == NULL
-        || !PyArg_ParseTupleAndKeywords(args, kwargs, "nO!O!p:SizeClass", names, &size, state->store_type, &store,
-                                        state->budget_type, &budget, &wipe)) {
+        || !PyArg_ParseTupleAndKeywords(args, kwargs, "nO!O!pL:SizeClass", names, &size, state->store_type, &store,
+                                        state->budget_type, &budget, &wipe, &sample_every)) {
         return NULL;
     }
     if (size < 0) {
         return PyErr_Format(PyExc_ValueError, "size must not be negative, but is %zd", size);
+    }
+    if (sample_every < 0 || (sample_every & (sample_every - 1)) != 0) {
+        return PyErr_Format(PyExc_ValueError, "sample_every must be 0 or a power of two, but is %lld", sample_every);
     }
     SizeClassObject *self = (SizeClassObject *)type->tp_alloc(type, 0);
     if (self == NULL) {
@@ -250,7 +214,9 @@ size_class_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->store = (StoreObject *)Py_NewRef(store);
     self->budget = (BudgetObject *)Py_NewRef(budget);
     self->wipe = (char)wipe;
-    if (!keep_module(type, &self->module, &self->state)) {
+    self->sample_bits = sample_every == 0 ? LLONG_MAX : sample_every - 1;
+    self->holders = PyDict_New();
+    if (self->holders == NULL || !keep_module(type, &self->module, &self->state)) {
         Py_DECREF(self);
         return NULL;
     }
@@ -263,29 +229,11 @@ size_class_dealloc(SizeClassObject *self)
     PyTypeObject *type = Py_TYPE(self);
     Py_XDECREF((PyObject *)self->store);
     Py_XDECREF((PyObject *)self->budget);
+    Py_XDECREF(self->holders);
     per_processor_free(&self->in_use);
     Py_XDECREF(self->module);
     type->tp_free(self);
     Py_DECREF(type);
-}
-
-/* Free what is idle. Never raises. */
-static void
-size_class_empty(SizeClassObject *self)
-{
-    ShardsObject *retired[2];
-    if (!store_take_out(self->store, retired)) {
-        PyErr_Clear(); /* without memory it stays, until the next block comes back */
-        return;
-    }
-    PyObject *processors = self->state->processors == NULL ? NULL : PyObject_CallNoArgs(self->state->processors);
-    if (processors != NULL && PyList_CheckExact(processors)) {
-        wait_for_busy(self->state, processors);
-    }
-    PyErr_Clear();
-    Py_XDECREF(processors);
-    Py_XDECREF((PyObject *)retired[0]);
-    Py_XDECREF((PyObject *)retired[1]);
 }
 
 /* For good. */
@@ -294,8 +242,23 @@ size_class_close(SizeClassObject *self)
 {
     if (!self->closed) {
         self->closed = 1;
-        size_class_empty(self);
+        empty_store(self->store);
     }
+}
+
+/* What the slow path records, and how many acquires that stands for; 0: nothing. It is here that a pool grows, and a
+   record is cheap beside a new block: so it is the sixteenth part of the fast path's rate. */
+enum { SLOW_PATH_SAMPLES = 16 };
+
+static long long
+slow_path_stands_for(SizeClassObject *self, CountersObject *counters)
+{
+    if (self->store->observed) {
+        return 1; /* the debug mode is on */
+    }
+    long long slow = count_read(&counters->misses) + count_read(&counters->stolen) + count_read(&counters->victim);
+    long long bits = self->sample_bits == LLONG_MAX ? LLONG_MAX : self->sample_bits / SLOW_PATH_SAMPLES;
+    return (slow & bits) == 0 ? bits + 1 : 0;
 }
 
 /* A view of n bytes over an idle block or a new one; n fits. */
@@ -318,10 +281,19 @@ size_class_acquire_slow(SizeClassObject *self, Py_ssize_t n)
             Py_CLEAR(block);
         }
     }
-    if (block != NULL && !store_count(store, runner, offsetof(CountersObject, asked), n)) {
-        Py_CLEAR(block);
+    CountersObject *counters = block == NULL ? NULL : store_counters(store, runner);
+    if (counters == NULL || !store_count(store, runner, offsetof(CountersObject, asked), n)) {
+        Py_XDECREF(counters);
+        Py_XDECREF(block);
+        return NULL;
     }
-    return block == NULL ? NULL : block_check_out(block, runner.processor, n);
+    long long stands_for = slow_path_stands_for(self, counters);
+    Py_DECREF(counters);
+    PyObject *view = block_check_out(block, runner.processor, n);
+#ifdef Py_GIL_DISABLED
+    budget_look_for_peak(self->budget);
+#endif
+    return stands_for == 0 ? view : record_holder(view, stands_for);
 }
 
 static PyObject *
@@ -344,21 +316,30 @@ size_class_acquire_own(SizeClassObject *self, IdentityObject *processor, Py_ssiz
     StoreObject *store = self->store;
     CountersObject *counters;
     busy_begin(processor);
+    bool sampled = false;
     PyObject *block = take_own(store, processor, &counters);
     if (block != NULL) {
         count_add(&counters->asked, n);
+        sampled = ((count_read(&counters->private_hits) + count_read(&counters->shared)) & self->sample_bits) == 0;
     }
     busy_end(processor);
     if (block == NULL || !block_is_right(block, self)) {
         return NULL;
     }
-    return block_check_out((BlockObject *)block, processor, n);
+    PyObject *view = block_check_out((BlockObject *)block, processor, n);
+    return sampled ? record_holder(view, self->sample_bits + 1) : view;
 }
 
 static PyObject *
 size_class_bytes_in_use(SizeClassObject *self, PyObject *Py_UNUSED(ignored))
 {
     return PyLong_FromLongLong(per_processor_sum(&self->in_use));
+}
+
+static PyObject *
+size_class_get_displaced(SizeClassObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLongLong(count_read(&self->displaced));
 }
 
 static PyMethodDef size_class_methods[] = {
@@ -371,7 +352,13 @@ static PyMemberDef size_class_members[] = {
     {"size", T_PYSSIZET, offsetof(SizeClassObject, size), READONLY, NULL},
     {"store", T_OBJECT, offsetof(SizeClassObject, store), READONLY, NULL},
     {"budget", T_OBJECT, offsetof(SizeClassObject, budget), READONLY, NULL},
+    {"holders", T_OBJECT, offsetof(SizeClassObject, holders), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef size_class_getset[] = {
+    {"displaced", (getter)size_class_get_displaced, NULL, "How many idle blocks made room for others.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot size_class_slots[] = {
@@ -380,6 +367,7 @@ static PyType_Slot size_class_slots[] = {
     {Py_tp_dealloc, size_class_dealloc},
     {Py_tp_methods, size_class_methods},
     {Py_tp_members, size_class_members},
+    {Py_tp_getset, size_class_getset},
     {0, NULL},
 };
 

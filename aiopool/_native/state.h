@@ -234,6 +234,7 @@ typedef struct {
     PyObject *processors;
     PyObject *watch;
     PyObject *check_time;
+    PyObject *record_holder;
     PyObject *get_running_loop;
     PyObject *get;
     PyObject *put;

@@ -26,10 +26,12 @@ def make():
         processors=list,
         watch=lambda store, processor: native.__doc__,
         check_time=lambda store: None,
+        record_holder=lambda size, stands_for: native.__doc__,
     )
-    budget = native.IdleBudget(1 << 20)
     stores = [native.Store(1, None, 60.0, "buffers") for _ in range(2)]
-    size_class, oversize = native.SizeClass(100, stores[0], budget, True), native.SizeClass(0, stores[1], budget, False)
+    budget = native.IdleBudget(1 << 20, (stores[0],))
+    size_class = native.SizeClass(100, stores[0], budget, True, 1)
+    oversize = native.SizeClass(0, stores[1], budget, False, 0)
     pool = Pool()
     pool._size_classes = (size_class,)
     views = [pool.acquire(10) for _ in range(4)]

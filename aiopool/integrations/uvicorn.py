@@ -119,18 +119,16 @@ class _Receiver(asyncio.BufferedProtocol):
     def __init__(self, protocol: PooledHttpToolsProtocol) -> None:
         self._protocol = protocol
         self._transport = protocol.transport
-        self._is_tls = protocol.transport.get_extra_info("sslcontext") is not None
-        self._is_uvloop = type(protocol.transport).__module__.startswith("uvloop.")
         self._buffer: memoryview | None = None
         self._end = 0
         self._missing = 0
-        self._was_filled = False
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, missing: int) -> None:
         """Receive what is `missing` of a body."""
         self._missing = missing
-        self._let_receive(self)
+        if self._transport.get_protocol() is not self:
+            self._transport.set_protocol(self)
 
     def hold(self, data: memoryview) -> None:
         """Hold back what came with the header: less than is missing."""
@@ -149,17 +147,15 @@ class _Receiver(asyncio.BufferedProtocol):
         if buffer is not None:
             return buffer[self._end :]
         self._buffer = buffer = self._protocol.buffers.acquire(min(self._missing + ROOM, PIECE))
-        if self._is_tls or self._was_filled:
-            # There may be nothing to write to it: a TLS record may be incomplete, and uvloop may have tried in vain.
-            self._protocol.loop.call_soon(self._withdraw)
+        # Nothing may be written to it: a TLS record may be incomplete, and uvloop receives until that is in vain.
+        self._protocol.loop.call_soon(self._withdraw)
         return buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many were written."""
         assert self._buffer is not None
         self._end += nbytes
-        self._was_filled = self._end == len(self._buffer)
-        if self._was_filled or self._end >= self._missing:
+        if self._end == len(self._buffer) or self._end >= self._missing:
             self._feed()
         elif self._timer is None:
             self._timer = self._protocol.loop.call_later(HOLD, self._feed)
@@ -189,14 +185,14 @@ class _Receiver(asyncio.BufferedProtocol):
         """Hand on what was received, and let uvicorn receive again if that was the end of the body."""
         buffer, end = self._let_go()
         if self._transport.is_closing():
-            return
+            return  # nor would uvicorn receive anything more
         self._missing -= end
         self._protocol.hand_on(buffer[:end])
-        if self._missing <= 0 and not self._transport.is_closing():
+        if self._missing <= 0:
             # The header of another request may have come with it.
             self._missing = self._protocol.missing()
             if not self._missing:
-                self._let_receive(self._protocol)
+                self._transport.set_protocol(self._protocol)
 
     def _let_go(self) -> tuple[memoryview, int]:
         """Hold neither a buffer nor bytes in it any longer; what they were."""
@@ -210,17 +206,6 @@ class _Receiver(asyncio.BufferedProtocol):
     def _withdraw(self) -> None:
         if not self._end:
             self._buffer = None
-
-    def _let_receive(self, protocol: asyncio.BaseProtocol) -> None:
-        if self._transport.get_protocol() is protocol:
-            return
-        restart = self._is_uvloop and not self._protocol.flow.read_paused
-        if restart:
-            # uvloop takes notice of another kind of protocol only when it begins to read.
-            self._transport.pause_reading()
-        self._transport.set_protocol(protocol)
-        if restart:
-            self._transport.resume_reading()
 
 
 def _start_of_large_body(received: bytes) -> int:

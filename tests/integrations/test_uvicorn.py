@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -244,6 +245,13 @@ def test_a_wrong_length(client, claim):
     assert client.answer() == (400, b"Invalid HTTP request received.")
 
 
+def test_a_bad_header_with_a_large_body(client):
+    """One answer, although the body comes with it."""
+    client.send(head(b"/digest", 100 * KIB, b"Bad Header: 1") + bytes(100 * KIB))
+    assert client.answer() == (400, b"Invalid HTTP request received.")
+    assert client.answer() is None
+
+
 def test_two_lengths(client):
     client.send(head(b"/digest", 70000, b"Content-Length: 70001") + bytes(70000))
     assert client.answer() == (400, b"Invalid HTTP request received.")
@@ -295,6 +303,10 @@ def test_an_idle_connection_holds_no_buffer(pooled):
             client.send(head(b"/digest", size), bytes(size))
             assert client.answer() == (200, described(bytes(size)))
             until(lambda: pooled.buffers.stats().bytes_in_use == 0)
+            served = pooled.buffers.stats().served
+            client.send(head(b"/digest", 5) + b"small")
+            assert client.answer() == (200, described(b"small"))
+            assert pooled.buffers.stats().served == served
 
 
 def test_a_fast_upload_is_one_message(pooled):
@@ -341,15 +353,20 @@ def test_limit_concurrency(protocol, loop):
             assert second.answer() == (503, b"Service Unavailable")
 
 
-def test_tls(protocol, loop, tmp_path):
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """A file for the server, and a context for its clients."""
     trustme = pytest.importorskip("trustme", reason="cffi, which it needs, does not support free-threaded 3.13")
-    ssl = pytest.importorskip("ssl")
     authority = trustme.CA()
-    certificate = authority.issue_cert("localhost")
-    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    pem = tmp_path_factory.mktemp("tls") / "server.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    pem = str(tmp_path / "server.pem")
+    return str(pem), context
+
+
+def test_tls(protocol, loop, certificates):
+    pem, context = certificates
     with serving(protocol, Application(), loop, ssl_certfile=pem) as address, Client(address, context) as client:
         for size in SIZES:
             body = os.urandom(size)
@@ -359,8 +376,31 @@ def test_tls(protocol, loop, tmp_path):
         body = os.urandom(MIB)
         client.send((head(b"/digest", MIB) + body) * 3)
         assert [client.answer() for _ in range(3)] == [(200, described(body))] * 3
-        if hasattr(protocol, "buffers"):
-            until(lambda: protocol.buffers.stats().bytes_in_use == 0)
+
+
+def test_a_stall_within_a_tls_record(aiopool, loop, certificates):
+    """The transport asks for a buffer and finds nothing to write to it, which is then not held."""
+    protocol = pooled_protocol(aiopool)
+    application = Application()
+    pem, context = certificates
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(received, sent, server_hostname="localhost")
+    with serving(protocol, application, loop, ssl_certfile=pem) as address, socket.create_connection(address) as raw:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                raw.sendall(sent.read())
+                received.write(raw.recv(64 * KIB))
+        tls.write(head(b"/record/tls", MIB) + bytes(1000))
+        raw.sendall(sent.read())
+        until(lambda: (application.events.get("/record/tls") or [(0, 0)])[-1] == (1000, "more"))
+        served = protocol.buffers.stats().served
+        tls.write(bytes(1000))
+        raw.sendall(sent.read()[:-10])
+        until(lambda: protocol.buffers.stats().served > served)
+        until(lambda: protocol.buffers.stats().bytes_in_use == 0)
 
 
 def test_a_graceful_shutdown_in_the_middle_of_a_body(protocol, loop):

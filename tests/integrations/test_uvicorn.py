@@ -1,0 +1,494 @@
+"""uvicorn with `PooledHttpToolsProtocol`, and without: real requests, the same answers."""
+
+import importlib.util
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+from serving import KIB, MIB, PATIENCE, Application, Client, chunked, described, head, pooled_protocol, serving
+
+pytest.importorskip("uvicorn", reason="the extra test-uvicorn is not installed")
+pytest.importorskip("httptools", reason="the extra test-uvicorn is not installed")
+
+pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
+
+LOOPS = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["asyncio"]
+SIZES = [0, 1, 64 * KIB - 1, 64 * KIB, 64 * KIB + 1, 1 * MIB, 3 * MIB + 7]
+
+
+@pytest.fixture(scope="module", params=["stock", "pooled"])
+def protocol(request, aiopool):
+    return pooled_protocol(aiopool) if request.param == "pooled" else "httptools"
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def loop(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def service(protocol, loop):
+    """A running server, its application, and its pool, if it has one."""
+    application = Application()
+    with serving(protocol, application, loop) as address:
+        yield SimpleNamespace(address=address, application=application, buffers=getattr(protocol, "buffers", None))
+
+
+@pytest.fixture(scope="module")
+def pooled(aiopool, loop):
+    """As `service`, with the class only."""
+    protocol = pooled_protocol(aiopool)
+    application = Application()
+    with serving(protocol, application, loop) as address:
+        yield SimpleNamespace(address=address, application=application, buffers=protocol.buffers)
+
+
+@pytest.fixture
+def client(service):
+    with Client(service.address) as client:
+        yield client
+
+
+def until(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+# --- bodies of every size ---
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_body_that_comes_with_its_header(client, size):
+    body = os.urandom(size)
+    for _ in range(3):
+        client.send(head(b"/digest", size) + body)
+        assert client.answer() == (200, described(body))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_body_that_comes_behind_its_header(client, size):
+    body = os.urandom(size)
+    for _ in range(3):
+        client.send(head(b"/digest", size))
+        time.sleep(0.005)
+        client.send(body)
+        assert client.answer() == (200, described(body))
+
+
+@pytest.mark.parametrize("size", [1, 1000, 40 * KIB, 100 * KIB])
+def test_a_body_in_pieces(client, size):
+    body = os.urandom(300 * KIB)
+    request = head(b"/digest", len(body)) + body
+    client.send(*[request[start : start + size] for start in range(0, 20 * size, size)], request[20 * size :])
+    assert client.answer() == (200, described(body))
+
+
+def test_100_mib(client):
+    body = os.urandom(MIB) * 100
+    client.send(head(b"/digest", len(body)), body)
+    assert client.answer() == (200, described(body))
+
+
+@pytest.mark.parametrize("size", [1000, 64 * KIB, MIB])
+def test_a_chunked_body(client, size):
+    body = os.urandom(2 * MIB)
+    client.send(head(b"/digest", None, b"Transfer-Encoding: chunked"), chunked(body, size))
+    assert client.answer() == (200, described(body))
+    client.send(head(b"/digest", 3) + b"abc")
+    assert client.answer() == (200, described(b"abc"))
+
+
+def test_with_httpx(service):
+    httpx = pytest.importorskip("httpx", reason="the extra test-uvicorn is not installed")
+    with httpx.Client(base_url="http://{}:{}".format(*service.address), timeout=PATIENCE, trust_env=False) as client:
+        for size in SIZES:
+            body = os.urandom(size)
+            assert client.post("/digest", content=body).content == described(body)
+        streamed = client.post("/digest", content=iter([b"a" * 100 * KIB, b"b" * 100 * KIB]))
+        assert streamed.content == described(b"a" * 100 * KIB + b"b" * 100 * KIB)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.parametrize("options", [[], ["-H", "Transfer-Encoding: chunked"], ["-H", "Expect: 100-continue"]])
+def test_with_curl(service, tmp_path, options):
+    body = os.urandom(2 * MIB)
+    (tmp_path / "body").write_bytes(body)
+    url = "http://{}:{}/digest".format(*service.address)
+    command = ["curl", "-sS", "--noproxy", "*", *options, "--data-binary", f"@{tmp_path / 'body'}", url]
+    assert subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True).stdout == described(body)
+
+
+# --- requests beside a large body ---
+
+
+@pytest.mark.parametrize("size", [64 * KIB, 200 * KIB, 2 * MIB])
+def test_pipelined_requests_before_and_behind_it(client, size):
+    body = os.urandom(size)
+    small, large = head(b"/digest", 5) + b"small", head(b"/digest", size) + body
+    client.send(small + large + small + large + large + small)
+    for expected in (b"small", body, b"small", body, body, b"small"):
+        assert client.answer() == (200, described(expected))
+
+
+def test_expect_100_continue(client):
+    body = os.urandom(MIB)
+    client.send(head(b"/digest", len(body), b"Expect: 100-continue"))
+    assert client.head() == (100, {})
+    client.send(body)
+    assert client.answer() == (200, described(body))
+
+
+def test_an_early_answer(client):
+    """The server goes on reading, and the connection stays."""
+    body = os.urandom(MIB)
+    for _ in range(3):
+        client.send(head(b"/early", len(body)), body[:1000])
+        assert client.answer() == (200, b"early")
+        client.send(body[1000:], head(b"/digest", 2) + b"ok")
+        assert client.answer() == (200, described(b"ok"))
+
+
+def test_an_early_answer_that_closes(client):
+    client.send(head(b"/close", MIB), bytes(1000))
+    assert client.answer() == (200, b"closed")
+    assert client.answer() is None
+
+
+def test_an_application_that_fails(client):
+    client.send(head(b"/fail", MIB), bytes(1000))
+    assert client.answer() == (500, b"Internal Server Error")
+    assert client.answer() is None
+
+
+def test_the_body_comes_as_it_is_sent(client):
+    """Not only at its end: the client waits for each answer before it sends more."""
+    size = 10 * 100 * KIB
+    client.send(head(b"/progress", size))
+    assert client.head()[0] == 200
+    for sent in range(100 * KIB, size + 1, 100 * KIB):
+        client.send(bytes(100 * KIB))
+        while int(client.chunk()) < sent:
+            pass
+    assert client.chunk() == b""
+
+
+def test_an_application_that_does_not_read_makes_the_client_wait(service):
+    service.application.gate.clear()
+    body = bytes(64 * MIB)
+    with Client(service.address) as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * KIB)
+        client.send(head(b"/gated", len(body)))
+        client.socket.settimeout(0.5)
+        sent = 0
+        try:
+            while sent < len(body):
+                sent += client.socket.send(body[sent : sent + 64 * KIB])
+        except TimeoutError:
+            pass
+        assert sent < 32 * MIB  # most of it lies in the kernel
+        if service.buffers is not None:
+            assert service.buffers.stats().bytes_in_use == 0
+        service.application.gate.set()
+        client.socket.settimeout(PATIENCE)
+        client.send(memoryview(body)[sent:])
+        assert client.answer() == (200, described(body))
+
+
+# --- clients that leave, stall or lie ---
+
+
+@pytest.mark.parametrize("sent", [0, 1000, 100 * KIB, MIB + 100 * KIB])
+def test_a_client_that_leaves_in_the_middle(service, sent):
+    path = f"/record/leaves{sent}"
+    with Client(service.address) as client:
+        client.send(head(path.encode(), 2 * MIB), bytes(sent))
+        if sent:
+            until(lambda: path in service.application.events)
+    until(lambda: (service.application.events.get(path) or [(0, 0)])[-1][1] == "disconnect")
+    assert service.application.events[path][-1] == (described(bytes(sent)), "disconnect")
+
+
+def test_a_client_that_resets_in_the_middle(service):
+    path = "/record/resets"
+    client = Client(service.address)
+    client.send(head(path.encode(), 2 * MIB), bytes(100 * KIB))
+    until(lambda: service.application.events.get(path))
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.file.close()
+    client.socket.close()
+    until(lambda: service.application.events[path][-1] == (described(bytes(100 * KIB)), "disconnect"))
+
+
+@pytest.mark.parametrize("sent", [1000, 100 * KIB])
+def test_what_came_before_a_stall_is_there(service, sent):
+    path = f"/record/stalls{sent}"
+    with Client(service.address) as client:
+        client.send(head(path.encode(), 2 * MIB), bytes(sent))
+        until(lambda: (service.application.events.get(path) or [(0, 0)])[-1] == (sent, "more"))
+        if service.buffers is not None:
+            until(lambda: service.buffers.stats().bytes_in_use == 0)
+        client.send(bytes(2 * MIB - sent))
+        assert client.answer() == (200, described(bytes(2 * MIB)))
+
+
+@pytest.mark.parametrize("claim", [b"-1", b"ten", b"1" * 30, b"70000, 70000", b"0x10000"])
+def test_a_wrong_length(client, claim):
+    client.send(head(b"/digest", None, b"Content-Length: " + claim) + bytes(100 * KIB))
+    assert client.answer() == (400, b"Invalid HTTP request received.")
+
+
+def test_a_bad_header_with_a_large_body(client):
+    """One answer, although the body comes with it."""
+    client.send(head(b"/digest", 100 * KIB, b"Bad Header: 1") + bytes(100 * KIB))
+    assert client.answer() == (400, b"Invalid HTTP request received.")
+    assert client.answer() is None
+
+
+def test_two_lengths(client):
+    client.send(head(b"/digest", 70000, b"Content-Length: 70001") + bytes(70000))
+    assert client.answer() == (400, b"Invalid HTTP request received.")
+
+
+def test_a_length_that_is_too_small(client):
+    """What follows is no request."""
+    body = os.urandom(64 * KIB).replace(b"\n", b"x")
+    client.send(head(b"/digest", len(body)), body + b"\1garbage\r\n\r\n")
+    answers = [client.answer(), client.answer()]
+    # Whether the first request is answered before the connection is closed is a matter of time.
+    assert (400, b"Invalid HTTP request received.") in answers
+
+
+def test_an_enormous_length_allocates_no_more_than_a_piece(pooled):
+    path = "/record/enormous"
+    with Client(pooled.address) as client:
+        client.send(head(path.encode(), 10**18))
+        for count in range(1, 50):
+            client.send(bytes(100 * KIB))
+            assert pooled.buffers.stats().bytes_in_use <= 2 * MIB
+            until(lambda count=count: (pooled.application.events.get(path) or [(0,)])[-1][0] == count * 100 * KIB)
+    until(lambda: pooled.application.events[path][-1][1] == "disconnect")
+    assert pooled.buffers.stats().bytes_in_use == 0
+
+
+# --- what is pooled ---
+
+
+def test_large_bodies_are_received_into_the_pool_and_small_ones_are_not(pooled):
+    def served(request, body):
+        before = pooled.buffers.stats().served
+        with Client(pooled.address) as client:
+            client.send(request)
+            time.sleep(0.02)
+            client.send(body)
+            assert client.answer()[0] == 200
+        return pooled.buffers.stats().served - before
+
+    assert served(head(b"/digest", 64 * KIB), bytes(64 * KIB)) >= 1
+    assert served(head(b"/digest", 64 * KIB - 1), bytes(64 * KIB - 1)) == 0
+    assert served(head(b"/digest", MIB), bytes(MIB)) >= 1
+    assert served(head(b"/digest", None, b"Transfer-Encoding: chunked"), chunked(bytes(MIB), 64 * KIB)) == 0
+
+
+def test_an_idle_connection_holds_no_buffer(pooled):
+    with Client(pooled.address) as client:
+        for size in (3 * MIB, 64 * KIB, MIB):
+            client.send(head(b"/digest", size), bytes(size))
+            assert client.answer() == (200, described(bytes(size)))
+            until(lambda: pooled.buffers.stats().bytes_in_use == 0)
+            served = pooled.buffers.stats().served
+            client.send(head(b"/digest", 5) + b"small")
+            assert client.answer() == (200, described(b"small"))
+            assert pooled.buffers.stats().served == served
+
+
+def test_a_fast_upload_is_one_message(pooled):
+    """Which is where most of the time is saved; a slow machine may make it two."""
+    for attempt in range(20):
+        path = f"/record/fast{attempt}"
+        with Client(pooled.address) as client:
+            client.send(head(path.encode(), MIB) + bytes(MIB))
+            assert client.answer() == (200, described(bytes(MIB)))
+        if pooled.application.events[path] == [(MIB, "complete")]:
+            return
+    pytest.fail("none of 20 uploads was handed on in one piece")
+
+
+# --- configurations ---
+
+
+def test_an_upgrade_to_websocket(service):
+    sync = pytest.importorskip("websockets.sync.client", reason="the extra test-uvicorn is not installed")
+    message = os.urandom(300 * KIB)
+    with sync.connect("ws://{}:{}/".format(*service.address), max_size=None, proxy=None) as connection:
+        for _ in range(3):
+            connection.send(message)
+            assert connection.recv() == message
+
+
+def test_an_upgrade_behind_a_large_body(client):
+    body = bytes(MIB)
+    client.send(head(b"/digest", len(body)), body)
+    assert client.answer() == (200, described(body))
+    upgrade = [b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Version: 13"]
+    client.send(head(b"/", None, *upgrade, b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", method=b"GET"))
+    assert client.head()[0] == 101
+    client.send(b"\x82\x82\0\0\0\0hi")
+    assert client.file.read(4) == b"\x82\x02hi"
+
+
+def test_limit_concurrency(protocol, loop):
+    with serving(protocol, Application(), loop, limit_concurrency=2) as address, Client(address) as first:
+        first.send(head(b"/digest", MIB), bytes(MIB))
+        assert first.answer() == (200, described(bytes(MIB)))
+        with Client(address) as second:
+            second.send(head(b"/digest", 100 * KIB))
+            assert second.answer() == (503, b"Service Unavailable")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """A file for the server, and a context for its clients."""
+    trustme = pytest.importorskip("trustme", reason="cffi, which it needs, does not support free-threaded 3.13")
+    authority = trustme.CA()
+    pem = tmp_path_factory.mktemp("tls") / "server.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return str(pem), context
+
+
+def test_tls(protocol, loop, certificates):
+    pem, context = certificates
+    with serving(protocol, Application(), loop, ssl_certfile=pem) as address, Client(address, context) as client:
+        for size in SIZES:
+            body = os.urandom(size)
+            client.send(head(b"/digest", size) + body, head(b"/digest", size), body)
+            assert client.answer() == (200, described(body))
+            assert client.answer() == (200, described(body))
+        body = os.urandom(MIB)
+        client.send((head(b"/digest", MIB) + body) * 3)
+        assert [client.answer() for _ in range(3)] == [(200, described(body))] * 3
+
+
+def test_a_stall_within_a_tls_record(aiopool, loop, certificates):
+    """The transport asks for a buffer and finds nothing to write to it, which is then not held."""
+    protocol = pooled_protocol(aiopool)
+    application = Application()
+    pem, context = certificates
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(received, sent, server_hostname="localhost")
+    with serving(protocol, application, loop, ssl_certfile=pem) as address, socket.create_connection(address) as raw:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                raw.sendall(sent.read())
+                received.write(raw.recv(64 * KIB))
+        tls.write(head(b"/record/tls", MIB) + bytes(1000))
+        raw.sendall(sent.read())
+        until(lambda: (application.events.get("/record/tls") or [(0, 0)])[-1] == (1000, "more"))
+        served = protocol.buffers.stats().served
+        tls.write(bytes(1000))
+        raw.sendall(sent.read()[:-10])
+        until(lambda: protocol.buffers.stats().served > served)
+        until(lambda: protocol.buffers.stats().bytes_in_use == 0)
+
+
+def test_a_graceful_shutdown_in_the_middle_of_a_body(protocol, loop):
+    application = Application()
+    with serving(protocol, application, loop) as address:
+        client = Client(address)
+        client.send(head(b"/record/stop", MIB), bytes(100 * KIB))
+        until(lambda: application.events.get("/record/stop"))
+        client.send(bytes(MIB - 100 * KIB))
+    with client:
+        assert client.answer() == (200, described(bytes(MIB)))
+
+
+APPLICATION = """
+import hashlib, os
+async def app(scope, receive, send):
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message["body"]
+        more = message["more_body"]
+    content = b"%d %s" % (os.getpid(), hashlib.sha256(body).hexdigest().encode())
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(content))]})
+    await send({"type": "http.response.body", "body": content})
+"""
+
+
+def test_the_command_line_with_several_workers(child_env, loop, tmp_path):
+    (tmp_path / "application.py").write_text(APPLICATION)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "application:app", "--workers", "2", "--port", str(port)]
+    command += ["--loop", loop, "--http", "aiopool.integrations.uvicorn:PooledHttpToolsProtocol"]
+    with subprocess.Popen(command, cwd=tmp_path, env=child_env, stderr=subprocess.PIPE) as server:
+        try:
+            pids = set()
+            body = os.urandom(MIB)
+            deadline = time.monotonic() + PATIENCE
+            while len(pids) < 2:
+                assert time.monotonic() < deadline
+                try:
+                    with Client(("127.0.0.1", port)) as client:
+                        client.send(head(b"/", len(body)), body)
+                        status, content = client.answer()
+                except (ConnectionError, TypeError):
+                    time.sleep(0.02)  # not up yet
+                    continue
+                pid, digest = content.split()
+                assert (status, digest) == (200, described(body).split()[1])
+                pids.add(pid)
+        finally:
+            server.terminate()
+            server.communicate(timeout=PATIENCE)
+
+
+# --- versions ---
+
+
+@pytest.fixture
+def versions(aiopool):
+    pooled_protocol(aiopool)
+    return aiopool.integrations._versions
+
+
+def test_an_older_version_is_an_error(versions, monkeypatch):
+    monkeypatch.setattr(versions, "version", lambda package: "0.29.1")
+    with pytest.raises(
+        ImportError, match=r"^aiopool does not support uvicorn 0\.29\.1: install uvicorn 0\.30 or later$"
+    ):
+        versions.check_version("uvicorn", "0.30", "0.54")
+
+
+@pytest.mark.parametrize("version", ["0.30", "0.30.0rc1", "0.54.9", "0.54"])
+def test_a_tested_version_is_none(versions, monkeypatch, version):
+    monkeypatch.setattr(versions, "version", lambda package: version)
+    versions.check_version("uvicorn", "0.30", "0.54")
+
+
+def test_a_newer_version_is_a_warning(versions, monkeypatch):
+    monkeypatch.setattr(versions, "version", lambda package: "0.55.0")
+    with pytest.warns(RuntimeWarning, match=r"^aiopool was tested with uvicorn 0\.30 to 0\.54, not with 0\.55\.0$"):
+        versions.check_version("uvicorn", "0.30", "0.54")
+
+
+def test_a_version_that_works_otherwise_is_an_error(versions):
+    def function(self):
+        self.cycle = None
+
+    versions.check_names("uvicorn", function, ["cycle", "self"])
+    with pytest.raises(ImportError, match=r"function no longer uses flow, headers; install a version that aiopool"):
+        versions.check_names("uvicorn", function, ["headers", "cycle", "flow"])

@@ -1,7 +1,7 @@
-"""The command line: `python -m aiopool demo`.
+"""The command line: `python -m aiopool demo`, `advise` and `top`.
 
-Nothing but arguments is dealt with here, so that a wrong one is told before anything starts, and without what the extra
-`demo` brings.
+Nothing but arguments is dealt with here, so that a wrong one is told before anything starts, and without what the
+extras bring.
 """
 
 import argparse
@@ -11,6 +11,8 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from ._advise import command as _advise
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20}
 
@@ -31,23 +33,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        return _demo(options)
+        exit_code: int = options.run(options)
+        return exit_code
     except KeyboardInterrupt:
-        print("aiopool demo: interrupted", file=sys.stderr)
+        print(f"aiopool {options.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
-
-
-def _demo(options: argparse.Namespace) -> int:
-    try:
-        from ._demo.measure import Plan
-        from ._demo.run import demo
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("psutil", "rich"):
             raise
         # From the checkout: the name aiopool on PyPI is another project's.
-        print(f"aiopool demo: {missing} is missing; in the checkout, run: pip install '.[demo]'", file=sys.stderr)
+        command = options.command
+        print(
+            f"aiopool {command}: {missing} is missing; in the checkout, run: pip install '.[{command}]'",
+            file=sys.stderr,
+        )
         return 1
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from ._demo.measure import Plan
+    from ._demo.run import demo
+
     return demo(Plan(options.seconds, options.size, options.loops), options.json)
 
 
@@ -70,6 +77,14 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--json", type=_file, metavar="FILE", help="write the numbers to FILE as JSON; - stands for stdout"
     )
+    demo.set_defaults(run=_demo)
+    advise = commands.add_parser(
+        "advise",
+        help="measure whether pooling pays for one kind of object",
+        description="Measure what an object costs, fresh and from a pool, and say whether pooling pays for it.",
+    )
+    _advise.add_arguments(advise)
+    advise.set_defaults(run=_advise.run)
     return parser
 
 

@@ -17,6 +17,12 @@ ZSTD = ["zstandard.ZstdCompressor()", "--import", "zstandard", "--use", "obj.com
 ARRAY = ["np.empty(64 << 20, np.uint8)", "--import", "numpy as np"]
 
 
+@pytest.fixture
+def env() -> dict[str, str]:
+    """For what is the same in both implementations."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 def advise(env: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run the command for a short time, strictly."""
     return subprocess.run(
@@ -49,8 +55,8 @@ def test_a_dict_is_not(child_env: dict[str, str], reset: str) -> None:
     assert verdict_of(advise(child_env, "dict()", "--reset", reset)).startswith("Do not pool it")
 
 
-def test_output_shows_progress_and_fits_a_log(child_env: dict[str, str]) -> None:
-    done = advise(child_env, "bytearray(65536)", "--reset", "obj.clear(); obj.extend(bytes(65536))")
+def test_output_shows_progress_and_fits_a_log(env: dict[str, str]) -> None:
+    done = advise(env, "bytearray(65536)", "--reset", "obj.clear(); obj.extend(bytes(65536))")
     lines = done.stdout.splitlines()
     assert lines[0].startswith("measuring with ")
     assert "bytearray(65536)" in lines
@@ -59,23 +65,23 @@ def test_output_shows_progress_and_fits_a_log(child_env: dict[str, str]) -> None
     assert max(map(len, lines[:-1])) <= 100
 
 
-def test_objects_that_take_long_and_much_are_few_in_flight(child_env: dict[str, str]) -> None:
-    done = advise(child_env, "time.sleep(0.02) or object()", "--import", "time")
+def test_objects_that_take_long_and_much_are_few_in_flight(env: dict[str, str]) -> None:
+    done = advise(env, "time.sleep(0.02) or object()", "--import", "time")
     assert verdict_of(done).startswith("Pool it")
     rows = [line.split()[0] for line in done.stdout.splitlines() if line.startswith(" ") and "ms" in line]
     assert rows[:2] == ["1", "2"]
 
 
-def test_what_the_code_prints_is_kept_out_of_the_answers(child_env: dict[str, str]) -> None:
-    done = advise(child_env, "print('{}') or bytearray(10)")
+def test_what_the_code_prints_is_kept_out_of_the_answers(env: dict[str, str]) -> None:
+    done = advise(env, "print('{}') or bytearray(10)")
     assert done.returncode == 0
     assert "{}\n" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_plot(child_env: dict[str, str], tmp_path: Path) -> None:
+def test_plot(env: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "times.svg"
-    done = advise(child_env, "bytearray(1 << 16)", "--plot", str(file))
+    done = advise(env, "bytearray(1 << 16)", "--plot", str(file))
     root = ElementTree.parse(file).getroot()
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert texts[0] == "bytearray(1 << 16)"
@@ -104,9 +110,9 @@ def test_plot(child_env: dict[str, str], tmp_path: Path) -> None:
     ids=lambda value: value[0] if len(value) == 1 else None,
 )
 def test_mistakes_show_the_line_and_not_our_traceback(
-    child_env: dict[str, str], arguments: list[str], shown: list[str]
+    env: dict[str, str], arguments: list[str], shown: list[str]
 ) -> None:
-    done = advise(child_env, *arguments)
+    done = advise(env, *arguments)
     assert done.returncode == 1
     assert done.stderr.startswith("aiopool advise:")
     for each in shown:
@@ -114,8 +120,8 @@ def test_mistakes_show_the_line_and_not_our_traceback(
     assert "_advise" not in done.stderr
 
 
-def test_code_that_ends_the_process(child_env: dict[str, str]) -> None:
-    done = advise(child_env, "os._exit(7)", "--import", "os")
+def test_code_that_ends_the_process(env: dict[str, str]) -> None:
+    done = advise(env, "os._exit(7)", "--import", "os")
     assert (done.returncode, done.stderr) == (
         1,
         "aiopool advise: the process that measures ended with exit code 7\n",
@@ -134,10 +140,10 @@ def test_wrong_argument(capsys: pytest.CaptureFixture[str], option: str, value: 
 
 
 @pytest.mark.parametrize("module", ["rich", "psutil"])
-def test_missing_extra(child_env: dict[str, str], module: str, tmp_path: Path) -> None:
+def test_missing_extra(env: dict[str, str], module: str, tmp_path: Path) -> None:
     (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError(name={module!r})")
-    path = os.pathsep.join([str(tmp_path), child_env["PYTHONPATH"]])
-    done = advise({**child_env, "PYTHONPATH": path}, "dict()")
+    path = os.pathsep.join([str(tmp_path), env["PYTHONPATH"]])
+    done = advise({**env, "PYTHONPATH": path}, "dict()")
     if module == "rich":
         assert done.stderr == "aiopool advise: rich is missing; in the checkout, run: pip install '.[advise]'\n"
     assert done.returncode == 1
@@ -194,12 +200,15 @@ def test_results_survive_the_way_between_processes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 ns"), (3.14e-8, "31 ns"), (1.5e-6, "1.5 µs"), (0.0123, "12.3 ms"), (2, "2 s")]
+    ("seconds", "text"),
+    [(0, "0 ns"), (3.14e-8, "31 ns"), (1.5e-6, "1.5 µs"), (0.0123, "12.3 ms"), (0.99996, "1000 ms"), (2, "2 s")],
 )
 def test_seconds_text(seconds: float, text: str) -> None:
     assert seconds_text(seconds) == text
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0 bytes"), (1536, "1.5 KiB"), (2**26, "64 MiB"), (2**31, "2 GiB")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 bytes"), (1536, "1.5 KiB"), (2**26, "64 MiB"), (2**31, "2 GiB"), (2**20 - 1, "1024 KiB")]
+)
 def test_bytes_text(count: int, text: str) -> None:
     assert bytes_text(count) == text

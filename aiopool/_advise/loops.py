@@ -8,7 +8,7 @@ import ast
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from .user_code import EXPRESSION, UserCode
+from .user_code import TOGETHER, UserCode
 
 Loop = Callable[[Iterator[None]], float]
 """Runs once for each item of its argument."""
@@ -130,7 +130,7 @@ def loops(code: UserCode, namespace: dict[str, Any], pool: Any, count: int, cloc
 def _compiled(template: str, code: UserCode, namespace: dict[str, Any]) -> Any:
     tree = ast.fix_missing_locations(_Filled(code).visit(ast.parse(template)))
     names = dict(namespace)
-    exec(compile(tree, EXPRESSION, "exec"), names)
+    exec(compile(tree, TOGETHER, "exec"), names)
     (function,) = [node.name for node in tree.body]
     return names[function]
 

@@ -130,7 +130,7 @@ def seconds_text(seconds: float) -> str:
     """`seconds` to three digits, with a unit that fits."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
+            return f"{_digits(seconds / size)} {unit}"
     return f"{seconds * 1e9:.0f} ns"
 
 
@@ -138,5 +138,9 @@ def bytes_text(count: float) -> str:
     """`count` bytes, with a unit that fits."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= size:
-            return f"{count / size:.3g} {unit}"
+            return f"{_digits(count / size)} {unit}"
     return f"{count:.0f} bytes"
+
+
+def _digits(number: float) -> str:
+    return f"{number:.3g}" if number < 100 else f"{number:.0f}"

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 
 EXPRESSION, IMPORT, USE, RESET = "expression", "--import", "--use", "--reset"
 
+TOGETHER = "your code"
+"""Expression, use and reset, as the lines of one file: a function has only one file in which a traceback looks."""
+
 
 class UserCodeError(Exception):
     """The user's code failed. The message shows the user's line."""
@@ -36,30 +39,31 @@ class UserCode(NamedTuple):
 
         :raises UserCodeError: there is one.
         """
-        self.create_tree()
-        self.use_tree()
-        self.reset_tree()
+        # Each by itself, because in a function `return` would be allowed, and would end the timed loop.
+        _compiled(self.create, EXPRESSION, "eval")
+        _compiled(self.use, USE, "exec")
+        _compiled(self.reset, RESET, "exec")
         for each in self.imports:
             _compiled(f"import {each}", IMPORT, "exec")
 
     def create_tree(self) -> ast.expr:
         """The expression."""
-        _compiled(self.create, EXPRESSION, "eval")
-        return ast.parse(self.create.strip(), EXPRESSION, "eval").body
+        return ast.parse(self.create.strip(), TOGETHER, "eval").body
 
     def use_tree(self) -> list[ast.stmt]:
         """What uses an object."""
-        return _statements(self.use, USE)
+        return _statements(self.use, after=[self.create])
 
     def reset_tree(self) -> list[ast.stmt]:
         """What resets an object."""
-        return _statements(self.reset, RESET)
+        return _statements(self.reset, after=[self.create, self.use])
 
     def namespace(self) -> dict[str, Any]:
         """What the code can refer to.
 
         :raises UserCodeError: an import failed.
         """
+        _remember(TOGETHER, "\n".join(filter(None, map(str.strip, (self.create, self.use, self.reset)))))
         names: dict[str, Any] = {"__name__": "advise"}
         for each in self.imports:
             code = _compiled(f"import {each}", IMPORT, "exec")
@@ -78,20 +82,24 @@ def called(function: Callable[..., Any], *args: Any) -> Any:
         raise UserCodeError(_shown(error)) from error
 
 
-def _statements(text: str, place: str) -> list[ast.stmt]:
-    _compiled(text, place, "exec")
-    return ast.parse(text.strip(), place).body
+def _statements(text: str, after: list[str]) -> list[ast.stmt]:
+    tree = ast.parse(text.strip(), TOGETHER)
+    ast.increment_lineno(tree, sum([len(each.strip().splitlines()) for each in after]))
+    return tree.body
 
 
 def _compiled(text: str, place: str, mode: str) -> CodeType:
     text = text.strip()
-    # Where a traceback looks for the line. An entry without a time of modification is never checked against a file.
-    linecache.cache[place] = (len(text), None, [line + "\n" for line in text.splitlines()], place)
+    _remember(place, text)
     try:
-        # By itself: what is allowed only in a function, such as `return`, would break the loop that it is put into.
         return compile(text, place, mode)
     except (SyntaxError, ValueError) as error:
         raise UserCodeError(_shown(error)) from error
+
+
+def _remember(place: str, text: str) -> None:
+    """Have tracebacks find the line. An entry without a time of modification is never compared with a file."""
+    linecache.cache[place] = (len(text), None, [line + "\n" for line in text.splitlines()], place)
 
 
 def _shown(error: BaseException) -> str:
@@ -104,4 +112,4 @@ def _shown(error: BaseException) -> str:
 
 
 def _is_users(tb: TracebackType) -> bool:
-    return tb.tb_frame.f_code.co_filename in (EXPRESSION, IMPORT, USE, RESET)
+    return tb.tb_frame.f_code.co_filename in (IMPORT, TOGETHER)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ._advise import command as _advise
+from ._top import command as _top
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20}
 
@@ -85,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     _advise.add_arguments(advise)
     advise.set_defaults(run=_advise.run)
+    top = commands.add_parser(
+        "top",
+        help="show what the pools of a running process do",
+        description="Show what the pools of a running process do, once a second. Needs CPython 3.14 here and there.",
+    )
+    _top.add_arguments(top)
+    top.set_defaults(run=_top.run)
     return parser
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from children import run_program
-from interrupts import Thing
 from loops import PATIENCE, in_thread
+from shared import Thing
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked")
 

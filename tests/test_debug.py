@@ -853,9 +853,9 @@ def test_many_threads(debugging, said):
 # --- as a user sees it ---
 
 
-def run(child_env, program, *options, **variables):
+def run(child_env, program, *options, arguments=(), **variables):
     done = subprocess.run(
-        [sys.executable, *options, "-c", program],
+        [sys.executable, *options, "-c", program, *arguments],
         env={**child_env, **variables},
         capture_output=True,
         text=True,
@@ -881,7 +881,7 @@ def test_by_the_environment(child_env):
 
 
 def test_by_the_loop(child_env):
-    said = run(child_env, LOST.replace('"debug" in sys.argv', "True"))
+    said = run(child_env, LOST, arguments=["debug"])
     assert "ResourceWarning: aiopool: collected while it was checked out" in said
     said = run(child_env, LOST, "-X", "dev", "-W", "error")
     assert "ResourceWarning: aiopool: collected while it was checked out" in said

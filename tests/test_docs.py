@@ -101,6 +101,16 @@ def test_every_public_name_says_what_it_is(aiopool):
         assert public.__doc__
 
 
+def test_the_reference_has_every_public_name(aiopool):
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    documented = set(re.findall(r"^\.\. (?:auto|py:)\w+:: (\w+)", pages, re.M))
+    for module in (aiopool, aiopool.streams, aiopool.testing):
+        own = {name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
+        public = {name for name in getattr(module, "__all__", own) if not name.startswith("_")}
+        theirs = {name for name in public if getattr(module, name) is getattr(asyncio, name, None)}
+        assert public - theirs - documented == set()
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_programs_on_the_pages_run(aiopool, child_env, program):
     if "# from Python 3.12 on" in program and sys.version_info < (3, 12):

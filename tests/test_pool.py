@@ -447,7 +447,7 @@ def test_fill_beyond_max_idle_says_so(aiopool):
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_a_pool_cannot_be_copied_or_pickled(aiopool, how):
     pool = aiopool.Pool(name="frames")
-    with pytest.raises(TypeError, match=r"cannot copy or pickle .*'frames'.*make one in each process"):
+    with pytest.raises(TypeError, match=r"cannot copy or pickle .*'frames'.*create one in each process"):
         how(pool)
 
 

@@ -3,6 +3,7 @@
 Each session makes a virtual environment of its own. `nox -s tests -- tests/core -x` passes arguments on.
 """
 
+import shutil
 from pathlib import Path
 
 import nox

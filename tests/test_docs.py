@@ -38,7 +38,7 @@ def findable(aiopool, monkeypatch):
 
 
 @pytest.mark.filterwarnings(UNPOOLED)
-def test_the_examples_in_docstrings_do_what_they_show(findable):
+def test_the_examples_in_docstrings_run(findable):
     aiopool = findable
     assert aiopool.testing.FedReader  # which is imported when it is first used
     found = {}
@@ -88,7 +88,7 @@ def received(streams, buffers, data):
     return reader
 
 
-def test_every_public_name_says_what_it_is(aiopool):
+def test_every_public_name_has_a_docstring(aiopool):
     for name in aiopool.__all__:
         public = getattr(aiopool, name)
         if inspect.isclass(public):

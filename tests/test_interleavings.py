@@ -258,7 +258,7 @@ def test_a_lock_that_is_waited_for_is_a_deadlock(reference, monkeypatch):
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["as it is", "naive"])
-def test_an_object_that_dies_finds_no_lock_held(reference, held):
+def test_no_lock_is_held_while_an_object_is_freed(reference, held):
     """A finalizer that puts into the shard that it came from gets the shared list, unless somebody holds the lock."""
 
     class PutsBack(Thing):

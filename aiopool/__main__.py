@@ -1,7 +1,7 @@
-"""The command line: `python -m aiopool demo`.
+"""The command line: `python -m aiopool demo`, `advise` and `top`.
 
-This module only parses arguments, so that a wrong one is reported before anything starts, and also where the extra
-`demo` is not installed.
+This module only parses arguments, so that a wrong one is reported before anything starts, and also where the extras
+are not installed.
 """
 
 import argparse
@@ -11,6 +11,9 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from ._advise import command as _advise
+from ._top import command as _top
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -34,22 +37,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        return _demo(options)
+        exit_code: int = options.run(options)
+        return exit_code
     except KeyboardInterrupt:
-        print("aiopool demo: interrupted", file=sys.stderr)
+        print(f"aiopool {options.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
-
-
-def _demo(options: argparse.Namespace) -> int:
-    try:
-        from ._demo.measure import Plan
-        from ._demo.run import demo
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("psutil", "rich"):
             raise
-        print(f"aiopool demo: {missing} is not installed; run: pip install 'aiosyncpool[demo]'", file=sys.stderr)
+        # From the checkout: the name aiopool on PyPI is another project's.
+        command = options.command
+        print(
+            f"aiopool {command}: {missing} is not installed; in a checkout, run: pip install '.[{command}]'",
+            file=sys.stderr,
+        )
         return 1
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from ._demo.measure import Plan
+    from ._demo.run import demo
+
     return demo(Plan(options.seconds, options.size, options.loops), options.json)
 
 
@@ -71,6 +80,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--loops", type=_loops, default=2, help="how many event-loop threads the server has (default: 2)")
     demo.add_argument("--json", type=_file, metavar="FILE", help="also write the figures to FILE as JSON; - is stdout")
+    demo.set_defaults(run=_demo)
+    advise = commands.add_parser(
+        "advise",
+        help="measure whether pooling pays for one kind of object",
+        description="Measure what an object costs, fresh and from a pool, and say whether pooling pays for it.",
+    )
+    _advise.add_arguments(advise)
+    advise.set_defaults(run=_advise.run)
+    top = commands.add_parser(
+        "top",
+        help="show what the pools of a running process do",
+        description="Show what the pools of a running process do, once a second. Needs CPython 3.14 here and there.",
+    )
+    _top.add_arguments(top)
+    top.set_defaults(run=_top.run)
     return parser
 
 

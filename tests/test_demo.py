@@ -313,7 +313,7 @@ class TestCommandLine:
     def test_missing_extra(self, env: dict[str, str], module: str) -> None:
         done = run(env, ["demo"], f"sys.modules[{module!r}] = None")
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == (f"aiopool demo: {module} is not installed; run: pip install 'aiosyncpool[demo]'\n")
+        assert done.stderr == (f"aiopool demo: {module} is not installed; in a checkout, run: pip install '.[demo]'\n")
 
 
 class TestInterrupted:

@@ -21,6 +21,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = [
     "multi_loop_service",
     "numpy_zstd",
+    "prometheus_metrics",
     "proxy",
     "request_buffers",
     "test_fixtures",
@@ -362,6 +363,16 @@ def test_numpy_zstd_as_a_program(run):
     )
     assert 0 < number(found["made"]) <= number(found["served"])
     assert int(found["decompressors"]) <= 4
+
+
+# --- prometheus_metrics ---
+
+
+def test_prometheus_metrics_as_a_program(run):
+    output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "prometheus_metrics.py")
+    assert 'aiopool_pool_gets_total{pool="compressors",result="private"} 199.0\n' in output
+    assert 'aiopool_pool_created_total{pool="compressors"} 1.0\n' in output
+    assert 'aiopool_buffer_created_total{pool="requests"' in output
 
 
 # --- trio_tasks ---

@@ -1,9 +1,10 @@
 """When a cleanup cycle happens.
 
-A cycle makes each store's primary shards its victim, and retires the old victim. One of three things starts it:
+A cycle makes each store's primary shards its victim, and retires the old victim. One of four things starts it:
 
 - the interpreter's own full collection;
 - `idle_timeout` seconds with idle objects and no cycle;
+- memory pressure;
 - `cleanup()`.
 
 No lock is needed: a cycle swaps references, and each store ensures that two cycles at once retire nothing twice. Two
@@ -16,6 +17,7 @@ from math import inf
 from time import monotonic
 
 from . import freeing, gc_clock, timers
+from .pressure import memory_pressure
 from .processor import Processor, running_processor
 from .registry import CollectableStore, pools, stores_of
 
@@ -47,14 +49,29 @@ def _idle_due() -> float:
     return min([store.idle_due() for store in stores_of(known)], default=inf)
 
 
+def _with_pressure(idle_due: float) -> float:
+    """When to look next at what is idle until `idle_due`."""
+    return min(idle_due, memory_pressure.due()) if idle_due < inf else inf
+
+
+def _due() -> float:
+    return _with_pressure(_idle_due())
+
+
 def _run_due() -> None:
-    """A cycle over the stores whose `idle_timeout` has passed without one."""
-    now = monotonic()
+    """A cycle over the stores whose `idle_timeout` has passed without one; over all, if memory is short."""
+    now = inf if memory_pressure.is_felt() else monotonic()
     known = pools()
     due = [store for store in stores_of(known) if store.idle_due() <= now]
     _cycle(due)
     for store in due:
         freeing.retire(store.forget_empty())
+
+
+def _look_at_pressure() -> None:
+    """A collection ended, perhaps in a program without a loop, or without timers."""
+    if memory_pressure.is_felt():
+        cleanup()
 
 
 def watch(store: CollectableStore, processor: Processor | None) -> None:
@@ -63,8 +80,9 @@ def watch(store: CollectableStore, processor: Processor | None) -> None:
     Called on a store's slow path, whenever it made a shard or came to a new loop.
     """
     gc_clock.listen()
+    memory_pressure.begin()
     # Pinned anew: a context that outlived its loop may have come to another one with this thread.
-    timers.watch(store.idle_due(), None if processor is None else running_processor())
+    timers.watch(_with_pressure(store.idle_due()), None if processor is None else running_processor())
 
 
 def check_time(store: CollectableStore) -> None:
@@ -87,7 +105,8 @@ def _after_fork_in_child() -> None:
         store.renew_locks()
 
 
-timers.add(_idle_due, _run_due)
+timers.add(_due, _run_due)
 gc_clock.on_full.append(cleanup)
+gc_clock.on_stop.append(_look_at_pressure)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)

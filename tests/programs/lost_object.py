@@ -13,4 +13,4 @@ async def main():
     pool.put(pool.get())
 
 
-asyncio.run(main(), debug=True if "debug" in sys.argv else None)
+asyncio.run(main(), debug="debug" in sys.argv or None)

@@ -1,0 +1,184 @@
+"""Times, memory, and how many objects can be in flight.
+
+Fresh and pooled objects are timed in turns, round by round, so that whatever slows the machine down meets both, and
+what counts is the median of the rounds. It happens on an event loop: off-loop a get costs more.
+"""
+
+import inspect
+import itertools
+import statistics
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import psutil  # type: ignore[import-untyped]
+
+from .._pool import Pool
+from .loops import Functions, Loop, functions, loops
+from .results import Case, Measured
+from .user_code import UserCode, UserCodeError, called
+
+MANY = 100
+"""Objects in flight at once, where they take no more memory and time than is reasonable."""
+
+MOST_MEMORY = 256 * 2**20
+"""Bytes that all objects in flight may take."""
+
+SAMPLE = 0.02
+"""Seconds that one timing takes at least: far above what a clock or a switch of threads is off by."""
+
+FEWEST_ROUNDS, MOST_ROUNDS = 3, 100
+
+TOUCHED_FROM = 128 * 1024
+"""Bytes. What is larger glibc takes from the system, which provides a page only when it is written to."""
+
+PAGE = 4096
+
+Progress = Callable[[float], object]
+"""Called with the share that is done, from 0 to 1."""
+
+
+async def measure(code: UserCode, seconds: float, progress: Progress) -> Measured:
+    """What objects cost, fresh and pooled. Takes about `seconds`.
+
+    :raises UserCodeError: the code failed, or a pool cannot hold what it creates.
+    """
+    namespace = code.namespace()
+    namespace["_aiopool_touch"] = _touch
+    made = functions(code, namespace)
+    first = _first_object(made)
+    touched = not code.use and _is_untouched_memory(first)
+    if touched:
+        code = code._replace(use="_aiopool_touch(obj)")
+        made = functions(code, namespace)
+    del first
+    memory = _memory(made)
+    count = _count(made, memory, seconds)
+    pool: Any = Pool(made.create, reset=made.reset if code.reset else None)
+    timed = loops(code, namespace, pool, count, perf_counter)
+    one, many = _cases(timed, count, seconds, progress)
+    if pool.stats().rejected:
+        raise UserCodeError("--reset returns False, which tells a pool not to keep the object")
+    reset = max(0.0, _reset_time(timed.reset)) if code.reset else 0.0
+    return Measured(one, many, reset, memory, touched)
+
+
+def _first_object(made: Functions) -> Any:
+    obj = called(made.create)
+    if obj is None:
+        raise UserCodeError("the expression gives None, which a pool does not keep")
+    if inspect.isawaitable(obj):
+        if inspect.iscoroutine(obj):
+            obj.close()  # or it would warn that nobody awaited it
+        raise UserCodeError(
+            "the expression gives an awaitable: only objects that are created without `await` can be measured"
+        )
+    called(made.use, obj)
+    called(made.reset, obj)
+    called(made.use, obj)  # what was reset must be as good as new
+    return obj
+
+
+def _is_untouched_memory(obj: Any) -> bool:
+    try:
+        view = memoryview(obj)
+        if view.readonly or view.nbytes < TOUCHED_FROM:
+            return False
+        _touch(obj)
+    except (BufferError, TypeError, ValueError):  # no buffer, or none that is contiguous
+        return False
+    return True
+
+
+def _touch(obj: Any) -> None:
+    """Write to each page, as any use of it would."""
+    view = memoryview(obj).cast("B")
+    view[::PAGE] = bytes(-(-len(view) // PAGE))
+
+
+def _memory(made: Functions) -> int:
+    """Bytes of resident memory for each object: of so many that it can be seen."""
+    process = psutil.Process()
+    held: list[Any] = []
+    start, before = perf_counter(), process.memory_info().rss
+    while True:
+        for _ in range(max(1, len(held))):
+            obj = called(made.create)
+            called(made.use, obj)
+            held.append(obj)
+        grown = process.memory_info().rss - before
+        if grown >= 8 * 2**20 or len(held) >= 2**14 or perf_counter() - start > 0.2:
+            # What is less than a page for each of a few may as well be the interpreter's own.
+            return grown // len(held) if grown >= len(held) * 16 and grown > 2**16 else 0
+
+
+def _count(made: Functions, memory: int, seconds: float) -> int:
+    """How many objects are in flight where there are many."""
+    start = perf_counter()
+    called(made.use, called(made.create))
+    took = perf_counter() - start
+    by_memory = MOST_MEMORY // memory if memory else MANY
+    # Each round creates that many, and there are some rounds.
+    by_time = seconds / 4 / FEWEST_ROUNDS / took
+    return int(max(2, min(MANY, by_memory, by_time)))
+
+
+class _Timing(NamedTuple):
+    """A loop, how often it runs for one sample, and how many objects that makes."""
+
+    loop: Loop
+    times: int
+    objects: int
+
+    def sample(self) -> float:
+        """Seconds for each object."""
+        start = perf_counter()
+        called(self.loop, itertools.repeat(None, self.times))
+        return (perf_counter() - start) / self.objects
+
+
+def _cases(timed: Any, count: int, seconds: float, progress: Progress) -> tuple[Case, Case]:
+    start = perf_counter()
+    timings = [
+        _calibrated(loop, objects)
+        for loop, objects in (
+            (timed.fresh_one, 1),
+            (timed.pooled_one, 1),
+            (timed.fresh_many, count),
+            (timed.pooled_many, count),
+        )
+    ]
+    rounds: list[list[float]] = []
+    for done in range(MOST_ROUNDS):
+        share = (perf_counter() - start) / seconds
+        if share >= 1 and done >= FEWEST_ROUNDS:
+            break
+        progress(min(1.0, share))
+        rounds.append([timing.sample() for timing in timings])
+    fresh_one, pooled_one, fresh_many, pooled_many = zip(*rounds, strict=True)
+    return _case(1, fresh_one, pooled_one), _case(count, fresh_many, pooled_many)
+
+
+def _calibrated(loop: Loop, objects: int) -> _Timing:
+    """Run often enough for a sample."""
+    times = 1
+    while True:
+        timing = _Timing(loop, times, times * objects)
+        if timing.sample() * timing.objects >= SAMPLE / 2:
+            return timing
+        times *= 2
+
+
+def _case(in_flight: int, fresh: tuple[float, ...], pooled: tuple[float, ...]) -> Case:
+    ratio = statistics.median([each / other for each, other in zip(fresh, pooled, strict=True)])
+    return Case(in_flight, statistics.median(fresh), statistics.median(pooled), ratio)
+
+
+def _reset_time(loop: Loop) -> float:
+    times = 1
+    while True:
+        start = perf_counter()
+        spent: float = called(loop, itertools.repeat(None, times))
+        if perf_counter() - start >= SAMPLE:
+            return spent / times
+        times *= 2

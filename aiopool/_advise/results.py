@@ -1,0 +1,146 @@
+"""What was measured, and what follows from it."""
+
+from typing import Any, NamedTuple
+
+from .._native import implementation
+
+WORTH_RATIO = 1.2
+"""A fresh object must cost this many times as much as a pooled one: less is within what runs differ by."""
+
+WORTH_SECONDS = 100e-9
+"""And this much more: for less, no program gets noticeably faster, whatever the ratio."""
+
+
+class Case(NamedTuple):
+    """Fresh objects beside pooled ones, with a number of them in flight at once. Times are in seconds, per object."""
+
+    in_flight: int
+    #: created, used and dropped
+    fresh: float
+    #: got, used, reset and put
+    pooled: float
+    #: fresh to pooled: the median of rounds, each of which measured both
+    ratio: float
+
+    @property
+    def pays(self) -> bool:
+        """Whether a pooled object is clearly cheaper."""
+        return self.ratio >= WORTH_RATIO and self.fresh - self.pooled >= WORTH_SECONDS
+
+
+class Measured(NamedTuple):
+    """What was measured with one allocator."""
+
+    one: Case
+    many: Case
+    #: seconds that a reset takes
+    reset: float
+    #: bytes of resident memory that one object takes; 0: too few to be seen
+    memory: int
+    #: whether each page of the objects was written to, for they are memory that nobody used otherwise
+    touched: bool
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "Measured":
+        """The reverse of `as_plain`."""
+        return cls(**{**plain, "one": Case(**plain["one"]), "many": Case(**plain["many"])})
+
+    def as_plain(self) -> dict[str, Any]:
+        """As what JSON can hold."""
+        return {**self._asdict(), "one": self.one._asdict(), "many": self.many._asdict()}
+
+    @property
+    def pays(self) -> bool:
+        """Whether pooling pays, with one or with many in flight."""
+        return self.one.pays or self.many.pays
+
+
+class Results(NamedTuple):
+    """All that was measured."""
+
+    #: the user's expression
+    create: str
+    #: what the allocator in use is called
+    allocator: str
+    in_use: Measured
+    #: `None`: the allocator cannot be tuned, or is tuned already
+    tuned: Measured | None
+    #: the environment variables that tune it
+    tuning: dict[str, str]
+
+
+def verdict(results: Results) -> str:
+    """Whether pooling pays, and why, in a sentence."""
+    one, many = results.in_use.one, results.in_use.many
+    if not results.in_use.pays:
+        return f"Do not pool it: {_why_not(results.in_use)}."
+    if results.tuned is not None and not results.tuned.pays:
+        settings = " ".join(f"{name}={value}" for name, value in results.tuning.items())
+        return (
+            f"Tune the allocator instead of pooling it: with {settings} a fresh object costs "
+            f"{seconds_text(results.tuned.one.fresh)} instead of {seconds_text(one.fresh)}, and a pool saves no more."
+        )
+    if one.pays and many.pays:
+        return f"Pool it: {_why(one)}{_even_tuned(results)}."
+    if many.pays:
+        return f"Pool it where many are in flight at once, as here {many.in_flight}: {_why(many)}; {_alone(one)}."
+    return (
+        f"Pool it where few are in flight at once: {_why(one)}, but with {many.in_flight} in flight {_no_gain(many)}."
+    )
+
+
+def _why(case: Case) -> str:
+    return (
+        f"a fresh object costs {seconds_text(case.fresh)}, {_times(case)} as much as a pooled one "
+        f"({seconds_text(case.pooled)})"
+    )
+
+
+def _times(case: Case) -> str:
+    return f"{case.ratio:.1f} times" if case.ratio < 10 else f"{case.ratio:.0f} times"
+
+
+def _even_tuned(results: Results) -> str:
+    if results.tuned is None or not results.tuned.one.pays:
+        return ""
+    return f", and {_times(results.tuned.one)} with a tuned allocator"
+
+
+def _alone(case: Case) -> str:
+    return f"one at a time {_no_gain(case)}"
+
+
+def _no_gain(case: Case) -> str:
+    return f"it gains nothing that counts ({seconds_text(case.fresh)} fresh, {seconds_text(case.pooled)} pooled)"
+
+
+def _why_not(measured: Measured) -> str:
+    one = measured.one
+    costs = f"a fresh object costs {seconds_text(one.fresh)}, a pooled one {seconds_text(one.pooled)}"
+    if measured.reset > one.pooled / 2:
+        return f"{costs}, of which the reset takes {seconds_text(measured.reset)}"
+    if implementation == "python" and one.pooled < 2e-6:
+        return f"{costs}, for in pure Python a get and a put take that long; the C extension is ten times as fast"
+    if one.fresh < 10 * WORTH_SECONDS:
+        return f"{costs}: it is created too quickly for a pool to be any better"
+    return f"{costs}: nearly all of that is using it, which a pool does not spare"
+
+
+def seconds_text(seconds: float) -> str:
+    """`seconds` to three digits, with a unit that fits."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= size:
+            return f"{_digits(seconds / size)} {unit}"
+    return f"{seconds * 1e9:.0f} ns"
+
+
+def bytes_text(count: float) -> str:
+    """`count` bytes, with a unit that fits."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{_digits(count / size)} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def _digits(number: float) -> str:
+    return f"{number:.3g}" if number < 100 else f"{number:.0f}"

@@ -1,0 +1,115 @@
+"""The user's expression and what goes with it: compiled, and with errors that show the user's line.
+
+The code is kept as syntax trees, so that `loops` can put it into the loops that are timed, as if it had been written
+there: the call of a function would cost more than many an object. The trees keep the positions in the user's text, so
+a traceback points there.
+"""
+
+import ast
+import linecache
+import traceback
+from collections.abc import Callable, Sequence
+from types import CodeType, TracebackType
+from typing import Any, NamedTuple
+
+EXPRESSION, IMPORT, USE, RESET = "expression", "--import", "--use", "--reset"
+
+TOGETHER = "your code"
+"""Expression, use and reset, as the lines of one file: a function has only one file in which a traceback looks."""
+
+
+class UserCodeError(Exception):
+    """The user's code failed. The message shows the user's line."""
+
+
+class UserCode(NamedTuple):
+    """What the user wrote, and its syntax trees."""
+
+    #: creates an object
+    create: str
+    #: what follows `import` in an import statement
+    imports: Sequence[str]
+    #: a statement that uses `obj`, or nothing
+    use: str
+    #: a statement that makes `obj` as good as new, or nothing
+    reset: str
+
+    def check(self) -> None:
+        """Find errors of syntax before anything starts.
+
+        :raises UserCodeError: there is one.
+        """
+        # Each by itself, because in a function `return` would be allowed, and would end the timed loop.
+        _compiled(self.create, EXPRESSION, "eval")
+        _compiled(self.use, USE, "exec")
+        _compiled(self.reset, RESET, "exec")
+        for each in self.imports:
+            _compiled(f"import {each}", IMPORT, "exec")
+
+    def create_tree(self) -> ast.expr:
+        """The expression."""
+        return ast.parse(self.create.strip(), TOGETHER, "eval").body
+
+    def use_tree(self) -> list[ast.stmt]:
+        """What uses an object."""
+        return _statements(self.use, after=[self.create])
+
+    def reset_tree(self) -> list[ast.stmt]:
+        """What resets an object."""
+        return _statements(self.reset, after=[self.create, self.use])
+
+    def namespace(self) -> dict[str, Any]:
+        """What the code can refer to.
+
+        :raises UserCodeError: an import failed.
+        """
+        _remember(TOGETHER, "\n".join(filter(None, map(str.strip, (self.create, self.use, self.reset)))))
+        names: dict[str, Any] = {"__name__": "advise"}
+        for each in self.imports:
+            code = _compiled(f"import {each}", IMPORT, "exec")
+            called(exec, code, names)
+        return names
+
+
+def called(function: Callable[..., Any], *args: Any) -> Any:
+    """The result of `function(*args)`, which runs the user's code.
+
+    :raises UserCodeError: it raised.
+    """
+    try:
+        return function(*args)
+    except (Exception, SystemExit) as error:
+        raise UserCodeError(_shown(error)) from error
+
+
+def _statements(text: str, after: list[str]) -> list[ast.stmt]:
+    tree = ast.parse(text.strip(), TOGETHER)
+    ast.increment_lineno(tree, sum([len(each.strip().splitlines()) for each in after]))
+    return tree.body
+
+
+def _compiled(text: str, place: str, mode: str) -> CodeType:
+    text = text.strip()
+    _remember(place, text)
+    try:
+        return compile(text, place, mode)
+    except (SyntaxError, ValueError) as error:
+        raise UserCodeError(_shown(error)) from error
+
+
+def _remember(place: str, text: str) -> None:
+    """Have tracebacks find the line. An entry without a time of modification is never compared with a file."""
+    linecache.cache[place] = (len(text), None, [line + "\n" for line in text.splitlines()], place)
+
+
+def _shown(error: BaseException) -> str:
+    """What a traceback shows, from the user's line on."""
+    users = error.__traceback__
+    while users is not None and not _is_users(users):
+        users = users.tb_next
+    lines = [*traceback.format_tb(users), *traceback.format_exception_only(error)]
+    return "".join(lines).rstrip()
+
+
+def _is_users(tb: TracebackType) -> bool:
+    return tb.tb_frame.f_code.co_filename in (IMPORT, TOGETHER)

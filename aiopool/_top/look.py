@@ -1,0 +1,75 @@
+"""The script that runs in the process that is looked at.
+
+It holds up that process's loop, so it is compiled here and not there, imports nothing that is not there, and stops
+when its time is up. It waits for no lock: the main thread may hold any of them. It writes a file beside the one that
+it was started from, under another name until it is complete.
+"""
+
+import marshal
+import os
+import sys
+from time import perf_counter
+
+TYPE_CHECKING = False  # the name that type checkers know; typing itself may not be there
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def look(start: int, budget: float, file: str) -> None:
+    """Write to `file` what pools from number `start` on say of themselves, as many as `budget` seconds allow."""
+    began = perf_counter()
+    seen: dict[str, object]
+    try:
+        seen = _see(start, began + budget)
+    except Exception as error:  # else it would be printed in a process that has nothing to do with it
+        seen = {"error": f"{type(error).__name__}: {error}"}
+    seen["seconds"] = perf_counter() - began
+    part = os.open(file + ".part", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(part, marshal.dumps(seen))
+    finally:
+        os.close(part)
+    os.rename(file + ".part", file)
+
+
+def _see(start: int, deadline: float) -> "dict[str, Any]":
+    aiopool = sys.modules.get("aiopool")
+    if aiopool is None:
+        return {"no aiopool": True}
+    pools = aiopool.pools()
+    told = []
+    for pool in pools[start:]:
+        told.append((id(pool), type(pool).__name__, _plain(pool.stats())))
+        if perf_counter() >= deadline:
+            break
+    processors = sys.modules["aiopool._core.processor"].processors()
+    return {
+        "pools": told,
+        "left": len(pools) - start - len(told),
+        "implementation": aiopool.implementation,
+        "processors": [(each.id, each.thread_id, _loop(each)) for each in processors],
+    }
+
+
+def _loop(processor: "Any") -> "str | None":
+    """What the loop of `processor` is called; `None`: it runs none."""
+    loop = processor.loop
+    if loop is None or not loop.is_running():
+        return None
+    running = loop.ref and loop.ref()
+    return "trio" if running is None else str(type(running).__module__.partition(".")[0])
+
+
+def _plain(value: "Any") -> "Any":
+    """`value` as what marshal can write. Size classes that nobody used are left out, for they are most of it."""
+    fields = getattr(value, "_fields", None)
+    if fields is not None:
+        return {name: _plain(getattr(value, name)) for name in fields}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value if _is_used(each)]
+    return value
+
+
+def _is_used(value: "Any") -> bool:
+    blocks = getattr(value, "blocks", None)
+    return blocks is None or bool(blocks.processors)

@@ -1,0 +1,130 @@
+"""What was seen, for people: one table each for pools, buffers and processors, the busiest first."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from .snapshot import PoolRow, Snapshot
+
+KIB = 1024
+
+
+class Rates:
+    """What happened each second since an earlier snapshot; without one, nothing is known."""
+
+    def __init__(self, now: Snapshot, before: Snapshot | None) -> None:
+        self._seconds = 0.0 if before is None else now.time - before.time
+        self._before: Mapping[tuple[str, int], Any] = {} if before is None else _by_id(before)
+
+    def number(self, kind: str, row: Any, name: str) -> float:
+        """Of the figure called `name`, each second."""
+        before = self._before.get((kind, row.id))
+        if before is None or self._seconds <= 0:
+            return 0.0
+        # The id may be that of another pool by now.
+        happened: float = getattr(row, name) - getattr(before, name)
+        return max(0.0, happened / self._seconds)
+
+    def text(self, kind: str, row: Any, name: str) -> str:
+        """The same, for a cell."""
+        return f"{self.number(kind, row, name):,.0f}" if self._before else "-"
+
+
+def tables(now: Snapshot, before: Snapshot | None) -> RenderableType:
+    """All that there is to show of `now`; rates are those since `before`."""
+    rates = Rates(now, before)
+    pools = sorted(now.pools, key=lambda row: (-rates.number("pool", row, "gets"), -row.gets, row.name or ""))
+    head = Text(
+        f"process {now.pid}, aiopool {now.implementation}, {len(now.pools)} pools; "
+        f"a look took {now.seconds * 1e3:.2f} ms of its main thread",
+        style="dim",
+    )
+    parts: list[RenderableType] = [head]
+    plain, buffers = [row for row in pools if not row.holds_buffers], [row for row in pools if row.holds_buffers]
+    if plain:
+        parts.append(_pools(plain, rates))
+    if buffers:
+        parts.append(_buffers(buffers, rates))
+    if now.processors:
+        parts.append(_processors(now, rates))
+    return Group(*parts)
+
+
+def _by_id(snapshot: Snapshot) -> dict[tuple[str, int], Any]:
+    rows: Iterable[tuple[str, Any]] = [
+        *(("pool", row) for row in snapshot.pools),
+        *(("processor", row) for row in snapshot.processors),
+    ]
+    return {(kind, row.id): row for kind, row in rows}
+
+
+def _table(first: str, second: str, *others: str) -> Table:
+    table = Table(first, second, box=box.SIMPLE_HEAD, show_edge=False)
+    for heading in others:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _name(row: PoolRow) -> str:
+    return f"[dim]{row.id:#x}[/]" if row.name is None else escape(row.name)
+
+
+def _pools(rows: list[PoolRow], rates: Rates) -> Table:
+    table = _table("pool", "kind", "gets", "gets/s", "hits", "created", "created/s", "rejected", "idle", "cycles")
+    for row in rows:
+        table.add_row(
+            _name(row),
+            row.kind,
+            f"{row.gets:,}",
+            rates.text("pool", row, "gets"),
+            f"{row.hit_rate:.1%}",
+            f"{row.created:,}",
+            rates.text("pool", row, "created"),
+            f"{row.rejected:,}",
+            f"{row.idle:,}",
+            f"{row.cycles:,}",
+        )
+    return table
+
+
+def _buffers(rows: list[PoolRow], rates: Rates) -> Table:
+    table = _table("buffers", "size", "gets", "gets/s", "hits", "created", "created/s", "in use", "idle", "cycles")
+    for row in rows:
+        table.add_row(
+            _name(row),
+            "all",
+            f"{row.gets:,}",
+            rates.text("pool", row, "gets"),
+            f"{row.hit_rate:.1%}",
+            f"{row.created:,}",
+            rates.text("pool", row, "created"),
+            _bytes(row.bytes_in_use),
+            _bytes(row.bytes_idle),
+            f"{row.cycles:,}",
+        )
+        for each in row.classes:
+            sizes = (_bytes(each.bytes_in_use), _bytes(each.bytes_idle))
+            hits = f"{1 - each.created / each.gets:.1%}" if each.gets else ""
+            table.add_row("", _bytes(each.size), f"{each.gets:,}", "", hits, f"{each.created:,}", "", *sizes)
+    return table
+
+
+def _processors(now: Snapshot, rates: Rates) -> Table:
+    table = _table("processor", "loop", "thread", "gets", "gets/s")
+    for row in now.processors:
+        loop = "off-loop" if row.id == 0 else row.loop or "none"
+        thread = "" if row.thread_id is None else str(row.thread_id)
+        table.add_row(str(row.id), loop, thread, f"{row.gets:,}", rates.text("processor", row, "gets"))
+    return table
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GiB", KIB**3), ("MiB", KIB**2), ("KiB", KIB)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}".replace(".0 ", " ")
+    return f"{count} B"

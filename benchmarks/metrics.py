@@ -1,0 +1,97 @@
+"""What a scrape costs: a look at 100 pools, and the text or the data that Prometheus and OpenTelemetry make of it.
+
+The pools have done something since the last scrape, for what has not changed is not read again. The time is CPU time of
+the thread that scrapes. `prometheus_client` scrapes in a thread of its own unless it is told otherwise; then what a
+loop loses is at most the switches to that thread.
+
+What would make the figures misleading: `stats()` of a buffer pool has an entry for each size class, in use or not, and
+each class in use makes a dozen series. The buffer pools here use three classes.
+"""
+
+from collections.abc import Callable
+from time import thread_time
+from typing import Any
+
+from _report import arguments, headline, plain_table, show, write_json
+from _timing import Spread
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from prometheus_client import CollectorRegistry, generate_latest
+
+from aiopool import BufferPool, Pool
+from aiopool.integrations.opentelemetry import observe_pools
+from aiopool.integrations.prometheus import PoolCollector
+
+POOLS = 100
+
+Spreads = dict[str, Spread]
+
+
+def main() -> None:
+    options = arguments(__doc__, rounds=30, quick=5)
+    table = plain_table(
+        f"{headline()}\nMilliseconds for a scrape of {POOLS} pools",
+        "",
+        "series",
+        "Prometheus: as text",
+        "OpenTelemetry",
+    )
+    found: dict[str, Spreads] = {}
+    for name, make in (("Pool", pools), ("BufferPool", buffer_pools)):
+        found[name] = measure(options.rounds, *make())
+        table.add_row(name, *(cell(spread) for spread in found[name].values()))
+    show(table)
+    write_json(
+        options.json, {name: {key: spread.median for key, spread in each.items()} for name, each in found.items()}
+    )
+
+
+def pools() -> tuple[list[Any], Callable[[], None]]:
+    """Pools, and what uses each of them."""
+    made: list[Pool[bytearray]] = [Pool(bytearray, name=f"pool {number}") for number in range(POOLS)]
+
+    def use() -> None:
+        for pool in made:
+            pool.put(pool.get())
+
+    return made, use
+
+
+def buffer_pools() -> tuple[list[Any], Callable[[], None]]:
+    """Buffer pools, and what uses each of them."""
+    made = [BufferPool(name=f"buffers {number}") for number in range(POOLS)]
+
+    def use() -> None:
+        for buffers in made:
+            for size in (1000, 5000, 70_000):
+                buffers.acquire(size)
+
+    return made, use
+
+
+def measure(rounds: int, made: list[Any], use: Callable[[], None]) -> Spreads:
+    """What each kind of scrape costs, in milliseconds."""
+    collector, registry, reader = PoolCollector(), CollectorRegistry(), InMemoryMetricReader()
+    registry.register(collector)
+    observe_pools(MeterProvider([reader]))
+    scrapes: dict[str, Callable[[], object]] = {
+        "series": collector._series.look,
+        "text": lambda: generate_latest(registry),
+        "data": reader.get_metrics_data,
+    }
+    return {name: Spread.of([timed(scrape, use) for _ in range(rounds)]) for name, scrape in scrapes.items()}
+
+
+def timed(scrape: Callable[[], object], use: Callable[[], None]) -> float:
+    use()
+    start = thread_time()
+    scrape()
+    return (thread_time() - start) * 1e3
+
+
+def cell(spread: Spread) -> str:
+    return f"{spread.median:.1f} ({spread.low:.1f} to {spread.high:.1f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""`python -m aiopool advise`, run as its users run it; and its verdicts, for all that can be measured."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
+
+import pytest
+
+from aiopool.__main__ import main
+from aiopool._advise.results import Case, Measured, Results, bytes_text, seconds_text, verdict
+from aiopool._advise.user_code import UserCode, UserCodeError
+
+ZSTD = ["zstandard.ZstdCompressor()", "--import", "zstandard", "--use", "obj.compress(bytes(1000))"]
+ARRAY = ["np.empty(64 << 20, np.uint8)", "--import", "numpy as np"]
+
+
+@pytest.fixture
+def env() -> dict[str, str]:
+    """For what is the same in both implementations."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def advise(env: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command for a short time, strictly."""
+    return subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-m", "aiopool", "advise", *arguments, "--seconds", "0.4"],
+        env={**env, "COLUMNS": "100", "PYTHONUTF8": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+
+
+def verdict_of(done: "subprocess.CompletedProcess[str]") -> str:
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", [ZSTD, ARRAY], ids=["zstd compressor", "64 MiB array"])
+def test_what_is_worth_pooling(child_env: dict[str, str], arguments: list[str]) -> None:
+    pytest.importorskip("zstandard")
+    assert verdict_of(advise(child_env, *arguments)).startswith("Pool it")
+
+
+def test_a_buffer_is_worth_pooling_with_the_c_extension(aiopool: ModuleType, child_env: dict[str, str]) -> None:
+    pays = verdict_of(advise(child_env, "bytearray(65536)")).startswith("Pool it")
+    assert pays or aiopool.implementation == "python"
+
+
+@pytest.mark.parametrize("reset", ["", "obj.clear()"])
+def test_a_dict_is_not(child_env: dict[str, str], reset: str) -> None:
+    assert verdict_of(advise(child_env, "dict()", "--reset", reset)).startswith("Do not pool it")
+
+
+def test_output_shows_progress_and_fits_a_log(env: dict[str, str]) -> None:
+    done = advise(env, "bytearray(65536)", "--reset", "obj.clear(); obj.extend(bytes(65536))")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("measuring with ")
+    assert "bytearray(65536)" in lines
+    assert "The reset takes " in done.stdout
+    assert "\x1b" not in done.stdout
+    assert max(map(len, lines[:-1])) <= 100
+
+
+def test_objects_that_take_long_and_much_are_few_in_flight(env: dict[str, str]) -> None:
+    done = advise(env, "time.sleep(0.02) or object()", "--import", "time")
+    assert verdict_of(done).startswith("Pool it")
+    rows = [line.split()[0] for line in done.stdout.splitlines() if line.startswith(" ") and "ms" in line]
+    assert rows[:2] == ["1", "2"]
+
+
+def test_what_the_code_prints_is_kept_out_of_the_answers(env: dict[str, str]) -> None:
+    done = advise(env, "print('{}') or bytearray(10)")
+    assert done.returncode == 0
+    assert "{}\n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_plot(env: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "times.svg"
+    done = advise(env, "bytearray(1 << 16)", "--plot", str(file))
+    root = ElementTree.parse(file).getroot()
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[0] == "bytearray(1 << 16)"
+    pairs = sum("fresh ÷ pooled" in (text or "") for text in texts)
+    assert pairs == (4 if "tuned" in done.stdout else 2)
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}rect"))) == 2 * pairs + 1
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["zstandrd.Compressor()"], ["zstandrd.Compressor()", "NameError: name 'zstandrd' is not defined"]),
+        (["1 +"], ["1 +", "SyntaxError: invalid syntax"]),
+        (["dict()", "--import", "no_such_module"], ["import no_such_module", "ModuleNotFoundError: No module named"]),
+        (["dict()", "--use", "return 1"], ["SyntaxError: 'return' outside function"]),
+        (["dict()", "--use", "obj.no()"], ["obj.no()", "AttributeError: 'dict' object has no attribute 'no'"]),
+        (["dict()", "--reset", "obj.no()"], ["obj.no()", "AttributeError: 'dict' object has no attribute 'no'"]),
+        (["sys.exit(3)", "--import", "sys"], ["sys.exit(3)", "SystemExit: 3"]),
+        (["dict()", "--reset", "False"], ["--reset returns False"]),
+        (["None"], ["the expression gives None"]),
+        (["asyncio.sleep(1)", "--import", "asyncio"], ["the expression gives an awaitable"]),
+    ],
+    ids=lambda value: value[0] if len(value) == 1 else None,
+)
+def test_mistakes_show_the_line_and_not_our_traceback(
+    env: dict[str, str], arguments: list[str], shown: list[str]
+) -> None:
+    done = advise(env, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("aiopool advise:")
+    for each in shown:
+        assert each in done.stderr
+    assert "_advise" not in done.stderr
+
+
+def test_code_that_ends_the_process(env: dict[str, str]) -> None:
+    done = advise(env, "os._exit(7)", "--import", "os")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "aiopool advise: the process that measures ended with exit code 7\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--seconds", "0"), ("--seconds", "soon"), ("--plot", "no/such/directory/times.svg")],
+)
+def test_wrong_argument(capsys: pytest.CaptureFixture[str], option: str, value: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["advise", "dict()", option, value])
+    assert ended.value.code == 2
+    assert f"argument {option}: {value!r} is " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["rich", "psutil"])
+def test_missing_extra(env: dict[str, str], module: str, tmp_path: Path) -> None:
+    (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError(name={module!r})")
+    path = os.pathsep.join([str(tmp_path), env["PYTHONPATH"]])
+    done = advise({**env, "PYTHONPATH": path}, "dict()")
+    if module == "rich":
+        assert done.stderr == "aiopool advise: rich is missing; in the checkout, run: pip install '.[advise]'\n"
+    assert done.returncode == 1
+
+
+def test_syntax_is_checked_before_anything_starts() -> None:
+    with pytest.raises(UserCodeError, match="SyntaxError"):
+        UserCode("dict()", ["os"], "", "obj.").check()
+
+
+# --- the verdict ---
+
+
+def case(fresh: float, pooled: float, in_flight: int = 1) -> Case:
+    return Case(in_flight, fresh, pooled, fresh / pooled)
+
+
+def results(one: Case, many: Case, tuned: tuple[Case, Case] | None = None, reset: float = 0) -> Results:
+    measured = Measured(one, many, reset, 0, touched=False)
+    other = None if tuned is None else Measured(*tuned, reset, 0, touched=False)
+    return Results("thing()", "glibc 2.36", measured, other, {"MALLOC_TRIM_THRESHOLD_": "1"} if tuned else {})
+
+
+CHEAP, EXPENSIVE = case(1e-6, 1e-6), case(10e-6, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("measured", "start"),
+    [
+        (
+            results(EXPENSIVE, EXPENSIVE),
+            "Pool it: a fresh object costs 10 µs, 10 times as much as a pooled one (1 µs).",
+        ),
+        (results(EXPENSIVE, EXPENSIVE, (EXPENSIVE, CHEAP)), "Pool it: "),
+        (results(EXPENSIVE, EXPENSIVE, (CHEAP, CHEAP)), "Tune the allocator instead of pooling it: with MALLOC_TRIM"),
+        (results(CHEAP, EXPENSIVE), "Pool it where many are in flight at once"),
+        (results(EXPENSIVE, CHEAP), "Pool it where few are in flight at once"),
+        (results(CHEAP, CHEAP), "Do not pool it: "),
+        (results(CHEAP, CHEAP, (EXPENSIVE, EXPENSIVE)), "Do not pool it: "),
+        (results(CHEAP, CHEAP, reset=0.9e-6), "Do not pool it: a fresh object costs 1 µs, a pooled one 1 µs, of which"),
+        (results(case(90e-9, 30e-9), case(90e-9, 30e-9)), "Do not pool it: "),
+        (results(case(1.1e-3, 1e-3), case(1.1e-3, 1e-3)), "Do not pool it: "),
+    ],
+)
+def test_verdict(measured: Results, start: str) -> None:
+    assert verdict(measured).startswith(start)
+    assert verdict(measured).count(". ") == 0
+    assert verdict(measured).endswith(".")
+
+
+def test_results_survive_the_way_between_processes() -> None:
+    measured = Measured(CHEAP, EXPENSIVE, 1e-6, 100, touched=True)
+    assert Measured.from_plain(measured.as_plain()) == measured
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 ns"), (3.14e-8, "31 ns"), (1.5e-6, "1.5 µs"), (0.0123, "12.3 ms"), (0.99996, "1000 ms"), (2, "2 s")],
+)
+def test_seconds_text(seconds: float, text: str) -> None:
+    assert seconds_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 bytes"), (1536, "1.5 KiB"), (2**26, "64 MiB"), (2**31, "2 GiB"), (2**20 - 1, "1024 KiB")]
+)
+def test_bytes_text(count: int, text: str) -> None:
+    assert bytes_text(count) == text

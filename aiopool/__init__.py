@@ -1,12 +1,12 @@
-"""aiopool is Go's `sync.Pool` for Python's event loops: it reuses objects that are expensive to create.
+"""aiopool reuses objects that are expensive to create: Go's `sync.Pool` for Python's event loops.
 
-`Pool` is for any object, `BufferPool` for buffers of bytes, `AsyncPool` for objects that are created or closed with
-`await`. `aiopool.streams` has asyncio's streams over pooled buffers, `aiopool.testing` helps test suites.
+Use `BufferPool` for buffers of bytes, `Pool` for other objects, and `AsyncPool` for objects that are created or closed
+with `await`. `aiopool.streams` has asyncio's streams over pooled buffers, and `aiopool.testing` helps test suites.
 
 >>> pool = Pool(lambda: bytearray(65536))
 >>> with pool.borrow() as buffer: buffer[:5] = b"hello"
 
-PYTEST_DONT_REWRITE: a word to pytest, which would warn programs that import this before they run it.
+PYTEST_DONT_REWRITE: a marker for pytest, which would warn programs that import this before they run it.
 """
 
 from importlib import import_module

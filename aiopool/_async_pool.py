@@ -1,15 +1,15 @@
 """`AsyncPool`: for objects that are created, reset or closed with `await`.
 
-It owns a store as `Pool` does; around that stands what awaits. So a get that finds something does not suspend, and
-costs little more than the plain one.
+It owns a store, as `Pool` does, and adds the code that awaits. So a get that finds an object does not suspend, and
+costs little more than a plain one.
 
-At every `await` a task may be cancelled. What makes each of them harmless is one rule: while something is awaited for
-an object, only the frame that awaits has it. The pool has let go of it already, or does not know it yet, and takes it
-in one step that does not await. So nothing half-made or half-reset is ever idle. No lock is held across an `await`,
+A task may be cancelled at every `await`. One rule makes that harmless: while something is awaited for an object, only
+the awaiting frame holds it. The pool has already dropped its reference, or has none yet, and takes the object in one
+step that does not await. So no half-created or half-reset object is ever idle. No lock is held across an `await`,
 because there is none; two tasks that find nothing at the same time both create an object.
 
-The trade-off against a plain pool: no object is private to a processor. What takes an `await` to create is too
-expensive to lie where no other loop can reach it, and `aclose` has to find it all.
+The trade-off against a plain pool: there is no private slot. An object that needs an `await` to be created is too
+expensive to be out of other loops' reach, and `aclose` has to find them all.
 """
 
 import weakref
@@ -32,17 +32,17 @@ T = TypeVar("T")
 class AsyncPool(Generic[T]):
     """A pool whose objects are created, reset and closed with `await`, on asyncio, uvloop and trio alike.
 
-    `new()` creates an object when a get finds none. Like `reset` and `close`, it may be a plain function or an async
-    one: what it returns is awaited if it can be.
+    `new()` creates an object when a get finds none. Like `reset` and `close`, it may be a plain or an async function:
+    what it returns is awaited if it is awaitable.
 
     `reset(obj)` runs in `put`, before anyone can see the object. If it returns `False`, raises or is cancelled, the
     object is not kept, and what it raised reaches the caller of `put`.
 
     `close(obj)` is called for each object that is dropped on purpose: by `aclose` and `clear`, over `max_idle`, when
-    `reset` failed, and when the block of a `borrow` failed. It is not called for what cleanup cycles drop.
+    `reset` failed, and when the block of a `borrow` failed. It is not called for objects that cleanup cycles drop.
 
-    `max_idle`, `idle_timeout`, `loop_bound` and `name` are those of `Pool`. A loop-bound pool also closes what is idle
-    for a loop when that shuts its async generators down, as `asyncio.run` and `trio.run` do at their end.
+    `max_idle`, `idle_timeout`, `loop_bound` and `name` are those of `Pool`. A loop-bound pool also closes the idle
+    objects of a loop that shuts down its async generators, as `asyncio.run` and `trio.run` do at their end.
 
     Safe from any loop of any thread.
 
@@ -104,7 +104,7 @@ class AsyncPool(Generic[T]):
         self._loop_bound = loop_bound
         self._closed = False
         self._name = name_or_none(name)
-        # Whether put keeps whatever comes, with nothing to check and nothing to await.
+        # Whether put keeps every object, with nothing to check and nothing to await.
         self._plain_put = reset is None and max_idle is None and not loop_bound
         self._store = make_store(self, 0, max_idle, idle_timeout, loop_bound=loop_bound)
         introduce(self)
@@ -118,8 +118,8 @@ class AsyncPool(Generic[T]):
     async def get(self, /) -> T:
         """An idle object, else a new one. Suspends only if `new` does.
 
-        Cancelled while `new` is at work, it leaves the pool as it was: `new` owns the object until it returns. One that
-        `new` has returned reaches the caller.
+        If it is cancelled while `new` runs, the pool is as before: `new` owns the object until it returns. An object
+        that `new` has returned reaches the caller.
 
         >>> async def main(): return await AsyncPool(lambda: 3).get()
         >>> asyncio.run(main())
@@ -145,7 +145,7 @@ class AsyncPool(Generic[T]):
 
     async def _create(self) -> T:
         if self._closed:
-            raise RuntimeError(f"{self!r} was closed by aclose(): clear() drops what is idle and leaves a pool in use")
+            raise RuntimeError(f"{self!r} was closed by aclose(); clear() drops idle objects and leaves a pool usable")
         obj = self._new()
         if isawaitable(obj):
             obj = await obj
@@ -160,17 +160,17 @@ class AsyncPool(Generic[T]):
     async def put(self, obj: T, /) -> None:
         """Give `obj` to the next get. `None` is ignored. The caller must not use `obj` any more.
 
-        Suspends only if `reset` or `close` does. Cancelled in one of them, it drops the object: a reset that was
-        broken off is a failed one. After `aclose` the object is closed, and not kept. A double put goes unnoticed,
-        except in debug mode.
+        Suspends only if `reset` or `close` does. If it is cancelled in one of them, the object is dropped: an
+        interrupted reset counts as failed. After `aclose` the object is closed, and not kept. A double put goes
+        unnoticed, except in debug mode.
 
         >>> async def main(): await pool.put(bytearray(3)); return len(await pool.get())
         >>> pool = AsyncPool(bytearray); asyncio.run(main())
         3
 
         :raises Exception: what `reset` or `close` raises; `obj` is then not kept.
-        :raises RuntimeError: the pool is loop-bound, and this is not the loop on which `obj` was created. If that has
-            ended, `obj` is dropped instead, without `close`.
+        :raises RuntimeError: the pool is loop-bound, and this is not the loop on which `obj` was created. If that loop
+            has ended, `obj` is dropped instead, without `close`.
         """
         if obj is None:
             return
@@ -211,7 +211,7 @@ class AsyncPool(Generic[T]):
             await self._close_idle()  # as in put
 
     def _is_closed_in_time(self) -> bool:
-        """`False`: what is idle now for a loop that ends would be dropped, because it is too late to close it."""
+        """`False`: the loop is ending, and it is too late to close objects that become idle for it now."""
         return not self._loop_bound or self._close is None or _watch_the_end(self)
 
     def _reject(self, obj: T) -> None:
@@ -223,7 +223,7 @@ class AsyncPool(Generic[T]):
             Observation.observer.not_kept(self, obj)
 
     async def _discard(self, obj: T, error: BaseException | None = None) -> None:
-        """`obj` was checked out, and is not to be kept, because of `error`."""
+        """Drop and close `obj`, which was checked out, because of `error`."""
         self._reject(obj)
         await self._close_one(obj, error)
 
@@ -236,15 +236,15 @@ class AsyncPool(Generic[T]):
         if not isinstance(error, GeneratorExit):
             await result
         elif isinstance(result, Coroutine):
-            # A coroutine that is closed may not await any more. This one never starts; closed itself, it doesn't warn.
+            # A coroutine that is being closed may not await. Closing this one, which never starts, avoids a warning.
             result.close()
 
     # --- borrow ---
 
     def borrow(self, /) -> "AsyncBorrow[T]":
-        """Get for the time of a block: `async with pool.borrow() as obj:`.
+        """Get an object for the duration of a block: `async with pool.borrow() as obj:`.
 
-        The object is put back when the block ends well, and dropped and closed when it raises or is cancelled:
+        The object is put back when the block ends normally, and dropped and closed when it raises or is cancelled:
         an object that may be half-changed must not reach the next user.
 
         >>> async def main():
@@ -272,12 +272,12 @@ class AsyncPool(Generic[T]):
             await self._keep(await self._create())
 
     async def clear(self, /) -> int:
-        """Drop all idle objects, and close them one after another; how many there were.
+        """Drop all idle objects, and close them one after another; returns how many.
 
-        Of a loop-bound pool, those of the running loop. What is put during the call may be kept.
+        For a loop-bound pool, those of the running loop. Objects that are put during the call may be kept.
 
-        If a `close` fails, the others are closed all the same, and it raises afterwards. If this is cancelled, what
-        was not closed yet is still idle.
+        If a `close` raises, the others are still closed, and the exception is raised afterwards. If this is cancelled,
+        objects that were not closed yet are still idle.
 
         >>> async def main(): await pool.fill(2); return await pool.clear()
         >>> pool = AsyncPool(bytearray); asyncio.run(main())
@@ -290,7 +290,7 @@ class AsyncPool(Generic[T]):
     async def aclose(self, /) -> None:
         """Close the pool: drop and close all idle objects as `clear` does, and keep nothing from now on.
 
-        What is checked out may still be put, and is closed then. A get raises. Closing twice does no harm; a
+        Objects that are checked out may still be put, and are closed then. A get raises. Closing twice is harmless; a
         loop-bound pool can be closed on each of its loops.
 
         >>> async def main(): await pool.fill(2); await pool.aclose(); return pool.stats().idle
@@ -299,21 +299,21 @@ class AsyncPool(Generic[T]):
 
         :raises Exception: as `clear`.
         """
-        # In this order: a put that still sees the first as it was looks at the second when it is done.
+        # In this order: a put that still sees `_plain_put` checks `_closed` when it is done.
         self._closed = True
         self._plain_put = False
         await self._close_idle()
 
     async def _close_idle(self, *, ending: bool = False) -> int:
-        """As `clear`. `ending`: the loop ends, so a cancellation stops the closing of one object only."""
+        """As `clear`. `ending`: the loop is ending, so a cancellation only stops the closing of one object."""
         count = 0
         errors: list[BaseException] = []
-        # Bounded by what is idle now: a busy pool must not keep this going for ever. And one at a time, so that
-        # whatever ends this, what was not closed yet is still idle.
+        # Bounded by the number that are idle now: a busy pool must not keep this going for ever. One at a time, so that
+        # whatever ends this, the objects not closed yet are still idle.
         for _ in range(self.stats().idle):
             obj = self._store.take_any()
             if obj is None:
-                continue  # another thread took it, or is just putting
+                continue  # another thread took it, or is putting one
             count += 1
             try:
                 await self._close_one(obj)
@@ -330,7 +330,7 @@ class AsyncPool(Generic[T]):
     # --- looking at it ---
 
     def stats(self, /) -> PoolStats:
-        """What the pool did since it was created, and what lies in it. Safe from any thread; never waits.
+        """What the pool did since it was created, and what is in it now. Safe from any thread; never waits.
 
         >>> AsyncPool(bytearray).stats().idle
         0
@@ -347,20 +347,20 @@ class AsyncPool(Generic[T]):
 
 
 class AsyncBorrow(Generic[T]):
-    """An object from an async pool for the time of one block. Made by `AsyncPool.borrow`."""
+    """An object from an async pool for the duration of one block. Created by `AsyncPool.borrow`."""
 
     __slots__ = ("_held", "_pool")
 
     def __init__(self, pool: AsyncPool[T]) -> None:
         self._pool = pool
-        # `None` before the block. Else a list of at most one object, because pop takes it in one step: however shared,
-        # a borrow gives back once.
+        # `None` before the block, then a list of at most one object, because pop takes it in one step: even a shared
+        # borrow puts it back only once.
         self._held: list[T] | None = None
 
     async def __aenter__(self) -> T:
         if self._held is not None:
             raise RuntimeError("this borrow was entered already: call borrow() for each block")
-        # Set before the object is there, or two tasks that share a borrow could both enter while they wait for theirs.
+        # Set before the object is there. Otherwise two tasks that share a borrow could both enter while they wait.
         held: list[T] = []
         self._held = held
         pool = self._pool

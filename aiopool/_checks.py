@@ -1,4 +1,4 @@
-"""Bad input, rejected with the value in the message and what would be right."""
+"""Checks of arguments: the message names the value and says what is right."""
 
 import inspect
 import operator
@@ -6,31 +6,31 @@ from math import isnan
 from reprlib import Repr
 from typing import Any, NoReturn
 
-# A long argument must not fill a traceback, nor an object whose repr raises hide the error that names it.
+# A long argument must not fill a traceback, and a repr that raises must not hide the error.
 _short = Repr()
 _short.maxother = 80
 shown = _short.repr
 
 
 def identified(obj: object) -> str:
-    """A pooled object for a message, without what it contains: that may be somebody's request."""
+    """A pooled object for a message, without its content, which may be a user's request."""
     return f"<{type(obj).__qualname__} object at {id(obj):#x}>"
 
 
 def digits(number: int) -> str:
-    """`number` for a message. One too long to be read has no decimal digits, says Python, and raises ValueError."""
+    """`number` for a message. Python raises ValueError when it converts a very large one to decimal digits."""
     return str(number) if number.bit_length() <= 256 else f"a number of {number.bit_length()} bits"
 
 
 def callable_or_none(what: str, value: Any) -> Any:
-    """`value`, if it can be called or is `None`."""
+    """`value`, if it is callable or `None`."""
     if value is None or callable(value):
         return value
     raise TypeError(f"{what} must be callable or None, not {shown(value)}")
 
 
 def plain_callable_or_none(what: str, value: Any) -> Any:
-    """`value`, if it can be called without `await`, or is `None`."""
+    """`value`, if it is callable and not async, or is `None`."""
     call = getattr(type(value), "__call__", None)  # noqa: B004 - what a call of `value` runs
     if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(call):
         raise TypeError(f"{what} must not be async, as {shown(value)} is: AsyncPool takes async functions")
@@ -69,8 +69,8 @@ def seconds(what: str, value: Any) -> float:
 
 
 def refuse_copy(pool: object, contents: str) -> NoReturn:
-    """Where copying and pickling of a pool both end."""
+    """Raise, for both copying and pickling a pool."""
     raise TypeError(
         f"cannot copy or pickle {pool!r}: its {contents} belong to this process; "
-        f"share the pool itself between threads, and make one in each process"
+        f"share the pool itself between threads, and create one in each process"
     )

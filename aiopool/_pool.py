@@ -6,10 +6,10 @@ The algorithm is Go's `sync.Pool`, to be read beside `src/sync/pool.go`:
           → victim → new() → None
     put:  private slot if free → own shared list
 
-All but `new` is the business of the store, which the pool owns. Here are the fast paths, written out: each stands for
-the first lines of the slow path and leaves everything unusual to it. Python runs a finalizer or a signal handler
-between any two bytecodes, and it may use this very pool. So every line is written to be interrupted: an object is in
-one list or in one frame's hands, never in two, because each step that hands it on is a single C call.
+The pool owns a store, which does all of this except `new`. The fast paths are written out here: each does what the
+first lines of the slow path do, and leaves everything unusual to it. Python may run a finalizer or a signal handler
+between any two bytecodes, and that may use this very pool. So every line is written to be interrupted: an object is in
+one list or held by one frame, never both, because each step that moves it is a single C call.
 """
 
 import inspect
@@ -30,7 +30,7 @@ from .stats import PoolStats, pool_stats
 
 T = TypeVar("T")
 
-# Looked up once: this is the call that every get and every put makes.
+# Looked up once, because every get and every put makes this call.
 _pinned = pinned.get
 
 
@@ -57,17 +57,17 @@ class Pool(PoolBase, Generic[T]):
     `max_idle` bounds the idle objects that one processor keeps (off-loop code counts as one); an object put beyond it
     is rejected. `None`: no bound.
 
-    `idle_timeout` is in seconds: how long objects may lie idle without a cleanup cycle. What is not used is gone after
-    twice that. `None`: only the garbage collector and `cleanup()` start cycles.
+    `idle_timeout` is in seconds: how long objects may be idle without a cleanup cycle. Unused objects are freed after
+    at most twice that. `None`: only the garbage collector and `cleanup()` start cycles.
 
     `loop_bound` is for objects that work on one loop only, such as an `asyncio.Lock` or a client session: each is only
     handed out on the loop on which it was created, and when that loop ends, its idle objects are dropped. `max_idle`
-    then bounds what is kept for one loop. Get and put such objects on a running loop.
+    then bounds the idle objects of one loop. Get and put such objects on a running loop.
 
     `name` shows in `repr` and `stats`.
 
     Safe from any thread, from finalizers and from signal handlers; nothing here ever waits for a lock. On free-threaded
-    builds from 3.14 on, a pool that is no longer referenced goes at the next garbage collection.
+    builds from 3.14 on, a pool that is no longer referenced is freed at the next garbage collection.
 
     >>> pool = Pool(lambda: bytearray(65536))
     >>> with pool.borrow() as buffer: buffer[:5] = b"hello"
@@ -180,12 +180,12 @@ class Pool(PoolBase, Generic[T]):
         >>> pool.put(bytearray(3)); len(pool.get())
         3
 
-        :raises ValueError: `obj` lies in this processor's private slot already. A double put elsewhere goes unnoticed,
+        :raises ValueError: `obj` is already in this processor's private slot. A double put elsewhere goes unnoticed,
             except in debug mode.
         :raises Exception: what `reset` raises; `obj` is then not kept.
         :raises TypeError: `reset` returned an awaitable; `obj` is then not kept.
-        :raises RuntimeError: the pool is loop-bound, and no loop runs on this thread, or another than `obj` was created
-            on. If that has ended, `obj` is dropped instead.
+        :raises RuntimeError: the pool is loop-bound, and this thread runs no loop, or not the loop on which `obj` was
+            created. If that loop has ended, `obj` is dropped instead.
         """
         if obj is None:
             return
@@ -240,10 +240,10 @@ class Pool(PoolBase, Generic[T]):
     # --- borrow ---
 
     def borrow(self, /) -> "Borrow[T]":
-        """Get for the time of a block: `with pool.borrow() as obj:`, or `async with`.
+        """Get an object for the duration of a block: `with pool.borrow() as obj:`, or `async with`.
 
-        The object is put back when the block ends well, and dropped when it raises or is cancelled: an object that may
-        be half-changed must not reach the next user. About as fast as a get and a put.
+        The object is put back when the block ends normally, and dropped when it raises or is cancelled: an object that
+        may be half-changed must not reach the next user. About as fast as a get and a put.
 
         >>> with pool.borrow() as buffer: len(buffer)
         0
@@ -251,7 +251,7 @@ class Pool(PoolBase, Generic[T]):
         return Borrow(self)
 
     def _abandon(self, obj: T) -> None:
-        """`obj` will not come back."""
+        """`obj` will not be put back."""
         self._store.reject(obj)
         if Observation.observer is not None:
             Observation.observer.not_kept(self, obj)
@@ -280,10 +280,10 @@ class Pool(PoolBase, Generic[T]):
             self._store.keep(obj)
 
     def clear(self, /) -> int:
-        """Drop all idle objects, the victim's included; how many there were.
+        """Drop all idle objects, the victim's included; returns how many.
 
-        They are freed as those of a cleanup cycle are: by live loops in slices, and at once where no loop is running.
-        What other threads put during the call is kept or dropped.
+        They are freed like those of a cleanup cycle: by live loops in slices, and at once where no loop is running.
+        Objects that other threads put during the call may be kept or dropped.
 
         >>> pool.fill(2); pool.clear()
         2
@@ -291,7 +291,7 @@ class Pool(PoolBase, Generic[T]):
         retired = self._store.clear()
         count = sum(map(len, retired))
         freeing.retire(retired)
-        # Else the list would free the objects that lie in private slots here and now.
+        # Otherwise the list would free the objects in private slots here and now.
         del retired
         cleanup.emptied(self._stores)
         return count
@@ -299,7 +299,7 @@ class Pool(PoolBase, Generic[T]):
     # --- looking at it ---
 
     def stats(self, /) -> PoolStats:
-        """What the pool did since it was created, and what lies in it. Safe from any thread; never waits.
+        """What the pool did since it was created, and what is in it now. Safe from any thread; never waits.
 
         >>> pool.fill(2); pool.stats().created
         2
@@ -317,13 +317,13 @@ class Pool(PoolBase, Generic[T]):
 
 @in_c
 class Borrow(Generic[T]):
-    """An object from a pool for the time of one block. Made by `Pool.borrow`."""
+    """An object from a pool for the duration of one block. Created by `Pool.borrow`."""
 
     __slots__ = ("_held", "_pool")
 
     def __init__(self, pool: Pool[T]) -> None:
         self._pool = pool
-        # At most one object. A list, because pop takes it in one step: however shared, a borrow gives back once.
+        # At most one object. A list, because pop takes it in one step: even a shared borrow puts it back only once.
         self._held: list[T] = []
 
     def __enter__(self) -> T:
@@ -339,7 +339,7 @@ class Borrow(Generic[T]):
         try:
             obj = self._held.pop()
         except IndexError:
-            return  # it was never entered, or left already
+            return  # it was never entered, or was left already
         if exc_type is None:
             self._pool.put(obj)
         elif obj is not None:
@@ -355,11 +355,11 @@ class Borrow(Generic[T]):
 
 
 if hasattr(native, "drop_spare_borrows"):
-    # Without a GIL a processor goes on holding the pool that it borrowed from last, until a garbage collection.
+    # Without a GIL a processor refers to the pool that it last borrowed from, until a garbage collection.
     gc_clock.on_start.append(lambda: native.drop_spare_borrows(processors()))
 
 
-# --- what both kinds of pool share ---
+# --- shared by both kinds of pool ---
 
 
 def make_store(
@@ -373,7 +373,7 @@ def make_store(
 
 
 def may_fill(pool: object, store: Store | LoopBoundStore, n: int) -> int:
-    """How many objects to create. Whatever speaks against it is raised before anything is created."""
+    """How many objects to create. Every error is raised before the first is created."""
     count = natural("n", n)
     if store.max_idle is not None and count > store.max_idle:
         raise ValueError(f"fill({count}) is more than {pool!r} may keep: max_idle is {store.max_idle}")

@@ -22,7 +22,7 @@ CHARTS = ROOT / "docs" / "charts"
 KIB = 1024
 MIB = 1024 * KIB
 
-WIDTH = 6.4
+WIDTH = 5.6
 """Inches: narrow, so that the words stay readable where a phone scales the chart down."""
 
 
@@ -74,7 +74,7 @@ def streams(figure: Figure, scheme: Scheme) -> None:
         ):
             ratios = [_ratio(tcp[size], reader, f"{loop} StreamReader") for size in sizes]
             bars = axes.bar([place + offset for place in range(len(sizes))], ratios, 0.38, color=colour, label=label)
-            axes.bar_label(bars, fmt="{:.2f}", fontsize=8.5, padding=1)
+            axes.bar_label(bars, fmt="{:.2f}", fontsize=8, padding=1.5)
         axes.axhline(1, color=scheme.series[1], label="asyncio's StreamReader", zorder=0)
         axes.set_ylim(0, 1.9)
         axes.set_title(f"on {loop}'s loop", loc="left")
@@ -104,7 +104,7 @@ def buffers(figure: Figure, scheme: Scheme) -> None:
     _plain_numbers(axes, "y")
     axes.set_xlabel("size of the buffer")
     axes.set_ylabel("fresh bytearray / acquire and drop\n(above 1 pooling wins)")
-    axes.tick_params(axis="x", labelsize=9)
+    axes.tick_params(axis="x", labelsize=8)
     axes.legend(frameon=False)
 
 

@@ -287,7 +287,7 @@ async def _count_then_create(self):
     ],
     ids=lambda value: next(iter(value.values())).__name__ if isinstance(value, dict) else "",
 )
-def test_naive_pools_do_lose_objects_or_keep_half_made_ones(aiopool, op, methods):
+def test_negative_controls_lose_objects_or_keep_half_created_ones(aiopool, op, methods):
     with pytest.raises(AssertionError, match=r"an object is|half-reset|do not add up"):
         interrupt_at_every_await(naive(aiopool, **methods), op, throw)
 
@@ -504,7 +504,7 @@ async def test_put_none_changes_nothing(aiopool):
 
 
 @pytest.mark.anyio
-async def test_reset_that_raises_tells_the_caller_and_the_object_is_closed(aiopool):
+async def test_the_exception_of_reset_reaches_the_caller_and_the_object_is_closed(aiopool):
     closed = []
 
     async def reset(thing):
@@ -588,7 +588,7 @@ def test_two_tasks_that_enter_one_borrow_at_the_same_time_are_told(aiopool):
 
 
 @pytest.mark.anyio
-async def test_fill_keeps_what_was_made_before_new_raised(aiopool):
+async def test_fill_keeps_objects_created_before_new_raised(aiopool):
     stock = [Thing(), Thing()]
 
     async def new():
@@ -601,7 +601,7 @@ async def test_fill_keeps_what_was_made_before_new_raised(aiopool):
 
 
 @pytest.mark.anyio
-async def test_fill_closes_what_is_over_max_idle(aiopool):
+async def test_fill_closes_objects_over_max_idle(aiopool):
     closed = []
     pool = aiopool.AsyncPool(Thing, close=closed.append, max_idle=3)
     await pool.fill(2)
@@ -612,7 +612,7 @@ async def test_fill_closes_what_is_over_max_idle(aiopool):
 
 
 @pytest.mark.anyio
-async def test_clear_closes_what_is_idle_and_the_pool_goes_on(aiopool):
+async def test_clear_closes_idle_objects_and_leaves_the_pool_usable(aiopool):
     closed = []
     pool = aiopool.AsyncPool(Thing, close=closed.append)
     await pool.fill(2)
@@ -624,7 +624,7 @@ async def test_clear_closes_what_is_idle_and_the_pool_goes_on(aiopool):
 
 
 @pytest.mark.anyio
-async def test_aclose_closes_what_is_idle_anywhere_and_what_is_put_later(aiopool):
+async def test_aclose_closes_idle_objects_of_all_loops_and_later_puts(aiopool):
     closed = []
     pool = aiopool.AsyncPool(Thing, close=closed.append)
     lent = await pool.get()
@@ -753,7 +753,7 @@ def test_a_coroutine_that_is_closed_leaves_no_warning_and_calls_a_plain_close(ai
 # --- many loops ---
 
 
-def test_every_loop_reaches_what_another_left(aiopool):
+def test_every_loop_finds_the_objects_of_an_ended_one(aiopool):
     pool = aiopool.AsyncPool(Thing)
     thing = asyncio.run(pool.get())
     with loop_thread() as other:
@@ -811,7 +811,7 @@ async def test_what_cleanup_cycles_drop_is_not_closed(aiopool):
     assert (pool.stats().idle, pool.stats().dropped, pool.stats().cycles) == (0, 1, 2)
 
 
-def test_it_is_one_of_the_pools_until_nobody_references_it(aiopool):
+def test_it_is_one_of_the_pools_until_it_is_no_longer_referenced(aiopool):
     before = aiopool.pools()
     pool = aiopool.AsyncPool(Thing, name="links")
     assert [each for each in aiopool.pools() if each not in before] == [pool]

@@ -530,7 +530,7 @@ def test_what_is_not_kept_is_wiped_too(reusing):
 # --- cleanup ---
 
 
-def test_two_cycles_drop_what_nobody_uses(reusing):
+def test_two_cycles_drop_unused_blocks(reusing):
     pool = reusing.BufferPool()
     pool.acquire(100), pool.acquire(8000)
     held = pool.acquire(3000)

@@ -226,7 +226,7 @@ def test_a_write_goes_on_after_write_returns(hand, send, new_loop):
     assert hand.is_control or hand.pool.stats().bytes_in_use == 0
 
 
-def test_a_cancelled_task_whose_thread_is_still_at_it(hand):
+def test_a_cancelled_task_whose_thread_still_fills_the_buffer(hand):
     """`run_in_executor` is cancelled, but nobody can cancel the thread that fills the view."""
     may_write, written = threading.Event(), threading.Event()
 
@@ -258,7 +258,7 @@ def test_a_cancelled_task_whose_thread_is_still_at_it(hand):
     asyncio.run(main())
 
 
-def test_a_cancelled_task_that_somebody_keeps(hand):
+def test_a_cancelled_task_that_is_still_referenced(hand):
     async def request(ready):
         view = hand.acquire(4096)
         view[:] = b"A" * 4096

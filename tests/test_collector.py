@@ -40,7 +40,7 @@ def cycles_of(is_full, reports):
 
 
 @pytest.mark.parametrize(("reports", "every", "cycles"), REPORTS.values(), ids=REPORTS)
-def test_full_collections_are_told_from_the_reports_of_each_build(aiopool, reports, every, cycles):
+def test_full_collections_are_recognized_on_each_build(aiopool, reports, every, cycles):
     clock = aiopool._core.gc_clock.GCClock(every_collection_is_full=every)
     assert cycles_of(clock.is_full, reports) == cycles
 
@@ -76,7 +76,7 @@ def test_every_kind_of_collection_with_full_pools(aiopool, generation):
     assert pool.stats().cycles == (5 if generation == 2 or FREE_THREADED else 0)
 
 
-def test_callbacks_that_somebody_cleared_are_set_again(aiopool):
+def test_cleared_gc_callbacks_are_set_again(aiopool):
     pool = aiopool.Pool()
     others = list(gc.callbacks)
     gc.callbacks.clear()
@@ -376,7 +376,7 @@ def test_freeing_that_fails_can_go_on_later(reference, monkeypatch):
     assert gone() is None
 
 
-def test_what_is_doomed_off_loop_is_dropped_on_a_live_loop(aiopool):
+def test_objects_retired_off_loop_are_freed_on_a_live_loop(aiopool):
     dying = []
 
     class Tells:

@@ -130,7 +130,7 @@ def test_a_double_put_into_another_pool_is_found(debugging):
         other.put(thing)
 
 
-def test_who_puts_what_is_anothers_by_now_is_named_to_that_other(debugging):
+def test_an_early_put_is_reported_to_the_next_user_of_the_object(debugging):
     pool = debugging.Pool(Thing)
 
     def hasty():
@@ -147,7 +147,7 @@ def test_who_puts_what_is_anothers_by_now_is_named_to_that_other(debugging):
     with pytest.raises(ValueError, match="was put already") as caught:
         pool.put(got_by_another)
     assert f"put at {place(hasty, '# the mistake')}" in str(caught.value)
-    test = test_who_puts_what_is_anothers_by_now_is_named_to_that_other
+    test = test_an_early_put_is_reported_to_the_next_user_of_the_object
     assert f"it was got at {place(test, '# of another')}" in str(caught.value)
 
 
@@ -254,7 +254,7 @@ def test_an_object_in_use_is_not_reported(debugging, said, kind):
         pool.put(thing)
 
 
-def test_sweeps_come_by_themselves_and_hold_up_no_more_than_what_lives(debugging, said):
+def test_sweeps_happen_by_themselves_and_bound_the_records(debugging, said):
     pool = debugging.Pool(lambda: bytearray(1))
     held = [pool.get() for _ in range(10)]
     for _ in range(100):
@@ -275,7 +275,7 @@ def test_idle_objects_that_are_dropped_are_forgotten(debugging, said):
     assert said.all() == []
 
 
-def test_a_finalizer_may_put_back_what_is_collected_in_a_cycle(debugging, said, monkeypatch):
+def test_a_finalizer_may_put_back_an_object_of_a_collected_cycle(debugging, said, monkeypatch):
     class Session:
         def __init__(self):
             self.thing = pool.get()
@@ -332,7 +332,7 @@ def test_a_borrow_names_the_line_of_its_block(debugging):
     assert asyncio.run(lines()) == [line(main, text) for text in ("# async with", "# with", "# stack")]
 
 
-def test_a_warning_that_is_an_error_does_not_hit_who_happens_to_get(debugging, monkeypatch):
+def test_a_warning_that_is_an_error_is_not_raised_in_an_unrelated_get(debugging, monkeypatch):
     unraisable = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: unraisable.append(args.exc_value))
     pool = debugging.Pool(lambda: bytearray(1))
@@ -853,9 +853,9 @@ def test_many_threads(debugging, said):
 # --- as a user sees it ---
 
 
-def run(child_env, program, *options, **variables):
+def run(child_env, program, *options, arguments=(), **variables):
     done = subprocess.run(
-        [sys.executable, *options, "-c", program],
+        [sys.executable, *options, "-c", program, *arguments],
         env={**child_env, **variables},
         capture_output=True,
         text=True,
@@ -881,18 +881,18 @@ def test_by_the_environment(child_env):
 
 
 def test_by_the_loop(child_env):
-    said = run(child_env, LOST.replace('"debug" in sys.argv', "True"))
+    said = run(child_env, LOST, arguments=["debug"])
     assert "ResourceWarning: aiopool: collected while it was checked out" in said
     said = run(child_env, LOST, "-X", "dev", "-W", "error")
     assert "ResourceWarning: aiopool: collected while it was checked out" in said
 
 
-def test_what_lives_until_the_interpreter_ends_is_no_loss(child_env):
+def test_objects_alive_at_exit_are_not_reported(child_env):
     program = "import aiopool; kept = [aiopool.Pool(kind).get() for kind in (bytearray, set)]"
     assert run(child_env, program, "-W", "error", AIOPOOL_DEBUG="1") == ""
 
 
-def test_the_users_filters_are_respected(child_env):
+def test_warning_filters_are_respected(child_env):
     assert run(child_env, LOST, "-W", "ignore", AIOPOOL_DEBUG="1") == ""
 
 
@@ -944,7 +944,7 @@ def test_an_async_pool_from_before_is_observed(aiopool, said):
     assert f"got at {place(main, '# and gone')}" in said.one()
 
 
-def test_buffers_come_back_by_themselves_so_there_is_nothing_to_observe(debugging, said):
+def test_buffers_are_not_observed(debugging, said):
     warnings.simplefilter("ignore", RuntimeWarning)  # in Python, on 3.11
     buffers = debugging.BufferPool()
     view = buffers.acquire(10)

@@ -171,7 +171,7 @@ class TestServer:
 
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("size", [0, 1001, 2**32 - 1])
-    def test_no_size_is_believed_that_was_not_agreed_on(self, server: Server, kind: Kind, size: int) -> None:
+    def test_a_size_beyond_the_agreed_one_is_rejected(self, server: Server, kind: Kind, size: int) -> None:
         with socket.create_connection(("127.0.0.1", server.ports(kind)[0]), timeout=30) as client:
             client.sendall(HEADER.pack(1000) + bytes(1000))
             assert client.recv(100) == digest(bytes(1000))

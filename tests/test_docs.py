@@ -38,7 +38,7 @@ def findable(aiopool, monkeypatch):
 
 
 @pytest.mark.filterwarnings(UNPOOLED)
-def test_the_examples_in_docstrings_do_what_they_show(findable):
+def test_the_examples_in_docstrings_run(findable):
     aiopool = findable
     assert aiopool.testing.FedReader  # which is imported when it is first used
     found = {}
@@ -88,7 +88,7 @@ def received(streams, buffers, data):
     return reader
 
 
-def test_every_public_name_says_what_it_is(aiopool):
+def test_every_public_name_has_a_docstring(aiopool):
     for name in aiopool.__all__:
         public = getattr(aiopool, name)
         if inspect.isclass(public):
@@ -99,6 +99,16 @@ def test_every_public_name_says_what_it_is(aiopool):
             ]
             assert undocumented == []
         assert public.__doc__
+
+
+def test_the_reference_has_every_public_name(aiopool):
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    documented = set(re.findall(r"^\.\. (?:auto|py:)\w+:: (\w+)", pages, re.M))
+    for module in (aiopool, aiopool.streams, aiopool.testing):
+        own = {name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
+        public = {name for name in getattr(module, "__all__", own) if not name.startswith("_")}
+        theirs = {name for name in public if getattr(module, name) is getattr(asyncio, name, None)}
+        assert public - theirs - documented == set()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

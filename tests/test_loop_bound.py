@@ -218,7 +218,7 @@ def test_a_cleanup_cycle_leaves_them_where_they_are(aiopool, run, bound):
     assert run(found_in_the_victim) == (2, 3)
 
 
-def test_what_cycles_drop_dies_on_its_own_loop(aiopool, bound):
+def test_objects_that_cycles_drop_are_freed_on_their_own_loop(aiopool, bound):
     died_on, dead = [], threading.Event()
 
     class Mortal:
@@ -240,7 +240,7 @@ def test_what_cycles_drop_dies_on_its_own_loop(aiopool, bound):
         assert (set(died_on) == {home.thread.ident}) == (bound or FREE_THREADED)
 
 
-def test_the_private_object_dies_there_whoever_still_looks_at_the_shard(aiopool):
+def test_the_private_object_is_freed_on_its_loop_even_if_the_shard_is_still_referenced(aiopool):
     died_on, dead = [], threading.Event()
 
     class Mortal:
@@ -257,7 +257,7 @@ def test_the_private_object_dies_there_whoever_still_looks_at_the_shard(aiopool)
         assert (died_on, len(departure)) == ([home.thread.ident], 0)
 
 
-def test_what_clear_drops_dies_on_its_own_loop(aiopool):
+def test_objects_that_clear_drops_are_freed_on_their_own_loop(aiopool):
     died_on, dead = [], threading.Event()
 
     class Mortal:
@@ -309,7 +309,7 @@ def test_a_big_victim_is_dropped_in_slices_on_its_own_loop(aiopool, monkeypatch)
 # --- the end of a loop ---
 
 
-def test_what_is_idle_goes_with_its_loop(aiopool, run, bound):
+def test_idle_objects_are_dropped_with_their_loop(aiopool, run, bound):
     pool = aiopool.Pool(Thing, loop_bound=bound)
     refs = run(use, pool)
     assert [ref() is None for ref in refs] == [bound] * 2
@@ -318,7 +318,7 @@ def test_what_is_idle_goes_with_its_loop(aiopool, run, bound):
     assert aiopool._core.bound_loops.LoopRecord._all == {}
 
 
-def test_the_victim_goes_with_its_loop_too(aiopool, run):
+def test_the_victim_is_dropped_with_its_loop_too(aiopool, run):
     pool = aiopool.Pool(Thing, loop_bound=True)
 
     async def use_and_clean():
@@ -341,7 +341,7 @@ def test_a_loop_that_is_only_closed_has_ended(aiopool):
 
 
 @pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
-def test_a_loop_that_nobody_closed_has_ended_when_it_is_garbage(aiopool):
+def test_a_loop_that_was_never_closed_has_ended_when_it_is_collected(aiopool):
     pool = aiopool.Pool(Thing, loop_bound=True)
     loop = asyncio.new_event_loop()
     refs = loop.run_until_complete(use(pool))
@@ -396,7 +396,7 @@ def test_a_trio_clock_that_jumps_does_not_jump_to_it(aiopool):
     assert trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.01)) == 0
 
 
-def test_a_home_that_was_not_told_of_its_end_is_not_taken_for_another(aiopool):
+def test_a_loop_whose_end_was_not_noticed_is_not_mistaken_for_another(aiopool):
     pool = aiopool.Pool(Thing, loop_bound=True)
     records = aiopool._core.bound_loops.LoopRecord._all
 
@@ -460,7 +460,7 @@ async def test_an_object_is_bound_while_it_lives_or_is_checked_out(aiopool, make
 # --- off its loop ---
 
 
-def test_off_loop_a_loop_bound_pool_says_what_to_do(aiopool):
+def test_off_loop_a_loop_bound_pool_raises_with_advice(aiopool):
     made = []
     pool = aiopool.Pool(lambda: made.append(Thing()) or made[-1], loop_bound=True, name="locks")
     for use in (pool.get, lambda: pool.put(Thing()), lambda: pool.fill(1), lambda: pool.borrow().__enter__()):
@@ -496,7 +496,7 @@ def test_what_belongs_to_an_ended_loop_is_dropped_when_it_is_put(aiopool, run, b
     assert run(get, pool) is not thing or not bound
 
 
-def test_an_async_pool_neither_resets_nor_closes_what_belongs_to_an_ended_loop(aiopool, run):
+def test_an_async_pool_neither_resets_nor_closes_objects_of_an_ended_loop(aiopool, run):
     calls = []
     pool = aiopool.AsyncPool(Thing, reset=calls.append, close=calls.append, loop_bound=True)
     thing = run(pool.get)
@@ -516,7 +516,7 @@ def test_a_block_that_fails_off_loop_shows_its_own_error(aiopool):
     assert pool.stats().rejected == 1
 
 
-def test_what_was_made_by_hand_is_at_home_where_it_is_put(aiopool, run):
+def test_an_object_from_outside_belongs_to_the_loop_where_it_is_put(aiopool, run):
     pool = aiopool.Pool(loop_bound=True)
     things = [Thing(), Thing()]
 
@@ -721,7 +721,7 @@ def test_a_loop_that_is_only_closed_closes_nothing(aiopool):
     assert pool.stats().idle == 0
 
 
-def test_aclose_closes_what_is_at_home_here(aiopool):
+def test_aclose_closes_the_objects_of_this_loop(aiopool):
     begun, done = [], []
     pool = async_pool(aiopool, begun, done, loop_bound=True)
     with loop_thread() as other:

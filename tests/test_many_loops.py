@@ -138,7 +138,7 @@ def test_the_victim_is_stolen_from_too(aiopool, two):
     assert pool.stats().victim == 2
 
 
-def test_getters_on_one_loop_reuse_what_putters_on_another_gave(aiopool, two):
+def test_gets_on_one_loop_reuse_objects_put_on_another(aiopool, two):
     pool = aiopool.Pool(Token)
 
     async def serve(jobs):

@@ -71,7 +71,7 @@ def test_a_borrow_entered_by_its_own_new_forgets_the_first_object(aiopool):
     assert made[1]() is None, "nobody has it, and it lives"
 
 
-def test_a_borrow_whose_object_has_no_repr_still_tells_what_is_wrong(aiopool):
+def test_a_borrow_whose_object_has_no_repr_still_reports_the_error(aiopool):
     class Broken:
         def __repr__(self):
             raise ZeroDivisionError
@@ -349,7 +349,7 @@ def test_a_pool_in_a_cycle_is_collected(aiopool, tie, on_loop):
     assert kept_gone() is None
 
 
-def test_a_module_that_is_garbage_goes_with_all_it_made(aiopool, child_env):
+def test_an_unreferenced_module_is_freed_with_its_objects(aiopool, child_env):
     if aiopool.implementation == "python":
         pytest.skip("plain classes have nothing to free")
     path = aiopool._native.native.__file__

@@ -213,7 +213,7 @@ STALE = {
 
 
 @pytest.mark.parametrize("stand_in", STALE.values(), ids=STALE)
-def test_a_stale_extension_is_told_of_and_not_used(project, stand_in):
+def test_a_stale_extension_causes_a_warning_and_is_not_used(project, stand_in):
     (project / "aiopool" / "_native" / "_extension.py").write_text(stand_in, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-S", "-W", "always", "-c", "import aiopool; print(aiopool.implementation)"],

@@ -107,7 +107,7 @@ async def test_reset_that_returns_something_false_but_not_false_keeps_the_object
     assert pool.stats().idle == 1
 
 
-async def test_reset_that_raises_tells_the_caller_and_nothing_is_kept(aiopool):
+async def test_the_exception_of_reset_reaches_the_caller_and_nothing_is_kept(aiopool):
     def reset(obj):
         raise ValueError("broken state")
 
@@ -135,7 +135,7 @@ async def test_reset_may_use_the_pool(aiopool):
 
 
 @pytest.mark.parametrize("bound", [0, 1, 2, 5])
-async def test_max_idle_bounds_what_a_processor_keeps(aiopool, bound):
+async def test_max_idle_bounds_the_idle_objects_of_a_processor(aiopool, bound):
     pool = aiopool.Pool(Thing, max_idle=bound)
     for _ in range(8):
         pool.put(Thing())
@@ -164,7 +164,7 @@ async def test_max_idle_is_for_each_processor(aiopool):
 # --- double put ---
 
 
-async def test_putting_what_lies_in_the_private_slot_is_an_error(aiopool):
+async def test_putting_the_private_object_again_is_an_error(aiopool):
     pool = aiopool.Pool(name="frames")
     thing = Thing()
     pool.put(thing)
@@ -198,7 +198,7 @@ async def test_borrow_puts_back(aiopool):
         assert third is first
 
 
-async def test_borrow_drops_what_a_failed_block_held(aiopool):
+async def test_borrow_drops_the_object_of_a_failed_block(aiopool):
     pool = aiopool.Pool(Thing)
     with pytest.raises(ZeroDivisionError), pool.borrow() as first:
         raise ZeroDivisionError
@@ -247,7 +247,7 @@ async def test_fill_makes_objects_ahead_of_time(aiopool):
     assert len(made) == 5
 
 
-async def test_fill_keeps_what_was_made_before_new_raised(aiopool):
+async def test_fill_keeps_objects_created_before_new_raised(aiopool):
     stock = [Thing(), Thing()]
     pool = aiopool.Pool(stock.pop)
     with pytest.raises(IndexError, match="pop from empty list"):
@@ -255,7 +255,7 @@ async def test_fill_keeps_what_was_made_before_new_raised(aiopool):
     assert (pool.stats().idle, pool.stats().created) == (2, 2)
 
 
-async def test_fill_stops_at_max_idle_together_with_what_is_idle(aiopool):
+async def test_fill_and_idle_objects_together_stop_at_max_idle(aiopool):
     pool = aiopool.Pool(Thing, max_idle=3)
     pool.put(Thing())
     pool.fill(3)
@@ -339,7 +339,7 @@ async def test_the_victim_is_still_found(aiopool):
     assert pool.stats().victim == 2
 
 
-async def test_what_the_victim_gave_goes_back_to_primary(aiopool):
+async def test_an_object_from_the_victim_returns_to_primary(aiopool):
     pool = aiopool.Pool()
     pool.put(thing := Thing())
     for _ in range(5):
@@ -352,7 +352,7 @@ async def test_what_the_victim_gave_goes_back_to_primary(aiopool):
 # --- life of a pool ---
 
 
-async def test_a_pool_that_nobody_references_goes_with_all_it_holds(aiopool):
+async def test_an_unreferenced_pool_is_freed_with_its_objects(aiopool):
     pool = aiopool.Pool(name="short-lived")
     thing = Thing()
     thing_ref, pool_ref = weakref.ref(thing), weakref.ref(pool)
@@ -447,7 +447,7 @@ def test_fill_beyond_max_idle_says_so(aiopool):
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_a_pool_cannot_be_copied_or_pickled(aiopool, how):
     pool = aiopool.Pool(name="frames")
-    with pytest.raises(TypeError, match=r"cannot copy or pickle .*'frames'.*make one in each process"):
+    with pytest.raises(TypeError, match=r"cannot copy or pickle .*'frames'.*create one in each process"):
         how(pool)
 
 

@@ -62,7 +62,7 @@ def test_threads_one_after_another_use_one_id_and_lose_nothing(aiopool):
     assert len(aiopool._core.processor.processors()) == before
 
 
-def test_a_new_thread_takes_up_what_an_ended_one_left_in_its_private_slot(aiopool):
+def test_a_new_thread_finds_the_private_object_of_an_ended_one(aiopool):
     pool = aiopool.Pool()
     thing = object()
     with loop_thread() as first:
@@ -243,7 +243,7 @@ def get_as_a_thread_long_ended(package):
         return thread_with_the_ident(ident, lambda: context.run(pool.get))
 
 
-def test_a_thread_ident_that_is_used_again_is_nobodys_processor(aiopool):
+def test_a_reused_thread_ident_has_no_processor(aiopool):
     assert get_as_a_thread_long_ended(aiopool) is None
 
 
@@ -308,7 +308,7 @@ def test_off_loop_threads_share_and_keep_nothing(aiopool):
     assert [each.id for each in pool.stats().processors] == [0]
 
 
-async def test_a_loop_finds_what_off_loop_code_put(aiopool):
+async def test_a_loop_finds_objects_put_off_loop(aiopool):
     pool = aiopool.Pool()
     thing = object()
     in_thread(pool.put, thing)
@@ -316,7 +316,7 @@ async def test_a_loop_finds_what_off_loop_code_put(aiopool):
     assert pool.stats().stolen == 1
 
 
-async def test_off_loop_code_finds_what_a_loop_shared(aiopool):
+async def test_off_loop_code_finds_shared_objects_of_a_loop(aiopool):
     pool = aiopool.Pool()
     private, shared = object(), object()
     pool.put(private)

@@ -62,7 +62,7 @@ async def test_hit_rate(aiopool):
     assert pool.stats().hit_rate == 0.75
 
 
-async def test_dropped_counts_what_came_back_and_is_gone(aiopool):
+async def test_dropped_counts_objects_that_were_put_and_are_gone(aiopool):
     pool = aiopool.Pool(object)
     pool.fill(5)
     aiopool.cleanup()

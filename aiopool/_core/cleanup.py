@@ -1,14 +1,14 @@
 """When a cleanup cycle happens.
 
-A cycle makes each store's primary shards its victim, and retires the old victim. It comes with one of four things:
+A cycle makes each store's primary shards its victim, and retires the old victim. One of four things starts it:
 
 - the interpreter's own full collection;
 - `idle_timeout` seconds with idle objects and no cycle;
 - memory pressure;
 - `cleanup()`.
 
-No lock is needed: a cycle swaps references, and each store sees to it that two at once retire nothing twice. Two
-cycles at once cost the victim its second chance, as two in a row do, and nothing else.
+No lock is needed: a cycle swaps references, and each store ensures that two cycles at once retire nothing twice. Two
+cycles at once deprive the victim of its second chance, as two in a row do, and nothing else.
 """
 
 import os
@@ -23,7 +23,7 @@ from .registry import CollectableStore, pools, stores_of
 
 
 def cleanup() -> None:
-    """Run one cleanup cycle now, over all pools: what has been idle since before the last cycle is retired.
+    """Run one cleanup cycle now, over all pools: objects that were idle before the last cycle are retired.
 
     Costs the same for any number of idle objects; they are freed by live loops in slices of a millisecond, or by this
     call where no loop is running. Safe from any thread.

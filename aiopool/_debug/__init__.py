@@ -1,8 +1,8 @@
-"""Debug mode: finds what is wrong in how a program uses its pools, and says where.
+"""Debug mode: finds mistakes in how a program uses its pools, and says where they are.
 
-It comes on with `AIOPOOL_DEBUG` in the environment, or when a pool is first used on an asyncio loop that is in debug
-mode itself. Then an observer is told of every get and put, and keeps a record of each object. While it is off there is
-no observer, and the fast paths are as if there were no debug mode.
+It is switched on by `AIOPOOL_DEBUG` in the environment, or when a pool is first used on an asyncio loop that is in
+debug mode itself. Then an observer is notified of every get and put, and keeps a record of each object. While it is off
+there is no observer, and the fast paths are as if there were no debug mode.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ def is_on() -> bool:
 
 
 def turn_on() -> None:
-    """From now on observe every get and every put, of all pools."""
+    """Observe every get and put of all pools from now on."""
     if not is_on():
         _records.listen()
         observe(_recorder)
 
 
 def turn_off() -> None:
-    """Forget all, and cost nothing again. What other threads get or put at this moment may still be recorded."""
+    """Forget everything, and cost nothing again. Gets and puts of other threads at this moment may be recorded."""
     observe(None)
     _records.stop_listening()
     _records.forget_all()
@@ -40,7 +40,7 @@ def turn_off() -> None:
 
 
 def _show_warnings() -> None:
-    # By default Python shows no ResourceWarning. A user who asked for the debug mode wants to see ours.
+    # By default Python shows no ResourceWarning. A user who switched on the debug mode wants to see ours.
     if not sys.warnoptions:
         warnings.filterwarnings("default", "aiopool: ", ResourceWarning)
 
@@ -53,14 +53,14 @@ def _came_to_loop(processor: Processor) -> None:
 
 
 def _report_at_exit() -> None:
-    """What dies from here on dies of the interpreter's end."""
+    """Objects that are freed from here on are no losses: the interpreter ends."""
     if is_on():
         _records.sweep()
         turn_off()
 
 
 def turn_on_when_asked() -> None:
-    """Now if the environment asks for it; else when a pool comes to a loop that is in debug mode."""
+    """Now if the environment says so; otherwise when a pool is used on a loop that is in debug mode."""
     atexit.register(_report_at_exit)
     came_to_loop.append(_came_to_loop)
     if os.environ.get("AIOPOOL_DEBUG"):

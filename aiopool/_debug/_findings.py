@@ -34,9 +34,9 @@ def check_put(obj: Any, place: Place) -> None:
 
 
 def _is_idle(obj: object, record: Record) -> bool:
-    """Whether `obj` really lies in its pool, as far as one can see.
+    """Whether `obj` really is in its pool, as far as can be seen.
 
-    It was put and no get of it was seen. But the pool may have dropped it: then a finalizer, say, may put it once more.
+    It was put and no get of it was seen. But the pool may have dropped it, and then a finalizer may put it again.
     """
     pool = record.pool()
     shards = [] if pool is None else [pair for store in pool._stores for pair in store.shards()]
@@ -48,7 +48,7 @@ def _is_idle(obj: object, record: Record) -> bool:
 
 
 def _is_safe(owner: object) -> bool:
-    """Whether the private slot of `owner`'s shard may be looked at: in C, without a GIL, by the owner only."""
+    """Whether the private slot of `owner`'s shard may be read: in C, without a GIL, only by the owner."""
     if native is None or has_gil():
         return True
     processor, record = current_processor(), current_record()
@@ -63,14 +63,14 @@ def _put_twice(obj: object, record: Record, place: Place) -> str:
     )
 
 
-# --- what was never got, and is still in use elsewhere ---
+# --- objects that were never got, and are still in use elsewhere ---
 
 
 def check_the_only_one(obj: object, record: Record, place: Place) -> None:
     """Warn if `obj`, which came from outside, is handed out while something still refers to it.
 
-    Only now: when it was put, the list or the dict that it came from may have been about to go. A get that shares an
-    object with others is a fact. References from local variables cannot be told from harmless ones.
+    Only now: when it was put, the list or the dict that it came from may have been about to be freed. A get that shares
+    an object is a fact. References from local variables cannot be told from harmless ones.
     """
     if record.got is not None:
         return
@@ -86,15 +86,15 @@ def check_the_only_one(obj: object, record: Record, place: Place) -> None:
 # Their references are local variables.
 _RUNNING_CODE = (FrameType, GeneratorType, CoroutineType, AsyncGeneratorType)
 
-# What leads from any object to everything there is.
+# These lead from any object to almost everything else.
 _OUT_OF_BOUNDS = (type, ModuleType, FunctionType)
 
 _FAR = 1000
-"""How many objects are looked at to find what an object consists of."""
+"""How many objects are searched to find the parts of an object."""
 
 
 def _holders(obj: object, record: Record) -> list[Any]:
-    """What refers to `obj` and is no part of it, as a child that knows its parent is."""
+    """The referrers of `obj` that are not its own parts, such as a child that knows its parent."""
     holders = [
         each for each in gc.get_referrers(obj) if each is not record and not issubclass(type(each), _RUNNING_CODE)
     ]
@@ -123,9 +123,9 @@ def _described(holder: Any) -> str:
 
 
 def check_not_shared_over_fork(obj: object, record: Record, before: Place | None, place: Place) -> None:
-    """Warn if `obj` is used by two processes, the one that got or put it at `before` and now this one.
+    """Warn if `obj` is used by two processes: by one that got or put it at `before`, and now by this one.
 
-    Memory is copied by a fork, and such objects are two. Not so what the kernel keeps behind a descriptor.
+    A fork copies memory, so that each process has its own. It does not copy what a descriptor refers to in the kernel.
     """
     if record.process == os.getpid():
         return
@@ -139,7 +139,7 @@ def check_not_shared_over_fork(obj: object, record: Record, before: Place | None
 
 
 def _open_descriptor(obj: object) -> int | None:
-    """That of `obj` or of one of its attributes; but not that of a standard stream, which all processes share."""
+    """The descriptor of `obj` or of one of its attributes; standard streams, which processes share, do not count."""
     attributes = gc.get_referents(obj)
     attributes += [value for each in attributes if type(each) is dict for value in each.values()]
     for each in [obj, *attributes]:

@@ -1,7 +1,7 @@
-"""What the debug mode does with each get and put: it records them, and has the findings looked for.
+"""What the debug mode does with each get and put: it records them, and checks them for mistakes.
 
-What is certain is an error: an object that is put while it is idle. What may be meant, or is found when no caller is
-there to catch an exception, is a `ResourceWarning`. Both name the two places that do not fit together.
+A certain mistake raises: an object that is put while it is idle. What may be intended, or is found where no caller
+could catch an exception, is a `ResourceWarning`. Both report the two conflicting places.
 """
 
 import weakref
@@ -13,18 +13,18 @@ from . import _findings, _records
 
 
 class Recorder:
-    """The observer. What it raises reaches the caller of the pool, who keeps the object or finds it in the pool."""
+    """The observer. What it raises reaches the caller of the pool, and the object stays where it was."""
 
     def __init__(self) -> None:
-        # The pools that were created since: none of their gets and puts has gone unseen.
+        # The pools that were created since it was switched on: all of their gets and puts were seen.
         self._newer: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def forget_all(self) -> None:
-        """Begin anew."""
+        """Start again with no pools known."""
         self._newer.clear()
 
     def created(self, pool: Any) -> None:
-        """`pool` was made."""
+        """`pool` was created."""
         self._newer.add(pool)
 
     def got(self, pool: Any, obj: Any) -> None:
@@ -39,7 +39,7 @@ class Recorder:
                     _findings.check_the_only_one(obj, record, place)
                 _findings.check_not_shared_over_fork(obj, record, record.put, place)
             except BaseException:
-                # The pool keeps it, so it is idle as before. Told once: else no get would ever succeed any more.
+                # The pool keeps it, so it is idle as before. Reported once: otherwise no get would ever succeed again.
                 record.got, record.process = place, getpid()
                 raise
         _records.got(pool, obj, place)

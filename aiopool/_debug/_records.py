@@ -1,16 +1,16 @@
-"""Where each object was got last, and where it was put: what the debug mode and the leak check stand on.
+"""Where each object was last got, and where it was put: the basis of the debug mode and the leak check.
 
 While neither is on, nothing here runs. While one is, every get and put is recorded here, with the file and the line of
 the code that called the pool.
 
-Objects are known by their id, so a record must not outlive its object, or the next one at that address would inherit
-it. Most objects can be referenced weakly, and their record goes with them. A bytearray, a list, a dict and many objects
-of C libraries can't. Their record holds the object itself, and a sweep looks now and then which of them nothing else
-holds any more. The trade-off: these die later than they would, at the next sweep, so that as many dead ones can lie
-around as there are living ones. And a part of a reference cycle never looks free. The alternative, going by the id
-alone, would take one object for another.
+Objects are known by their id, so a record must not outlive its object. Otherwise the next object at that address would
+inherit it. Most objects support weak references, and their record is deleted with them. A bytearray, a list, a dict and
+many objects of C libraries do not. Their record holds the object itself, and a sweep finds out now and then which of
+them nothing else refers to any more. The trade-off: these are freed later, at the next sweep, so that there can be as
+many unused ones as there are used ones. And a part of a reference cycle never looks unused. The alternative, going by
+the id alone, would mistake one object for another.
 
-No lock here either: a finalizer can get or put in the middle of any line. A record changes hands in one C call.
+There is no lock here either: a finalizer can get or put in the middle of any line. A record is moved in one C call.
 """
 
 import gc
@@ -35,7 +35,7 @@ class Record:
         self.pool = weakref.ref(pool)
         self.pool_name = repr(pool)
         self.what = type(obj).__qualname__
-        #: where it was got last; `None`: never, as far as was seen
+        #: where it was last got; `None`: never, as far as was seen
         self.got: Place | None = None
         #: where it was put since; `None`: it is checked out
         self.put: Place | None = None
@@ -62,11 +62,11 @@ class Record:
         return self.put is None
 
     def is_about(self, obj: object) -> bool:
-        """Whether it is `obj` that this record knows, and not one that lay at the same address."""
+        """Whether this record is about `obj`, and not about an earlier object at the same address."""
         return (self._held if self._ref is None else self._ref()) is obj
 
     def references(self) -> int:
-        """How many references the object has that it is held by, this one's included."""
+        """How many references there are to the object that it holds, its own included."""
         return sys.getrefcount(self._held)
 
 
@@ -79,10 +79,10 @@ class _Watch(weakref.ref[Any]):
 _records: dict[int, Record] = {}
 
 checked_out: dict[Record, None] = {}
-"""What is checked out, in the order of the gets."""
+"""Records of the objects that are checked out, in the order of the gets."""
 
 getting_for: object = None
-"""For whom objects are got at the moment: the pytest plugin tells."""
+"""On whose behalf objects are got at the moment; set by the pytest plugin."""
 
 keeps_lost = False
 """Whether an object that was collected while checked out stays in `checked_out`, instead of a warning."""
@@ -90,7 +90,7 @@ keeps_lost = False
 
 @contextmanager
 def getting_on_behalf_of(owner: object) -> Iterator[None]:
-    """What is got during the block is got for `owner`."""
+    """Objects that are got during the block belong to `owner`."""
     global getting_for
     before, getting_for = getting_for, owner
     try:
@@ -100,7 +100,7 @@ def getting_on_behalf_of(owner: object) -> Iterator[None]:
 
 
 def record_of(obj: object) -> Record | None:
-    """What is known of `obj`."""
+    """The record of `obj`, if there is one."""
     record = _records.get(id(obj))
     return record if record is not None and record.is_about(obj) else None
 
@@ -118,7 +118,7 @@ def got(pool: Any, obj: object, place: Place) -> None:
 
 def came_back(pool: Any, obj: object, place: Place) -> None:
     """`obj` is idle from now on."""
-    # While the garbage collector runs it may lie dead already for the weak reference, and a finalizer puts it back.
+    # While the garbage collector runs, its weak reference may be dead already, and a finalizer puts it back.
     checked_out.pop(_records.get(id(obj), _NO_RECORD), None)
     record = _enter(pool, obj)
     record.put = place
@@ -131,7 +131,7 @@ def forget(obj: object) -> None:
 
 
 def forget_all() -> None:
-    """Begin anew, knowing nothing."""
+    """Delete all records."""
     _records.clear()
     checked_out.clear()
 
@@ -152,7 +152,7 @@ def _enter(pool: Any, obj: object) -> Record:
 
 _collecting = False
 
-# What died during the garbage collection that runs: its finalizers are still to come, and one may put it back.
+# Objects found dead by the garbage collection that is running: their finalizers have yet to run, and may put them back.
 _dead: list[tuple[int, Record]] = []
 
 
@@ -180,10 +180,10 @@ def _end(key: int, record: Record) -> None:
 
 
 class _LossReport:
-    """Tells of an object that was collected while checked out: as it dies itself.
+    """Warns about an object that was collected while checked out, in its own finalizer.
 
-    Then a warning that the filters turn into an error goes to `sys.unraisablehook`, as that of a file that was not
-    closed does. Raised, it would hit whoever uses a pool, or runs into a garbage collection, at that moment.
+    So if the filters turn the warning into an error, it goes to `sys.unraisablehook`, like that about a file that was
+    not closed. Otherwise it would be raised in code that uses a pool, or triggers a collection, at that moment.
     """
 
     __slots__ = ("_record",)
@@ -209,7 +209,7 @@ def _sweep_if_due(record: Record) -> None:
 
 
 def sweep() -> None:
-    """Let go of the objects that nobody else holds any more."""
+    """Drop the objects that nothing else refers to any more."""
     global _held_before, _recorded_since
     _recorded_since = held = 0
     for key in list(_records):
@@ -243,12 +243,12 @@ def warn(message: str, place: Place | None) -> None:
     warnings.warn_explicit(f"aiopool: {message}", ResourceWarning, file, line, registry=_registry)
 
 
-# What no object has: so that one `pop` finds the record or nothing, and takes it.
+# The record of no object: a default for `pop`, which so finds and takes a record in one step.
 _NO_RECORD = Record.__new__(Record)
 
 
 def _count_alone() -> int:
-    """How many references there are to an object that only its record holds. It differs between versions."""
+    """How many references there are to an object that only its record holds. The number differs between versions."""
     record = Record.__new__(Record)
     record._held = bytearray()
     return record.references()
@@ -258,12 +258,12 @@ _ALONE = _count_alone()
 
 
 def listen() -> None:
-    """Hear of garbage collections from now on."""
+    """Start listening to garbage collections."""
     if on_gc not in gc.callbacks:
         gc.callbacks.append(on_gc)
 
 
 def stop_listening() -> None:
-    """No more."""
+    """Stop listening to garbage collections."""
     if on_gc in gc.callbacks:
         gc.callbacks.remove(on_gc)

@@ -1,8 +1,8 @@
 """Which implementation is in use: chosen once, here, when the package is imported.
 
 The C extension is optional. Where it could not be built, or `AIOPOOL_NO_EXTENSIONS` is set, every class is the Python
-one, which gives the same answers. `AIOPOOL_REQUIRE_NATIVE` turns that into an error, for those who would rather fail
-than be slow. Each class that also exists in C says so with one of the two decorators below; nothing else asks.
+one, which gives the same answers. `AIOPOOL_REQUIRE_NATIVE` turns that into an error, for programs that should fail
+rather than be slow. Each class that also exists in C has one of the two decorators below; nothing else makes a choice.
 """
 
 import inspect
@@ -28,13 +28,13 @@ if not os.environ.get("AIOPOOL_NO_EXTENSIONS"):
 
         native = _extension
     except ImportError as error:
-        # A module that is not there is an ImportError of the same kind as one that does not load.
+        # A missing module raises the same kind of ImportError as one that does not load.
         missing = find_spec(f"{__name__}._extension") is None
         _reason = "it was not built" if missing else f"it does not load ({error})"
 
 
 def _is_stale(module: ModuleType) -> bool:
-    """Whether `module` was built from other C sources than lie beside it. A wheel has none, and is never stale."""
+    """Whether `module` was built from other C sources than those beside it. A wheel has none, and is never stale."""
     sources = sorted(Path(__file__).parent.glob("*.[ch]"))
     # As in setup.py.
     return bool(sources) and getattr(module, "source", None) != crc32(b"".join(map(Path.read_bytes, sources))) & (
@@ -43,7 +43,7 @@ def _is_stale(module: ModuleType) -> bool:
 
 
 if native is not None and _is_stale(native):
-    # The modules would fail on what it lacks, or worse, not fail on what it does differently.
+    # The Python modules would fail on missing names or, worse, not fail where it behaves differently.
     native, _reason = None, "it was built from other C sources"
 
 implementation = "python" if native is None else "native"
@@ -70,10 +70,10 @@ def in_c(python: C) -> C:
 
 
 def with_c_methods(python: C) -> C:
-    """`python` with those of its methods in C that the extension has, where it is in use.
+    """`python`, with those of its methods in C that the extension has, where it is in use.
 
-    They go into the class itself: CPython's shortcut for calls of C methods wants them to be of the very type of the
-    object. Each keeps the signature and the docstring of the Python method it stands for.
+    They are put into the class itself: CPython's shortcut for calls of C methods requires them to belong to the very
+    type of the object. Each keeps the signature and the docstring of the Python method that it replaces.
     """
     if native is None:
         return python
@@ -85,7 +85,7 @@ def with_c_methods(python: C) -> C:
 
 
 def _text_signature(method: Any) -> str:
-    """The signature in the form that C methods have: without annotations, and with a `$` at `self`."""
+    """The signature in the form of C methods: without annotations, and with a `$` before `self`."""
     signature = inspect.signature(method)
     bare = [each.replace(annotation=inspect.Parameter.empty) for each in signature.parameters.values()]
     text = str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
@@ -93,5 +93,5 @@ def _text_signature(method: Any) -> str:
 
 
 def has_gil() -> bool:
-    """Whether a GIL is at work now. Importing an extension that needs one may bring it back."""
+    """Whether the GIL is enabled now. Importing an extension that needs it may enable it."""
     return getattr(sys, "_is_gil_enabled", lambda: True)()

@@ -1,4 +1,4 @@
-/* Beside Borrow in _pool.py: an object from a pool for the time of one block. */
+/* Beside Borrow in _pool.py: an object from a pool for the duration of one block. */
 
 #pragma once
 
@@ -402,7 +402,7 @@ static PyMemberDef borrow_members[] = {
 };
 
 static PyType_Slot borrow_slots[] = {
-    {Py_tp_doc, "An object from a pool for the time of one block. Made by `Pool.borrow`."},
+    {Py_tp_doc, "An object from a pool for the duration of one block. Created by `Pool.borrow`."},
     {Py_tp_dealloc, borrow_dealloc},
     {Py_tp_traverse, borrow_traverse},
     {Py_tp_clear, borrow_clear},

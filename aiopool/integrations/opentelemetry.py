@@ -37,7 +37,7 @@ def observe_pools(meter_provider: MeterProvider | None = None) -> None:
     >>> from opentelemetry.metrics import NoOpMeterProvider
     >>> observe_pools(NoOpMeterProvider())
     """
-    meter = get_meter("aiopool", version("aiopool"), meter_provider)
+    meter = get_meter("aiopool", version("aiosyncpool"), meter_provider)
     looks = _Looks()
     for metric in METRICS:
         # A level that can be added up over pools and processes is no gauge here, but an up-down counter.

@@ -1,4 +1,4 @@
-"""Helpers for test suites. docs/testing.md says how to use them, and `pytest_aiopool` is the plugin pytest loads."""
+"""Helpers for test suites: see docs/testing.md. `pytest_aiopool` is the plugin that pytest loads."""
 
 from typing import TYPE_CHECKING, Any
 

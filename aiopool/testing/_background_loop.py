@@ -1,11 +1,11 @@
 """An asyncio loop in a thread of its own, and `LoopBound`, through which tests on other loops use an object there.
 
-What code on that loop returns or raises is handed over as a value, not as the result or the exception of a future.
-First, because `SystemExit` in a task would end the loop, and every later test would find it closed. Second, because of
-the traceback: an exception that passes through futures collects the frames of asyncio and `concurrent.futures` on its
-way, and pytest shows them all.
+What code on that loop returns or raises is passed on as a value, not as the result or the exception of a future. First,
+because `SystemExit` in a task would end the loop, and every later test would find it closed. Second, because of the
+traceback: an exception that passes through futures collects the frames of asyncio and `concurrent.futures`, and pytest
+shows them all.
 
-A fork copies the objects and not the thread, so in the child nothing would ever answer. Each call asks first.
+A fork copies the objects and not the thread, so in the child a call would wait for ever. Each call checks first.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Outcome:
 
 
 async def outcome_of(awaitable: Awaitable[Any]) -> Outcome:
-    """What `awaitable` comes to, a cancellation included."""
+    """What `awaitable` returns or raises, a cancellation included."""
     __tracebackhide__ = True
     try:
         return Outcome(await awaitable)
@@ -54,7 +54,7 @@ async def outcome_of(awaitable: Awaitable[Any]) -> Outcome:
 
 
 async def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What `function` returns, awaited if it can be."""
+    """What `function` returns, awaited if it is awaitable."""
     __tracebackhide__ = True
     result = function(*args, **kwargs)
     return await result if inspect.isawaitable(result) else result
@@ -84,7 +84,7 @@ class BackgroundLoop:
         return os.getpid() == self._process
 
     def check_runs_here(self) -> None:
-        """Raise if nothing here would ever answer."""
+        """Raise if the loop's thread is not in this process."""
         __tracebackhide__ = True
         if not self.runs_here():
             raise RuntimeError(
@@ -109,7 +109,7 @@ class BackgroundLoop:
         try:
             outcome = future.result()
         except BaseException:
-            future.cancel()  # Ctrl-C, or the plugin that limits a test's time: nobody waits any more
+            future.cancel()  # Ctrl-C, or the plugin that limits a test's time: nothing waits for the result any more
             raise
         return outcome.get()
 
@@ -120,7 +120,7 @@ class BackgroundLoop:
 
 
 class LoopBound(Generic[T]):
-    """An object that lives on a loop of its own, and the way to use it from a test's loop."""
+    """An object on a loop of its own, and the way to use it from a test's loop."""
 
     __slots__ = ("_loop", "_obj")
 

@@ -33,7 +33,7 @@ PLUGIN = "pytest_aiopool"
 
 
 class Recipe:
-    """How to create an object, and how to make it as good as new."""
+    """How to create an object, and how to reset it."""
 
     def __init__(self, factory: Any, reset: Callable[[Any], object] | None) -> None:
         __tracebackhide__ = True
@@ -55,12 +55,12 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """As the user knows it."""
+        """The name of the fixture."""
         return self.factory.__name__
 
 
 def _parameters(function: Factory) -> list[str]:
-    """Those that pytest would take for fixtures."""
+    """The parameters that pytest resolves as fixtures."""
     return [
         each.name
         for each in inspect.signature(function).parameters.values()
@@ -83,7 +83,7 @@ def pooled_fixture(
 def pooled_fixture(
     factory: Factory | None = None, /, *, reset: Callable[[Any], object] | None = None, loop_bound: bool = False
 ) -> Any:
-    """Make a pytest fixture of an async factory, whose object serves test after test.
+    """Create a pytest fixture from an async factory, whose object serves test after test.
 
     `factory` is an `async def`, with one `yield` if the object has to be torn down. Its parameters are fixtures of
     session scope. It is called when a test needs an object and none is idle, and torn down when the session ends. If it

@@ -148,7 +148,7 @@ class Failure(NamedTuple):
                 f"aiopool: the factory of the pooled fixture {recipe.name} failed in {self.test.nodeid}, "
                 f"and is not run again in this session"
             )
-        # With the traceback of the first time, or it would be longer for each test.
+        # With the traceback of the first time. Otherwise it would grow with each test.
         raise self.error.with_traceback(self.traceback)
 
     def _add_note(self, note: str) -> None:
@@ -165,11 +165,11 @@ def _is_skip(error: BaseException) -> bool:
 
 
 class _OfProcess:
-    """What one process has."""
+    """The loop and the idle objects of one process."""
 
     def __init__(self) -> None:
         self.loop: BackgroundLoop | None = None
-        # No more than one of each kind: no two tests run at once.
+        # At most one of each kind: tests run one at a time.
         self.idle: dict[Key, PooledObject] = {}
 
 
@@ -187,7 +187,7 @@ class PooledObjects:
         return self._of_processes.setdefault(os.getpid(), _OfProcess())
 
     def key(self, recipe: Recipe, owner: type | None, request: pytest.FixtureRequest) -> Key:
-        """What the object that `request` asks for has in common with those that serve as well."""
+        """The key of the objects that can serve `request`."""
         __tracebackhide__ = True
         providers = [request._get_active_fixturedef(name) for name in recipe.needs if name != "request"]
         for provider in providers:
@@ -200,7 +200,7 @@ class PooledObjects:
         return Key(recipe, owner, tuple(providers))
 
     def take(self, key: Key, needs: dict[str, Any], test: pytest.Item) -> PooledObject:
-        """An object that is as good as new."""
+        """An idle object that was reset, or a new one."""
         __tracebackhide__ = True
         idle = self._own.idle.pop(key, None)
         if idle is not None and not idle.has_ended():
@@ -214,7 +214,7 @@ class PooledObjects:
         try:
             return self._create(key, needs)
         except KeyboardInterrupt:
-            raise  # it ends the session, and says nothing of the factory
+            raise  # it ends the session, and is no fault of the factory
         except BaseException as error:
             self._failures[key] = Failure(error, error.__traceback__, test)
             raise
@@ -227,7 +227,7 @@ class PooledObjects:
         if "request" in key.recipe.needs:
             needs["request"] = self._request  # that of the session, as the object is the session's
         created = PooledObject(key, own.loop)
-        # It lives longer than the test that is the first to need it.
+        # It outlives the test that is the first to need it.
         with _records.getting_on_behalf_of(self):
             own.loop.run(created.set_up, needs)
         return created
@@ -247,7 +247,7 @@ class PooledObjects:
                 pooled.loop.run(pooled.tear_down)
 
     def _tear_down_in_time(self, key: Key) -> None:
-        # Only now that what is needed is there, so that it is called before the end of that.
+        # Only now that the fixtures it needs are set up, so that it is torn down before them.
         end = partial(self._tear_down, key)
         if key not in self._known:
             self._known.add(key)
@@ -258,7 +258,7 @@ class PooledObjects:
 
     def _tear_down(self, key: Key) -> None:
         __tracebackhide__ = True
-        self._failures.pop(key, None)  # another value of a parameter may do better
+        self._failures.pop(key, None)  # another value of a parameter may work
         pooled = self._own.idle.pop(key, None)
         if pooled is not None:
             pooled.loop.run(pooled.tear_down)

@@ -301,7 +301,7 @@ async def test_wait_closed_tells_what_broke_the_connection(either):
             await writer.wait_closed()
 
 
-async def test_a_broken_connection_that_nobody_waits_for_is_no_news(either):
+async def test_a_broken_connection_without_a_waiter_is_not_reported(either):
     """Nothing is reported, now or when it is collected: the fixture looks."""
     async with connected(either) as (reader, _, peer):
         peer.reset()
@@ -321,7 +321,7 @@ READS = {
 
 
 @pytest.mark.parametrize("read", READS)
-async def test_a_reset_reaches_who_reads_and_whoever_reads_later(either, read):
+async def test_a_reset_reaches_the_waiting_reader_and_later_reads(either, read):
     async with connected(either) as (reader, _, peer):
         reading = asyncio.create_task(READS[read](reader))
         await settled()
@@ -438,7 +438,7 @@ async def test_a_message_far_longer_than_the_limit_is_no_deadlock(streams):
         assert await reader.readexactly(len(message)) == message
 
 
-async def test_a_peer_that_claims_an_enormous_length_harms_nobody_else(aiopool, streams, reports):
+async def test_a_peer_that_claims_an_enormous_length_harms_no_other_connection(aiopool, streams, reports):
     buffers = aiopool.BufferPool(max_size=MIB)
 
     async def callback(reader, writer):

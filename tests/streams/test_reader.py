@@ -613,7 +613,7 @@ def test_a_read_can_be_cancelled_at_every_byte(reader, read):
 # --- bad input ---
 
 
-def test_a_length_that_nobody_can_mean_is_refused_before_anything_is_allocated(aiopool, loop):
+def test_an_absurd_length_is_rejected_before_anything_is_allocated(aiopool, loop):
     buffers = aiopool.BufferPool(max_size=1024 * KIB)
     reader = aiopool.streams.StreamReader(buffers, limit=64 * KIB, loop=loop)
     for n in (1024 * KIB + 1, 1 << 40, 1 << 100):

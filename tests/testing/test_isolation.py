@@ -32,14 +32,14 @@ def test_isolated_pools_are_empty_and_come_back(aiopool):
     asyncio.run(main())
 
 
-def test_pools_made_in_isolation_keep_nothing_of_it(aiopool):
+def test_pools_created_in_isolation_keep_nothing_from_it(aiopool):
     with aiopool.testing.isolated():
         pool = aiopool.Pool(bytearray)
         pool.fill(3)
     assert pool.stats().idle == 0
 
 
-def test_cycles_do_not_reach_what_is_set_aside(aiopool):
+def test_cycles_do_not_reach_objects_set_aside(aiopool):
     pool = aiopool.Pool(bytearray)
     pool.fill(1)
     with aiopool.testing.isolated():
@@ -91,7 +91,7 @@ def test_loops_in_other_threads_go_on_meanwhile(aiopool):
         assert {other.call(pool.get) for _ in things} == things
 
 
-def test_a_loop_that_ends_meanwhile_takes_what_is_set_aside(aiopool):
+def test_a_loop_that_ends_meanwhile_drops_its_objects_set_aside(aiopool):
     pool = aiopool.Pool(Thing, loop_bound=True)
 
     async def fill():
@@ -225,7 +225,7 @@ async def runner(anyio_backend):
 async def test_anyio(runner, twice):
     see_nothing()
 
-def test_a_collection_does_not_reach_what_is_set_aside():
+def test_a_collection_does_not_reach_objects_set_aside():
     for _ in range(3):
         gc.collect()
 """

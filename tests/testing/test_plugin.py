@@ -58,7 +58,7 @@ def test_without_the_plugin_a_pooled_fixture_says_how_to_load_it(suite, options,
     assert "_pooled_objects" not in output
 
 
-def test_with_what_it_says_it_runs(suite):
+def test_its_advice_works(suite):
     suite.write(test_shop=POOLED)
     suite.run_without_plugin("-p", "pytest_aiopool", passed=1)
     suite.write(test_shop=POOLED, conftest='pytest_plugins = ["pytest_aiopool"]')

@@ -169,7 +169,7 @@ def test_next(shop):
     suite.run(failed=1, passed=1)
 
 
-def test_what_goes_wrong_in_the_factory_is_shown(suite):
+def test_an_error_in_the_factory_is_shown(suite):
     program = (
         SHOP
         + """

@@ -84,7 +84,7 @@ class TestShop:
 
 @pytest.mark.parametrize("name", ["self", "cls"])
 @pytest.mark.parametrize("arguments", ["", "(loop_bound=True)"])
-def test_a_method_is_refused_with_what_to_do(suite, name, arguments):
+def test_a_method_is_rejected_with_advice(suite, name, arguments):
     program = f"""
 class TestShop:
     @pooled_fixture{arguments}

@@ -12,13 +12,12 @@ Needs numpy. Runs on uvloop where that is installed.
 """
 
 import asyncio
+import multiprocessing
 import pickle
 import struct
-import subprocess
-import sys
 import tempfile
 from asyncio import StreamWriter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +66,8 @@ async def receive(reader: streams.StreamReader) -> Any:
     return pickle.loads(head, buffers=[await reader.readexactly(size) for size in sizes])
 
 
-async def serve(path: Path) -> None:
-    """Double every array that comes, in place, and send it back."""
+async def serve(path: Path, ready: Callable[[], None]) -> None:
+    """Double every array that comes from one client, in place, and send it back."""
     done = asyncio.Event()
 
     async def double(reader: streams.StreamReader, writer: StreamWriter) -> None:
@@ -83,7 +82,7 @@ async def serve(path: Path) -> None:
         done.set()
 
     async with await streams.start_unix_server(double, path, buffers=buffers):
-        print("ready", flush=True)
+        ready()
         await done.wait()
 
 
@@ -102,22 +101,29 @@ async def send_arrays(path: Path) -> None:
     await writer.wait_closed()
 
 
+def run(main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main)
+
+
+def run_server(path: Path, started: Any) -> None:
+    run(serve(path, started.set))
+
+
 def main() -> None:
+    processes = multiprocessing.get_context("spawn")
+    started = processes.Event()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "arrays")
-        with subprocess.Popen([sys.executable, __file__, path], stdout=subprocess.PIPE, text=True) as server:
-            assert server.stdout is not None
-            server.stdout.readline()
-            with asyncio.Runner(loop_factory=new_loop) as runner:
-                runner.run(send_arrays(path))
+        server = processes.Process(target=run_server, args=(path, started), daemon=True)
+        server.start()
+        started.wait()
+        run(send_arrays(path))
+        server.join()
     stats = buffers.stats()
     print(f"arrays: {MESSAGES} there and back, each doubled and writable")
     print(f"buffers: {stats.served} views, {stats.created} of them of new memory")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(serve(Path(sys.argv[1])))
-    else:
-        main()
+    main()

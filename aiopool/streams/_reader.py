@@ -323,26 +323,22 @@ class StreamReader(ReaderBase, Generic[Result]):
             return False
         if self._budget <= 0 or not self._may_receive():
             return False
-        received = self._received
-        received.needed = needed
-        view = received.room()
+        self._received.needed = needed
         try:
-            nbytes = receive_now(self._descriptor, view[: self._budget])
+            nbytes = receive_now(self._descriptor, self._received, self._budget)
         except OSError as error:
-            received.release_room()
             self.set_exception(error)
             self._transport.abort()
             return True
         if nbytes == 0:
             # In vain, which costs a tenth of being woken: where nothing is there each time, it is seldom tried. If
             # this was the end of the stream, the transport will see it too.
-            received.release_room()
             self._leave_out = min(2 * self._leave_out + 1, LEAVE_OUT)
             self._left_out = 0
             return False
         self._leave_out = self._left_out = 0
         self._budget -= nbytes
-        self._have(nbytes)
+        self._have_more()
         return True
 
     def _may_receive(self) -> bool:
@@ -405,11 +401,11 @@ class StreamReader(ReaderBase, Generic[Result]):
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes were received."""
         self._budget = BUDGET
-        self._have(nbytes)
+        self._received.received(nbytes)
+        self._have_more()
 
-    def _have(self, nbytes: int) -> None:
+    def _have_more(self) -> None:
         received = self._received
-        received.received(nbytes)
         more = received.unread - received.needed
         if more < 0:
             return
@@ -446,7 +442,7 @@ class StreamReader(ReaderBase, Generic[Result]):
         if self._descriptor == _UNKNOWN and self._transport is not None:
             self._descriptor = descriptor_of(self._transport)
         if self._descriptor >= 0:
-            drop_what_is_left(self._descriptor, self._buffers.acquire)
+            drop_what_is_left(self._descriptor)
 
     def hand_over(self) -> bytes:
         """All that is unread, for TLS, which begins now. The transport is not resumed: that is what TLS does."""

@@ -219,37 +219,40 @@ read_send(ReadObject *self, PyObject *value, PyObject **result)
     return sent;
 }
 
-/* Whether a result may be held a little longer: it is no view of a chunk. */
-static bool
-is_small_copy(PyObject *result)
-{
-    return PyBytes_CheckExact(result) ? PyBytes_GET_SIZE(result) <= 1024
-           : PyMemoryView_Check(result) && PyByteArray_CheckExact(PyMemoryView_GET_BUFFER(result)->obj);
-}
-
 /* To create a StopIteration costs as much as all the rest of a small read. So one is kept, and used again when nobody
-   else has it. It holds the last small result until the next one. */
-static void
-stop_with(State *state, PyObject *result)
-{
+   else has it. It holds the last small result until the next one: never a view of a chunk. */
 #if PY_VERSION_HEX >= 0x030c0000 && !defined(Py_GIL_DISABLED)
+static bool
+stop_with_spare(State *state, PyObject *result)
+{
     PyStopIterationObject *stop = (PyStopIterationObject *)state->spare_stop;
-    if (stop != NULL && Py_REFCNT(stop) == 1 && is_small_copy(result)) {
-        Py_CLEAR(stop->traceback);
-        Py_CLEAR(stop->context);
-        Py_XSETREF(stop->value, Py_NewRef(result));
-        PyErr_SetRaisedException(Py_NewRef(stop));
-        return;
+    bool is_small = PyBytes_CheckExact(result)
+                        ? PyBytes_GET_SIZE(result) <= 1024
+                        : PyMemoryView_Check(result) && PyByteArray_CheckExact(PyMemoryView_GET_BUFFER(result)->obj);
+    if (stop == NULL || Py_REFCNT(stop) > 1 || !is_small) {
+        return false;
     }
-#endif
-    PyErr_SetObject(PyExc_StopIteration, result); /* bytes or a view: never a tuple, nor an exception */
+    Py_CLEAR(stop->traceback);
+    Py_CLEAR(stop->context);
+    Py_XSETREF(stop->value, Py_NewRef(result));
+    PyErr_SetRaisedException(Py_NewRef(stop));
+    return true;
 }
+#else
+static bool
+stop_with_spare(State *Py_UNUSED(state), PyObject *Py_UNUSED(result))
+{
+    return false;
+}
+#endif
 
 static PyObject *
 as_a_generator(ReadObject *self, PySendResult sent, PyObject *result)
 {
     if (sent == PYGEN_RETURN) {
-        stop_with(PyType_GetModuleState(Py_TYPE(self)), result);
+        if (!stop_with_spare(PyType_GetModuleState(Py_TYPE(self)), result)) {
+            PyErr_SetObject(PyExc_StopIteration, result); /* bytes or a view: never a tuple, nor an exception */
+        }
         Py_CLEAR(result);
     }
     return result;

@@ -83,7 +83,7 @@ async def test_bytes_that_the_kernel_has_do_not_reset_the_answer(streams, buffer
         writer.transport.abort()
 
 
-async def test_a_cancelled_handler(either, carrier):
+async def test_a_cancelled_handler(either, carrier, reports):
     tasks = []
 
     async def handler(reader, writer):
@@ -100,6 +100,8 @@ async def test_a_cancelled_handler(either, carrier):
         await anyio.sleep(0.02)
         tasks[0].cancel()
         assert await asking == b"503"
+    if either is asyncio:
+        reports.clear()  # before Python 3.13, a cancellation is reported
 
 
 async def test_close_by_another_task(either, carrier):

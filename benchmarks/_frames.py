@@ -1,8 +1,8 @@
 """The other end of `streams.py`: a process that sends length-prefixed frames, as many and as big as it is asked for.
 
-A connection begins with a request: the size of a frame and how many to send. The frames follow at once, small ones many
-to a send; the client ends the connection. To run it: give it the file descriptor of a listening socket, and the file
-with key and certificate if it is to speak TLS.
+A connection begins with a request: what to send, the size of each and how many. Frames and lines follow at once, small
+ones many to a send; with `TURNS` each frame is sent back that comes in. The client ends the connection. To run it: give
+it the file descriptor of a listening socket, and the file with key and certificate if it is to speak TLS.
 """
 
 import socket
@@ -10,7 +10,8 @@ import ssl
 import struct
 import sys
 
-REQUEST = struct.Struct("!QQ")
+REQUEST = struct.Struct("!BQQ")
+FRAMES, LINES, TURNS = range(3)
 HEADER = struct.Struct("!I")
 
 BATCH = 256 * 1024
@@ -30,14 +31,26 @@ def serve(listener: socket.socket, tls: ssl.SSLContext | None) -> None:
 
 
 def answer(connection: socket.socket) -> None:
-    size, count = REQUEST.unpack(connection.recv(REQUEST.size))
-    frame = HEADER.pack(size) + bytes(size)
+    kind, size, count = REQUEST.unpack(connection.recv(REQUEST.size))
+    if kind == TURNS:
+        send_back(connection, HEADER.size + size, count)
+        return
+    frame = HEADER.pack(size) + bytes(size) if kind == FRAMES else b"x" * (size - 1) + b"\n"
     together = max(1, min(count, BATCH // len(frame)))
     batch = frame * together
     for _ in range(count // together):
         connection.sendall(batch)
     connection.sendall(frame * (count % together))
     connection.recv(1)  # the client goes first: it has all then
+
+
+def send_back(connection: socket.socket, size: int, count: int) -> None:
+    frame = memoryview(bytearray(size))
+    for _ in range(count):
+        received = 0
+        while received < size:
+            received += connection.recv_into(frame[received:]) or size
+        connection.sendall(frame)
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 Another process sends length-prefixed frames as fast as they are taken. Each reader reads the header, then the body, and
 drops both. The blocking socket has `recv_into` write each body into the same `bytearray`: no reader that runs in Python
-can be expected to be faster than that. TLS has a table of its own; there, both readers pay for the same decryption.
+can be expected to be faster than that. TLS has a table of its own; there, both readers pay for the same decryption. So
+have lines of 100 bytes, and frames in turn: the client sends one, and the other process sends it back.
 
 Processor time is that of the reading process, user and system. A slow reader lets frames pile up, and then gets more of
 them in one receive; MB/s tells which one that was.
@@ -18,7 +19,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from operator import truediv
 from pathlib import Path
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple
 
 import trustme
 import uvloop
-from _frames import HEADER, REQUEST
+from _frames import FRAMES, HEADER, LINES, REQUEST, TURNS
 from _report import arguments, headline, plain_table, show, write_json
 from _timing import Spread, no_collections
 from rich.table import Table
@@ -38,6 +39,9 @@ from aiopool import streams
 KIB = 1024
 MIB = 1024 * KIB
 SIZES = [64, KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 16 * MIB]
+LINE = 100
+SIZES_IN_TURN = [64, KIB, 64 * KIB]
+MOST_TURNS = 2_000
 VOLUME = 64 * MIB
 MOST_FRAMES = 20_000
 
@@ -60,24 +64,44 @@ class Sender(NamedTuple):
 Receive = Callable[[Sender, int, int], Sample]
 
 
-async def read_frames(reader: Any, count: int) -> None:
+async def read_frames(reader: Any, writer: Any, size: int, count: int) -> None:
     for _ in range(count):
         length = int.from_bytes(await reader.readexactly(HEADER.size), "big")
         await reader.readexactly(length)
 
 
+async def read_lines(reader: Any, writer: Any, size: int, count: int) -> None:
+    for _ in range(count):
+        await reader.readline()
+
+
+async def take_turns(reader: Any, writer: Any, size: int, count: int) -> None:
+    frame = HEADER.pack(size) + bytes(size)
+    for _ in range(count):
+        writer.write(frame)
+        length = int.from_bytes(await reader.readexactly(HEADER.size), "big")
+        await reader.readexactly(length)
+
+
+READ = {FRAMES: read_frames, LINES: read_lines, TURNS: take_turns}
+
+
 def streaming(
-    open_connection: Callable[..., Awaitable[Any]], run: Callable[[Coroutine[Any, Any, Sample]], Sample]
+    open_connection: Callable[..., Awaitable[Any]],
+    run: Callable[[Coroutine[Any, Any, Sample]], Sample],
+    kind: int = FRAMES,
 ) -> Receive:
+    read = READ[kind]
+
     async def receive(sender: Sender, size: int, count: int) -> Sample:
         reader, writer = await open_connection(
             *sender.address, ssl=sender.tls, server_hostname=None if sender.tls is None else "localhost"
         )
         warm = warm_up(count)
-        writer.write(REQUEST.pack(size, warm + count))
-        await read_frames(reader, warm)
+        writer.write(REQUEST.pack(kind, size, warm + count))
+        await read(reader, writer, size, warm)
         cpu, wall = process_time(), perf_counter()
-        await read_frames(reader, count)
+        await read(reader, writer, size, count)
         sample = Sample((process_time() - cpu) / count, (perf_counter() - wall) / count)
         writer.close()
         return sample
@@ -89,7 +113,7 @@ def blocking(sender: Sender, size: int, count: int) -> Sample:
     header, body = bytearray(HEADER.size), bytearray(size)
     warm = warm_up(count)
     with socket.create_connection(sender.address) as connection:
-        connection.sendall(REQUEST.pack(size, warm + count))
+        connection.sendall(REQUEST.pack(FRAMES, size, warm + count))
         read_blocking(connection, header, body, warm)
         cpu, wall = process_time(), perf_counter()
         read_blocking(connection, header, body, count)
@@ -108,11 +132,18 @@ def warm_up(count: int) -> int:
 
 
 LOOPS: dict[str, Any] = {"asyncio": asyncio.run, "uvloop": uvloop.run}
-STREAMS = {
-    f"{loop} {name}": streaming(open_connection, run)
-    for loop, run in LOOPS.items()
-    for name, open_connection in (("StreamReader", asyncio.open_connection), ("aiopool", streams.open_connection))
-}
+OPEN: dict[str, Any] = {"StreamReader": asyncio.open_connection, "aiopool": streams.open_connection}
+
+
+def each_loop(kind: int = FRAMES) -> dict[str, Receive]:
+    return {
+        f"{loop} {name}": streaming(open_connection, run, kind)
+        for loop, run in LOOPS.items()
+        for name, open_connection in OPEN.items()
+    }
+
+
+STREAMS = each_loop()
 READERS: dict[str, Receive] = {"blocking": blocking, **STREAMS}
 
 
@@ -145,11 +176,17 @@ def tls_sender() -> Iterator[Sender]:
 Found = dict[int, dict[str, list[Sample]]]
 
 
-def measure(source: Sender, readers: dict[str, Receive], rounds: int) -> Found:
+def measure(
+    source: Sender,
+    readers: dict[str, Receive],
+    rounds: int,
+    sizes: Sequence[int] = SIZES,
+    most: int = MOST_FRAMES,
+) -> Found:
     """Each reader once a round for each size, in shuffled order."""
-    found: Found = {size: {name: [] for name in readers} for size in SIZES}
+    found: Found = {size: {name: [] for name in readers} for size in sizes}
     for size, samples in found.items():
-        count = min(MOST_FRAMES, VOLUME // size)
+        count = min(most, VOLUME // size)
         names = list(readers)
         for _ in range(rounds):
             random.shuffle(names)
@@ -199,15 +236,21 @@ def main() -> None:
     options = arguments(__doc__, rounds=11, quick=3)
     with no_collections():
         with sender() as address:
-            plain = measure(Sender(address, None), READERS, options.rounds)
+            plain_sender = Sender(address, None)
+            plain = measure(plain_sender, READERS, options.rounds)
+            lines = measure(plain_sender, each_loop(LINES), options.rounds, [LINE])
+            turns = measure(plain_sender, each_loop(TURNS), options.rounds, SIZES_IN_TURN, MOST_TURNS)
         with tls_sender() as source:
             tls = measure(source, STREAMS, options.rounds)
     show(
         headline(),
         table("Length-prefixed frames over TCP", plain, ["StreamReader", "blocking"]),
         table("The same over TLS", tls, ["StreamReader"]),
+        table("Lines, with readline", lines, ["StreamReader"]),
+        table("Frames in turn", turns, ["StreamReader"]),
     )
-    write_json(options.json, {"rounds": options.rounds, "tcp": figures(plain), "tls": figures(tls)})
+    found = {"tcp": plain, "tls": tls, "lines": lines, "turns": turns}
+    write_json(options.json, {"rounds": options.rounds, **{name: figures(each) for name, each in found.items()}})
 
 
 def figures(found: Found) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 The C extension is optional. Where it could not be built, or `AIOPOOL_NO_EXTENSIONS` is set, every class is the Python
 one, which gives the same answers. `AIOPOOL_REQUIRE_NATIVE` turns that into an error, for programs that should fail
-rather than be slow. Each class that also exists in C has one of the two decorators below; nothing else makes a choice.
+rather than be slow. Each class and function that also exists in C has one of the two decorators below; nothing else makes a choice.
 """
 
 import inspect
@@ -10,12 +10,13 @@ import os
 import sys
 import warnings
 from binascii import crc32
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-C = TypeVar("C", bound=type[Any])
+C = TypeVar("C", bound=Callable[..., Any])
 
 native: Any = None
 """The C extension, or `None`."""
@@ -64,7 +65,7 @@ if native is None and not _reason.startswith(("AIOPOOL", "it was not")):
 
 
 def in_c(python: C) -> C:
-    """The class of the same name from the C extension, where it is in use; else `python`."""
+    """The class or function of the same name from the C extension, where it is in use; else `python`."""
     chosen: C = getattr(native, python.__name__, python)
     return chosen
 

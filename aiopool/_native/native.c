@@ -13,12 +13,13 @@
 
    The headers, each on top of the ones before: state.h, processor.h, shard.h, shards.h; contents.h, store.h,
    store_retire.h, store_type.h, bound_store.h; pool.h, borrow.h; per_processor.h, budget.h, memory.h, block.h,
-   displacement.h, size_class.h, buffer_pool.h; receive_buffer.h, reader.h. This is the one file that is compiled, so
-   that the compiler sees the fast paths whole. */
+   displacement.h, size_class.h, buffer_pool.h; receive_buffer.h, receive_now.h, reader.h. This is the one file that
+   is compiled, so that the compiler sees the fast paths whole. */
 
 #include "borrow.h"
 #include "buffer_pool.h"
 #include "reader.h"
+#include "receive_now.h"
 
 /* Which ContextVar carries the processor, and the Python functions that are called from here. */
 static PyObject *
@@ -114,6 +115,7 @@ static PyMethodDef native_methods[] = {
     {"drop_spare_borrows", drop_spare_borrows, METH_O, "Let go of the pools that processors' spare borrows hold."},
 #endif
     {"set_receive_sizes", set_receive_sizes, METH_VARARGS, "Tell the sizes of chunks and messages."},
+    RECEIVE_NOW_METHODS
     {"methods", methods, METH_O, "The names of the methods that there are here for a class."},
     {"method_descriptor", method_descriptor, METH_VARARGS, "The C method of that name, for a class."},
     {NULL, NULL, 0, NULL},
@@ -179,6 +181,10 @@ native_exec(PyObject *module)
     state->abandon = PyUnicode_InternFromString("_abandon");
     state->acquire_slow = PyUnicode_InternFromString("_acquire_slow");
     state->acquire = PyUnicode_InternFromString("acquire");
+    state->spare_stop = PyObject_CallNoArgs(PyExc_StopIteration);
+    if (state->spare_stop == NULL) {
+        return -1;
+    }
     state->max_size = PyUnicode_InternFromString("max_size");
     for (int i = 0; i < READS; i++) {
         state->slow_reads[i] = PyUnicode_InternFromString(slow_read_names[i]);
@@ -222,6 +228,7 @@ native_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->check_time);
     Py_VISIT(state->record_holder);
     Py_VISIT(state->get_running_loop);
+    Py_VISIT(state->spare_stop);
     return 0;
 }
 
@@ -267,6 +274,7 @@ native_clear(PyObject *module)
     Py_CLEAR(state->trio);
     Py_CLEAR(state->abandon);
     Py_CLEAR(state->acquire_slow);
+    Py_CLEAR(state->spare_stop);
     Py_CLEAR(state->acquire);
     Py_CLEAR(state->max_size);
     for (int i = 0; i < READS; i++) {

@@ -104,6 +104,17 @@ static const char *const read_names[READS] = {
     "StreamReader.__anext__",
 };
 
+/* When the transport is paused, and this would take enough to have it resumed, that is left to the slow way. */
+static PyObject *
+take_of_many(ReaderObject *reader, Py_ssize_t n, bool as_bytes)
+{
+    ReceiveBufferObject *buffer = reader->received;
+    if (reader->paused && buffer->unread - n <= reader->limit) {
+        return NULL;
+    }
+    return as_bytes ? receive_take_bytes(buffer, n) : receive_take(buffer, n);
+}
+
 static PyObject *
 take_n(ReaderObject *reader, PyObject *argument, bool exactly)
 {
@@ -124,7 +135,7 @@ take_n(ReaderObject *reader, PyObject *argument, bool exactly)
         }
         n = row;
     }
-    return reader->as_bytes ? receive_take_bytes(buffer, n) : receive_take(buffer, n);
+    return take_of_many(reader, n, reader->as_bytes);
 }
 
 static PyObject *
@@ -135,7 +146,7 @@ take_until(ReaderObject *reader, const char *separator, Py_ssize_t n)
         return NULL;
     }
     Py_ssize_t at = search(bytes_of(buffer->chunk) + buffer->start, buffer->end - buffer->start, separator, n);
-    return at < 0 || at > reader->limit ? NULL : receive_take_bytes(buffer, at + n);
+    return at < 0 || at > reader->limit ? NULL : take_of_many(reader, at + n, true);
 }
 
 /* What is read, if it is there; NULL without an error: go the slow way. */
@@ -144,7 +155,7 @@ read_now(ReadObject *self)
 {
     ReaderObject *reader = (ReaderObject *)self->reader;
     PyObject *argument = self->argument, *result = NULL;
-    if (reader->received == NULL || reader->paused) {
+    if (reader->received == NULL) {
         return NULL;
     }
     Py_BEGIN_CRITICAL_SECTION(reader->received);
@@ -208,11 +219,40 @@ read_send(ReadObject *self, PyObject *value, PyObject **result)
     return sent;
 }
 
+/* To create a StopIteration costs as much as all the rest of a small read. So one is kept, and used again when nobody
+   else has it. It holds the last small result until the next one: never a view of a chunk. */
+#if PY_VERSION_HEX >= 0x030c0000 && !defined(Py_GIL_DISABLED)
+static bool
+stop_with_spare(State *state, PyObject *result)
+{
+    PyStopIterationObject *stop = (PyStopIterationObject *)state->spare_stop;
+    bool is_small = PyBytes_CheckExact(result)
+                        ? PyBytes_GET_SIZE(result) <= 1024
+                        : PyMemoryView_Check(result) && PyByteArray_CheckExact(PyMemoryView_GET_BUFFER(result)->obj);
+    if (stop == NULL || Py_REFCNT(stop) > 1 || !is_small) {
+        return false;
+    }
+    Py_CLEAR(stop->traceback);
+    Py_CLEAR(stop->context);
+    Py_XSETREF(stop->value, Py_NewRef(result));
+    PyErr_SetRaisedException(Py_NewRef(stop));
+    return true;
+}
+#else
+static bool
+stop_with_spare(State *Py_UNUSED(state), PyObject *Py_UNUSED(result))
+{
+    return false;
+}
+#endif
+
 static PyObject *
-as_a_generator(PySendResult sent, PyObject *result)
+as_a_generator(ReadObject *self, PySendResult sent, PyObject *result)
 {
     if (sent == PYGEN_RETURN) {
-        PyErr_SetObject(PyExc_StopIteration, result); /* bytes or a view: never a tuple, nor an exception */
+        if (!stop_with_spare(PyType_GetModuleState(Py_TYPE(self)), result)) {
+            PyErr_SetObject(PyExc_StopIteration, result); /* bytes or a view: never a tuple, nor an exception */
+        }
         Py_CLEAR(result);
     }
     return result;
@@ -223,7 +263,7 @@ read_next(ReadObject *self)
 {
     PyObject *result;
     PySendResult sent = read_send(self, Py_None, &result);
-    return as_a_generator(sent, result);
+    return as_a_generator(self, sent, result);
 }
 
 static PyObject *
@@ -231,7 +271,7 @@ read_send_method(ReadObject *self, PyObject *value)
 {
     PyObject *result;
     PySendResult sent = read_send(self, value, &result);
-    return as_a_generator(sent, result);
+    return as_a_generator(self, sent, result);
 }
 
 static PyObject *

@@ -251,10 +251,10 @@ merge_chunks(ReceiveBufferObject *self, Py_ssize_t count, Py_ssize_t size)
 }
 
 static int
-grow_chunk(ReceiveBufferObject *self, Py_ssize_t known)
+grow_chunk(ReceiveBufferObject *self)
 {
     Py_ssize_t unread = self->unread;
-    Py_ssize_t more = self->needed > unread + 1 ? self->needed : unread + larger(larger(unread, self->size), known);
+    Py_ssize_t more = self->needed > unread + 1 ? self->needed : unread + larger(unread, self->size);
     return merge_chunks(self, later_count(self), more);
 }
 
@@ -268,13 +268,13 @@ has_room(ReceiveBufferObject *self)
     return room > 0 && least < self->unread && self->unread < self->needed && self->needed <= length - self->start;
 }
 
-static PyObject *
+static int
 begin_later(ReceiveBufferObject *self, Py_ssize_t known)
 {
     Sizes *sizes = receive_sizes(self);
     PyObject *begun = acquire_view(self, larger(known, self->needed >= sizes->big ? sizes->first : self->size));
     if (begun == NULL) {
-        return NULL;
+        return -1;
     }
     int failed;
     if (self->later == NULL) {
@@ -287,57 +287,72 @@ begin_later(ReceiveBufferObject *self, Py_ssize_t known)
     else {
         failed = trim_last(self) < 0 || PyList_Append(self->later, begun) < 0;
     }
+    Py_DECREF(begun);
     if (failed) {
-        Py_DECREF(begun);
-        return NULL;
+        return -1;
     }
     self->filled = 0;
-    return begun;
+    return 0;
 }
 
+/* What the next bytes are to be written to, from which byte on; borrowed. */
 static PyObject *
-rest_of(PyObject *view, Py_ssize_t from)
+receive_target(ReceiveBufferObject *self, Py_ssize_t known, Py_ssize_t *from)
 {
-    return PySequence_GetSlice(view, from, PyMemoryView_GET_BUFFER(view)->len);
+    Sizes *sizes = receive_sizes(self);
+    *from = 0;
+    if (self->chunk == NULL) {
+        PyObject *chunk = acquire_chunk(self, larger(self->needed, known));
+        if (chunk != NULL) {
+            Py_XSETREF(self->offered, chunk);
+        }
+        return chunk;
+    }
+    if (self->unread < self->needed) {
+        if ((self->later != NULL || !has_room(self)) && grow_chunk(self) < 0) {
+            return NULL;
+        }
+        *from = self->end;
+        return self->chunk;
+    }
+    PyObject *last = self->later != NULL ? PyList_GET_ITEM(self->later, later_count(self) - 1) : self->chunk;
+    *from = self->later != NULL ? self->filled : self->end;
+    if (length_of(last) - *from >= larger(sizes->room, known)) {
+        return last;
+    }
+    if (self->unread <= sizes->room && known <= sizes->room) {
+        if (grow_chunk(self) < 0) {
+            return NULL;
+        }
+        *from = self->end;
+        return self->chunk;
+    }
+    *from = 0;
+    return begin_later(self, known) < 0 ? NULL : PyList_GET_ITEM(self->later, later_count(self) - 1);
 }
 
 static PyObject *
 receive_room(ReceiveBufferObject *self, Py_ssize_t known)
 {
-    if (self->chunk == NULL) {
-        PyObject *chunk = acquire_chunk(self, larger(self->needed, known));
-        if (chunk == NULL) {
-            return NULL;
-        }
-        Py_XSETREF(self->offered, chunk);
-        return rest_of(chunk, 0);
-    }
-    if (self->unread < self->needed) {
-        if ((self->later != NULL || !has_room(self)) && grow_chunk(self, 0) < 0) {
-            return NULL;
-        }
-        return rest_of(self->chunk, self->end);
-    }
-    PyObject *last = self->later != NULL ? PyList_GET_ITEM(self->later, later_count(self) - 1) : self->chunk;
-    Py_ssize_t filled = self->later != NULL ? self->filled : self->end;
-    if (length_of(last) - filled >= larger(receive_sizes(self)->room, known)) {
-        return rest_of(last, filled);
-    }
-    if (self->unread <= receive_sizes(self)->room && known <= receive_sizes(self)->room) {
-        return grow_chunk(self, 0) < 0 ? NULL : rest_of(self->chunk, self->end);
-    }
-    PyObject *begun = begin_later(self, known);
-    PyObject *room = begun == NULL ? NULL : rest_of(begun, 0);
-    Py_XDECREF(begun);
-    return room;
+    Py_ssize_t from;
+    PyObject *target = receive_target(self, known, &from);
+    return target == NULL ? NULL : PySequence_GetSlice(target, from, length_of(target));
+}
+
+/* What was given as room last, and where that began; borrowed. NULL: nothing. */
+static PyObject *
+given_room(ReceiveBufferObject *self, Py_ssize_t **end)
+{
+    *end = self->later != NULL ? &self->filled : &self->end;
+    return self->later != NULL ? PyList_GET_ITEM(self->later, later_count(self) - 1)
+           : self->chunk != NULL ? self->chunk : self->offered;
 }
 
 static int
 receive_received(ReceiveBufferObject *self, Py_ssize_t nbytes)
 {
-    PyObject *target = self->later != NULL ? PyList_GET_ITEM(self->later, later_count(self) - 1)
-                       : self->chunk != NULL ? self->chunk : self->offered;
-    Py_ssize_t *end = self->later != NULL ? &self->filled : &self->end;
+    Py_ssize_t *end;
+    PyObject *target = given_room(self, &end);
     if (target == NULL || nbytes < 0 || nbytes > length_of(target) - *end) {
         PyErr_Format(PyExc_ValueError, "there was no room for %zd bytes", nbytes);
         return -1;

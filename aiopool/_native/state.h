@@ -234,6 +234,7 @@ typedef struct {
     PyTypeObject *reader_type;
     PyTypeObject *read_type;
     ReadObject *spare_read;
+    PyObject *spare_stop; /* a StopIteration */
     BorrowObject *spare_borrow;
     PyTypeObject *public_type; /* the class that users make pools of */
     PyObject *pinned;          /* the ContextVar */

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from .._buffer_pool import KIB, BufferPool
 from .._checks import digits, natural, shown
 from .._native import in_c, native, with_c_methods
-from ._receive_buffer import MOST, ReceiveBuffer
+from ._receive_buffer import BIG, ReceiveBuffer
 from ._receive_now import descriptor_of, drop_what_is_left, receive_now
 
 if TYPE_CHECKING:
@@ -32,8 +32,11 @@ else:
 LIMIT = 64 * KIB
 """asyncio's default."""
 
+AT_ONCE = 256 * KIB
+"""Bytes that are received at a time at most, if nobody waits for more. asyncio's own transports receive as many."""
+
 BUDGET = 512 * KIB
-"""Bytes that a reader receives without waiting between two turns of the loop: a tenth of a millisecond or so."""
+"""Bytes that a reader receives without waiting between two turns of the loop: a tenth of a millisecond or two."""
 
 LEAVE_OUT = 32
 """How many times at most a reader that was in vain leaves out to receive without waiting."""
@@ -203,7 +206,11 @@ class StreamReader(ReaderBase, Generic[Result]):
             if self._eof:
                 raise IncompleteReadError(self._take_bytes(received.unread), n)
             if not self._receive_now(n):
-                await self._wait("readexactly", n)
+                try:
+                    await self._wait("readexactly", n)
+                except asyncio.CancelledError:
+                    self._resume_unless_full()
+                    raise
         return self._take(n)
 
     async def readuntil(self, separator: bytes | tuple[bytes, ...] = b"\n") -> bytes:
@@ -325,24 +332,21 @@ class StreamReader(ReaderBase, Generic[Result]):
             return False
         received = self._received
         received.needed = needed
-        view = received.room()
         try:
-            nbytes = receive_now(self._descriptor, view[: self._budget])
+            nbytes = receive_now(self._descriptor, received, min(self._budget, max(AT_ONCE, needed - received.unread)))
         except OSError as error:
-            received.release_room()
             self.set_exception(error)
             self._transport.abort()
             return True
         if nbytes == 0:
             # In vain, which costs a tenth of being woken: where nothing is there each time, it is seldom tried. If
             # this was the end of the stream, the transport will see it too.
-            received.release_room()
             self._leave_out = min(2 * self._leave_out + 1, LEAVE_OUT)
             self._left_out = 0
             return False
         self._leave_out = self._left_out = 0
         self._budget -= nbytes
-        self._have(nbytes)
+        self._have_more()
         return True
 
     def _may_receive(self) -> bool:
@@ -395,28 +399,30 @@ class StreamReader(ReaderBase, Generic[Result]):
         received = self._received
         # TLS says how much it has. To take it in several pieces would be slower, and a pause between them would leave
         # bytes behind that asyncio's reader takes.
-        view = received.room(min(sizehint, MOST) if self._descriptor == -1 else 0)
+        view = received.room(min(sizehint, AT_ONCE) if self._descriptor == -1 else 0)
         if not received.unread and (self._descriptor == -1 or self._budget < BUDGET):
             # It may be in vain: over TLS, where there may be nothing to decrypt yet, or when all was received by us.
             # Until the loop comes to this, a transport has called buffer_updated, or has received nothing.
             self._loop.call_soon(received.release_room)
-        return view
+        return view if len(view) <= AT_ONCE or received.unread < received.needed else view[:AT_ONCE]
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes were received."""
         self._budget = BUDGET
-        self._have(nbytes)
+        self._received.received(nbytes)
+        self._have_more()
 
-    def _have(self, nbytes: int) -> None:
+    def _have_more(self) -> None:
         received = self._received
-        received.received(nbytes)
         more = received.unread - received.needed
         if more < 0:
             return
         waiter = self._waiter
         if waiter is not None and not waiter.done():
-            # It will run before anything is received on asyncio, and on uvloop after this once more at most.
             waiter.set_result(None)
+            if received.needed >= BIG and not self._paused:
+                # What came before the reader has taken this would have to be copied into the next big message.
+                self._pause()
         elif not self._paused and more > 2 * self._limit:
             self._pause()
 
@@ -446,7 +452,7 @@ class StreamReader(ReaderBase, Generic[Result]):
         if self._descriptor == _UNKNOWN and self._transport is not None:
             self._descriptor = descriptor_of(self._transport)
         if self._descriptor >= 0:
-            drop_what_is_left(self._descriptor, self._buffers.acquire)
+            drop_what_is_left(self._descriptor)
 
     def hand_over(self) -> bytes:
         """All that is unread, for TLS, which begins now. The transport is not resumed: that is what TLS does."""
@@ -465,6 +471,11 @@ class StreamReader(ReaderBase, Generic[Result]):
 
     def _resume_at_limit(self) -> None:
         if self._received.unread <= self._limit:
+            self._resume()
+
+    def _resume_unless_full(self) -> None:
+        """Nobody takes what the transport was paused for."""
+        if self._paused and self._received.unread <= 2 * self._limit:
             self._resume()
 
     def _resume(self) -> None:

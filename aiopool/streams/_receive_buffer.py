@@ -30,8 +30,8 @@ PINNED = 16
 FIRST = 16 * KIB
 """A chunk to receive into without knowing what. A stream that fills it gets bigger ones."""
 
-MOST = 256 * KIB
-"""The biggest of those: asyncio's own transports receive no more at a time either."""
+MOST = 512 * KIB
+"""The biggest of those. A message that begins in one chunk and ends in the next has to be copied, so they are few."""
 
 BIG = 128 * KIB
 """Messages from this size on get a chunk of their own: to copy one costs more than to receive it by itself."""

@@ -11,8 +11,10 @@ has to decrypt first; other transports may have a receive of their own under way
 
 import os
 import socket
-from collections.abc import Callable
 from typing import Any
+
+from .._native import in_c
+from ._receive_buffer import ReceiveBuffer
 
 LEFT_AT_CLOSE = 1024 * 1024
 """Bytes that are taken from the kernel before a socket is closed, at most."""
@@ -37,28 +39,36 @@ def descriptor_of(transport: Any) -> int:
     return descriptor
 
 
-def receive_now(descriptor: int, view: memoryview) -> int:
-    """How many bytes were received; 0: nothing is there, or the stream has ended.
+@in_c
+def receive_now(descriptor: int, received: ReceiveBuffer, most: int) -> int:
+    """Receive up to `most` bytes into their room; how many. 0: nothing is there, or the stream has ended.
 
     :raises OSError: the connection broke.
     """
+    nbytes = 0
     try:
-        return os.readv(descriptor, [view])
+        nbytes = os.readv(descriptor, [received.room()[:most]])
     except (BlockingIOError, InterruptedError):
-        return 0
+        pass
+    finally:
+        if nbytes == 0:
+            received.release_room()
+    if nbytes:
+        received.received(nbytes)
+    return nbytes
 
 
-def drop_what_is_left(descriptor: int, acquire: Callable[[int], memoryview]) -> None:
+def drop_what_is_left(descriptor: int) -> None:
     """Take what the kernel has received, before the socket is closed.
 
     To close a socket with bytes that nobody has taken sends a reset, and the peer that gets one may lose the answer
     that was written before.
     """
-    view = acquire(LEFT_AT_CLOSE // 4)
+    scratch = bytearray(LEFT_AT_CLOSE // 16)
     left = LEFT_AT_CLOSE
     try:
         # Until there is nothing: on the way, the peer's kernel may send more.
-        while left > 0 and (received := receive_now(descriptor, view)):
-            left -= received
+        while left > 0 and (nbytes := os.readv(descriptor, [scratch])):
+            left -= nbytes
     except OSError:
-        pass  # the connection is going anyway
+        pass  # there is nothing more, or the connection is going anyway

@@ -488,6 +488,23 @@ def test_a_transport_is_paused_above_twice_the_limit_and_resumed_at_the_limit(ai
     assert not transport.paused
 
 
+def test_a_transport_is_paused_until_a_big_message_is_taken(aiopool, buffers, loop):
+    """What came meanwhile would have to be copied. But if the reader is cancelled, as much is received as else."""
+    reader = aiopool.streams.StreamReader(buffers, limit=1024 * KIB, loop=loop)
+    reader.set_transport(transport := Pausable())
+    reading = Reading(reader.readexactly(300 * KIB))
+    feed(reader, bytes(300 * KIB))
+    assert transport.paused
+    reading.advance()
+    assert not transport.paused
+    reading = Reading(reader.readexactly(300 * KIB))
+    feed(reader, bytes(300 * KIB))
+    assert transport.paused
+    reading.cancel()
+    assert not transport.paused
+    assert reader.buffered == 300 * KIB
+
+
 def test_a_transport_that_cannot_pause_is_no_reason_to_lose_anything(reader):
     class Unstoppable(Pausable):
         def pause_reading(self):
@@ -608,6 +625,118 @@ def test_a_read_can_be_cancelled_at_every_byte(reader, read):
     feed(reader, b"9\n")
     reader.feed_eof()
     assert read_now(reader.read()) == b"0123456789\n"
+
+
+# --- receiving without waiting ---
+
+
+class Plain(Pausable):
+    """A transport whose socket may be received from."""
+
+    def __init__(self, reader):
+        super().__init__()
+        self._protocol = type("Protocol", (), {"reader": reader})
+        self.aborted = False
+
+    def is_reading(self):
+        return not self.paused
+
+    def get_protocol(self):
+        return self._protocol
+
+    def abort(self):
+        self.aborted = True
+
+
+@pytest.fixture
+def kernel(aiopool, reader, monkeypatch):
+    """Has what is in the list: pieces of bytes, or errors. Then nothing."""
+    pieces = []
+    asked = []
+
+    def receive_now(descriptor, received, most):
+        asked.append(most)
+        if not pieces:
+            return 0
+        piece = pieces.pop(0)
+        if isinstance(piece, OSError):
+            raise piece
+        room = received.room()
+        nbytes = min(len(piece), len(room), most)
+        room[:nbytes] = piece[:nbytes]
+        received.received(nbytes)
+        if piece[nbytes:]:
+            pieces.insert(0, piece[nbytes:])
+        return nbytes
+
+    monkeypatch.setattr(aiopool.streams._reader, "receive_now", receive_now)
+    monkeypatch.setattr(aiopool.streams._reader, "descriptor_of", lambda transport: 1000)
+    reader.set_transport(Plain(reader))
+    reader._left_out = reader._leave_out
+    return type("Kernel", (), {"pieces": pieces, "asked": asked})
+
+
+def test_what_the_kernel_has_is_received_without_waiting(reader, kernel):
+    kernel.pieces.extend([b"one\ntw", b"o\n", b"34", b"56789"])
+    assert read_now(reader.readline()) == b"one\n"
+    assert read_now(reader.readline()) == b"two\n"
+    assert read_now(reader.readexactly(6)) == b"345678"
+    assert read_now(reader.read(10)) == b"9"
+
+
+def test_a_reader_lets_others_run_however_much_there_is(aiopool, reader, kernel):
+    budget = aiopool.streams._reader.BUDGET
+    kernel.pieces.append(bytes(64 << 20))
+    reading = Reading(reader.readexactly(8 << 20))
+    received = reader.buffered
+    assert not reading.done
+    assert received <= budget
+    feed(reader, b"x")  # the loop has had its turn
+    reader._wake()
+    reading.advance()
+    assert not reading.done
+    assert received < reader.buffered <= 2 * budget + 1
+
+
+def test_a_reader_that_finds_nothing_tries_less_often(aiopool, reader, kernel):
+    for _ in range(200):
+        reading = Reading(reader.readexactly(1))
+        assert not reading.done
+        feed(reader, b"x")
+        reading.advance()
+        assert reading.result == b"x"
+    assert 2 < len(kernel.asked) < 20
+    kernel.pieces.extend([b"x"] * 100)
+    waits = 0
+    while kernel.pieces:
+        reading = Reading(reader.readexactly(1))
+        if not reading.done:
+            waits += 1
+            feed(reader, b"x")
+            reading.advance()
+    assert waits <= aiopool.streams._reader.LEAVE_OUT
+
+
+def test_a_connection_that_breaks_meanwhile(reader, kernel):
+    kernel.pieces.extend([b"0123", ConnectionResetError(104, "reset")])
+    for _ in range(2):
+        with pytest.raises(ConnectionResetError, match="reset"):
+            read_now(reader.readexactly(10))
+    assert reader._transport.aborted
+
+
+def test_a_transport_that_others_paused_or_took_over_is_left_alone(reader, kernel):
+    kernel.pieces.append(b"0123")
+    reader._transport.paused = True
+    reading = Reading(reader.readexactly(4))
+    assert not reading.done
+    reading.cancel()
+    reader._transport.paused = False
+    reader._transport._protocol = object()
+    reading = Reading(reader.readexactly(4))
+    assert not reading.done
+    reading.cancel()
+    assert kernel.asked == []
 
 
 # --- bad input ---

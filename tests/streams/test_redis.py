@@ -2,11 +2,13 @@
 
 import asyncio
 import shutil
+import socket
 import subprocess
+import time
 
 import pytest
 from loops import PATIENCE
-from streaming import MIB, ON_EACH_LOOP, until
+from streaming import MIB, ON_EACH_LOOP
 
 redis = pytest.importorskip("redis.asyncio", reason="redis, of the extra test, is not installed")
 parsers = pytest.importorskip("redis._parsers", reason="another version of redis-py has its parsers elsewhere")
@@ -24,9 +26,22 @@ def server(tmp_path_factory):
     command = ["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(path.parent)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
+            wait_for(path)
             yield path
         finally:
             process.terminate()
+
+
+def wait_for(path):
+    """Until it accepts connections."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                return probe.connect(str(path))
+            except OSError:
+                assert time.monotonic() < deadline, "redis-server does not start"
+        time.sleep(0.01)
 
 
 @pytest.fixture(params=["Python", "hiredis"])
@@ -43,7 +58,6 @@ async def client(request, aiopool, server):
             self._reader, self._writer = await aiopool.streams.open_unix_connection(self.path, results=bytes)
             await self.on_connect()
 
-    await until(server.exists)
     pool = redis.ConnectionPool(connection_class=Connection, path=str(server), parser_class=parser, protocol=2)
     async with redis.Redis(connection_pool=pool) as client:
         await client.flushall()

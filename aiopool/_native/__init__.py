@@ -2,7 +2,8 @@
 
 The C extension is optional. Where it could not be built, or `AIOPOOL_NO_EXTENSIONS` is set, every class is the Python
 one, which gives the same answers. `AIOPOOL_REQUIRE_NATIVE` turns that into an error, for programs that should fail
-rather than be slow. Each class and function that also exists in C has one of the two decorators below; nothing else makes a choice.
+rather than be slow. Each class and function that also exists in C has one of the two decorators below; nothing else
+makes a choice.
 """
 
 import inspect

@@ -1,0 +1,111 @@
+"""Several interpreters of one process use aiopool at once, end in any order, and pass buffers to each other.
+
+Needs `concurrent.interpreters`, and so CPython 3.14. There, on free-threaded builds, an interpreter learns only at its
+end that another one let go of its buffer; with plain CPython objects it is the same.
+"""
+
+import gc
+import os
+import sysconfig
+import threading
+from concurrent import interpreters
+
+import aiopool
+
+INTERPRETERS, BUFFERS, SIZE = 3, 20, 70_000
+COME_BACK = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+SENDER = f"""if True:
+    import asyncio
+    import aiopool
+
+    buffers = aiopool.BufferPool()
+    pool = aiopool.Pool(list)
+
+    async def main():
+        for i in range({BUFFERS}):
+            with pool.borrow():
+                view = buffers.acquire({SIZE})
+                view[:] = bytes([mark + i]) * {SIZE}
+                queue.put((mark + i, view))
+
+    asyncio.run(main())
+    assert aiopool.implementation == "{aiopool.implementation}"
+"""
+
+LOOK = """if True:
+    import aiopool
+
+    buffers = aiopool.BufferPool()
+    assert bytes(view) == bytes([mark]) * len(view)
+    view[:] = bytes([mark + 1]) * len(view)
+    mine = buffers.acquire(len(view))
+    mine[:] = view
+"""
+
+
+def send(interpreter, mark):
+    try:
+        interpreter.prepare_main(queue=queue, mark=mark)
+        interpreter.exec(SENDER)
+    except BaseException as error:
+        failures.append(error)
+
+
+def collect(interpreter):
+    """What other interpreters let go of, they are told of when they run next."""
+    interpreter.exec("import gc; gc.collect()")
+
+
+failures = []
+queue = interpreters.create_queue()
+
+# Buffers of several interpreters, all of them here at a time: each still holds what its interpreter wrote.
+senders = [interpreters.create() for _ in range(INTERPRETERS)]
+threads = [threading.Thread(target=send, args=(each, 60 * n)) for n, each in enumerate(senders)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not failures, failures
+received = [queue.get() for _ in range(INTERPRETERS * BUFFERS)]
+assert all(bytes(view) == bytes([mark]) * SIZE for mark, view in received)
+for sender in senders:
+    sender.exec(f"assert buffers.stats().bytes_in_use >= {SIZE * BUFFERS}, 'reused while another interpreter sees it'")
+received.clear()
+gc.collect()
+for each in senders:
+    collect(each)
+    if COME_BACK:
+        each.exec("assert buffers.stats().bytes_in_use == 0, buffers.stats()")
+
+# A buffer of this interpreter, in two others: no copy, and not reused before all of them let go of it.
+buffers = aiopool.BufferPool()
+view = buffers.acquire(SIZE)
+view[:] = bytes([5]) * SIZE
+for n, each in enumerate(senders[:2]):
+    each.prepare_main(view=view, mark=5 + n)
+    each.exec(LOOK)
+assert bytes(view) == bytes([7]) * SIZE
+in_use = buffers.stats().bytes_in_use
+del view
+gc.collect()
+assert buffers.stats().bytes_in_use == in_use, "reused while another interpreter sees it"
+other = buffers.acquire(SIZE)
+other[:] = bytes(SIZE)
+senders[1].exec("assert bytes(view) == bytes([7]) * len(view)")
+for each in senders[:2]:
+    each.exec("del view")
+    collect(each)
+gc.collect()
+if COME_BACK:
+    assert buffers.stats().bytes_in_use == in_use, "the buffer of two other interpreters never came back"
+
+# They end in another order than they began, one of them with what it has.
+senders[1].close()
+senders[0].close()
+senders[2].exec("kept = [buffers.acquire(n) for n in (10, 1000, 5000)]; aiopool.BufferPool.kept = kept")
+senders[2].close()
+assert aiopool.Pool(list).get() == []
+print("ok", flush=True)
+os._exit(0)  # to see our own doings, not how CPython's shutdown copes with what other interpreters imported

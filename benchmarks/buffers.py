@@ -394,13 +394,14 @@ def measure_with_each(rounds: int) -> dict[str, Any]:
             {name: each["recording"] for name, each in of_each.items()},
         ),
     )
-    return {"allocators": of_each}
+    # What the first measured, as with --here: charts are drawn from it.
+    return {**next(iter(of_each.values())), "allocators": of_each}
 
 
 def main() -> None:
     options = arguments(__doc__, rounds=30, quick=5, each_allocator=True)
     measured = measure_here(options.rounds) if options.here else measure_with_each(options.rounds)
-    write_json(options.json, {"rounds": options.rounds, **measured})
+    write_json(options.json, {**measured, "rounds": options.rounds})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import tracemalloc
 import weakref
 
 import pytest
-from children import run_program
+from children import run_child, run_program
 from loops import PATIENCE, in_thread, in_threads, loop_thread
 
 FREE_THREADED = hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled()
@@ -744,3 +744,20 @@ def test_after_a_fork_amid_other_threads_the_child_works_at_once(reusing, child_
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="from 3.12 on Python code can export buffers")
 def test_on_311_without_the_c_extension_views_are_right_and_one_warning_says_so(child_env):
     assert run_program("buffers_on_311.py", {**child_env, "AIOPOOL_NO_EXTENSIONS": "1"}) == "ok\n"
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="from 3.12 on Python code can export buffers")
+def test_on_311_that_warning_as_an_error_reaches_no_connection(child_env):
+    """It goes to sys.unraisablehook, as errors of finalizers do."""
+    program = """
+import sys, aiopool
+told = []
+sys.unraisablehook = lambda args: told.append(args.exc_value)
+pool = aiopool.BufferPool()
+assert len(pool.acquire(10)) == len(pool.acquire(10)) == 10
+[error] = told
+assert type(error) is RuntimeWarning, error
+print("ok")
+"""
+    env = {**child_env, "AIOPOOL_NO_EXTENSIONS": "1"}
+    assert run_child(program, env, options=["-W", "error::RuntimeWarning"]) == "ok\n"

@@ -22,7 +22,7 @@ ON_EACH_LOOP = [
         "anyio_backend", [pytest.param(("asyncio", {"use_uvloop": loop == "uvloop"}), id=loop) for loop in LOOPS]
     ),
     pytest.mark.usefixtures("reports"),
-    pytest.mark.filterwarnings("ignore:Buffers are not used again on Python 3.11:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning"),
 ]
 
 

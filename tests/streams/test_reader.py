@@ -451,16 +451,21 @@ def test_the_beginning_of_a_message_holds_no_big_chunk(reader, buffers, before, 
     assert reading.result == b"ten bytes!!"
 
 
-def test_a_long_line_is_not_moved_over_and_over(aiopool, buffers, loop):
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+@pytest.mark.parametrize("piece", [16_000, 100_000])
+def test_a_long_line_is_not_moved_over_and_over(aiopool, buffers, loop, piece, at_once):
+    """However much comes before the reader, which was woken, runs. What is acquired bounds what is moved."""
     reader = aiopool.streams.StreamReader(buffers, limit=16 << 20, loop=loop)
     line = b"x" * (8 << 20) + b"\n"
     reading = Reading(reader.readline())
-    for start in range(0, len(line), 100_000):
-        feed(reader, line[start : start + 100_000])
-        reading.advance()
+    for number, start in enumerate(range(0, len(line), piece)):
+        feed(reader, line[start : start + piece])
+        if number % at_once == 0:
+            reading.advance()
+    reading.advance()
     assert reading.result == line
     stats = buffers.stats()
-    assert sum(each.asked for each in stats.classes) < 5 * len(line)
+    assert sum(each.asked for each in (*stats.classes, stats.oversize)) < 6 * len(line)
 
 
 def test_a_transport_is_paused_above_twice_the_limit_and_resumed_at_the_limit(aiopool, buffers, loop):

@@ -194,9 +194,11 @@ class BufferPool(BufferPoolBase):
 
     def _class_stats(self, size_class: SizeClass) -> SizeClassStats:
         blocks = pool_stats(self._name, size_class.store)
-        asked = sum([counters.asked for counters in size_class.store.counts().values()])
-        # Not all gets: one may find nothing idle, and no memory for a block of its own.
-        served = blocks.hits + blocks.created
+        asked = served = 0
+        if blocks.processors:
+            asked = sum([counters.asked for counters in size_class.store.counts().values()])
+            # Not all gets: one may find nothing idle, and no memory for a block of its own.
+            served = blocks.hits + blocks.created
         return SizeClassStats(size_class.size, served, asked, size_class.bytes_in_use(), blocks, size_class.displaced)
 
     def __repr__(self) -> str:

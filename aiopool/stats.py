@@ -146,6 +146,8 @@ class PoolStats(NamedTuple):
 
 def pool_stats(name: str | None, store: "Store | LoopBoundStore") -> PoolStats:
     """What a pool did, from the counters of its store, and what lies in it."""
+    if not store.counts():
+        return PoolStats(name, (), store.cycles(), 0)  # most of a buffer pool's size classes, which are many
     idle = [(shard.counters, len(shard)) for _, shard in store.shards()]
     processors = tuple(
         [

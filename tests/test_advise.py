@@ -145,7 +145,7 @@ def test_missing_extra(env: dict[str, str], module: str, tmp_path: Path) -> None
     path = os.pathsep.join([str(tmp_path), env["PYTHONPATH"]])
     done = advise({**env, "PYTHONPATH": path}, "dict()")
     if module == "rich":
-        assert done.stderr == "aiopool advise: rich is missing; in the checkout, run: pip install '.[advise]'\n"
+        assert done.stderr == "aiopool advise: rich is not installed; in a checkout, run: pip install '.[advise]'\n"
     assert done.returncode == 1
 
 
@@ -158,7 +158,7 @@ def test_syntax_is_checked_before_anything_starts() -> None:
 
 
 def case(fresh: float, pooled: float, in_flight: int = 1) -> Case:
-    return Case(in_flight, fresh, pooled, fresh / pooled)
+    return Case(in_flight, fresh, pooled)
 
 
 def results(one: Case, many: Case, tuned: tuple[Case, Case] | None = None, reset: float = 0) -> Results:

@@ -55,7 +55,7 @@ buffers = BufferPool(name="requests")
 async def main():
     for pool in pools:
         pool.put(pool.get())
-    view = buffers.acquire(5000)
+    view = buffers.acquire(8192)
     print("ready", flush=True)
     await asyncio.Event().wait()
 

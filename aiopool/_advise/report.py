@@ -37,8 +37,8 @@ def named(results: Results) -> list[tuple[str, Measured]]:
 def _notes(results: Results, *, resets: bool) -> list[str]:
     measured = results.in_use
     notes = [
-        "Times are for each object: created, used and dropped; or got, used, reset and put. The ratio is the median of "
-        "rounds, each of which measured both.",
+        "Times are for each object: created, used and dropped; or got, used, reset and put. Each is the quickest of "
+        "many samples.",
     ]
     if measured.touched:
         notes.append("It is memory, so each use writes to each of its pages. With --use it is your use that counts.")

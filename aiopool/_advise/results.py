@@ -19,8 +19,11 @@ class Case(NamedTuple):
     fresh: float
     #: got, used, reset and put
     pooled: float
-    #: fresh to pooled: the median of rounds, each of which measured both
-    ratio: float
+
+    @property
+    def ratio(self) -> float:
+        """Fresh to pooled."""
+        return self.fresh / self.pooled
 
     @property
     def pays(self) -> bool:

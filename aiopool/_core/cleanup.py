@@ -107,6 +107,6 @@ def _after_fork_in_child() -> None:
 
 timers.add(_due, _run_due)
 gc_clock.on_full.append(cleanup)
-gc_clock.on_stop.append(_look_at_pressure)
+gc_clock.on_partial.append(_look_at_pressure)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -42,18 +42,20 @@ class GCClock:
 
 _clock = GCClock(every_collection_is_full=bool(sysconfig.get_config_var("Py_GIL_DISABLED")))
 
-# Called when a collection begins, when one ends, and when a full one ends.
+# Called when a collection begins, when one ends, when a full one ends, and when one ends that was not full.
 on_start: list[Callable[[], object]] = []
 on_stop: list[Callable[[], object]] = []
 on_full: list[Callable[[], object]] = []
+on_partial: list[Callable[[], object]] = []
 
 
 def _on_gc(phase: str, info: dict[str, int]) -> None:
     called = on_start if phase == "start" else on_stop
     for function in called:
         function()
-    if phase == "stop" and _clock.is_full(info["generation"]):
-        for function in on_full:
+    if phase == "stop":
+        ended = on_full if _clock.is_full(info["generation"]) else on_partial
+        for function in ended:
             function()
 
 

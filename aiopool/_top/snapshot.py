@@ -36,6 +36,8 @@ class PoolRow(NamedTuple):
     #: of a buffer pool
     bytes_in_use: int = 0
     bytes_idle: int = 0
+    peak_in_use: int = 0
+    max_idle_bytes: int = 0
     classes: tuple[ClassRow, ...] = ()
 
     @property
@@ -140,6 +142,8 @@ def _row(id: int, kind: str, stats: dict[str, Any]) -> PoolRow:
         cycles=stats["cycles"],
         bytes_in_use=in_use,
         bytes_idle=bytes_idle,
+        peak_in_use=stats.get("peak_in_use", 0),
+        max_idle_bytes=stats.get("max_idle_bytes", 0),
         classes=classes,
     )
 

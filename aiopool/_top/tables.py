@@ -93,7 +93,9 @@ def _pools(rows: list[PoolRow], rates: Rates) -> Table:
 
 
 def _buffers(rows: list[PoolRow], rates: Rates) -> Table:
-    table = _table("buffers", "size", "gets", "gets/s", "hits", "created", "created/s", "in use", "idle", "cycles")
+    table = _table(
+        "buffers", "size", "gets", "gets/s", "hits", "created", "created/s", "in use", "peak", "idle", "cycles"
+    )
     for row in rows:
         table.add_row(
             _name(row),
@@ -104,11 +106,12 @@ def _buffers(rows: list[PoolRow], rates: Rates) -> Table:
             f"{row.created:,}",
             rates.text("pool", row, "created"),
             _bytes(row.bytes_in_use),
-            _bytes(row.bytes_idle),
+            _bytes(row.peak_in_use),
+            f"{_bytes(row.bytes_idle)} of {_bytes(row.max_idle_bytes)}",
             f"{row.cycles:,}",
         )
         for each in row.classes:
-            sizes = (_bytes(each.bytes_in_use), _bytes(each.bytes_idle))
+            sizes = (_bytes(each.bytes_in_use), "", _bytes(each.bytes_idle))
             hits = f"{1 - each.created / each.gets:.1%}" if each.gets else ""
             table.add_row("", _bytes(each.size), f"{each.gets:,}", "", hits, f"{each.created:,}", "", *sizes)
     return table

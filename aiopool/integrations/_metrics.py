@@ -25,10 +25,12 @@ MAX_NAMES = 100
 
 UNNAMED, OTHER, OVERSIZE = "(unnamed)", "(other)", "oversize"
 
-POOL, SIZE_CLASS, RESULT = "pool", "size_class", "result"
+POOL, SIZE_CLASS, RESULT, REASON = "pool", "size_class", "result", "reason"
 """What tells series apart."""
 
 RESULTS = ("private", "shared", "stolen", "victim", "miss")
+
+REASONS = ("over_budget", "displaced", "retired")
 
 Scope = Literal["pool", "buffers", "size class"]
 """What a metric is read from: `PoolStats`, `BufferStats`, or each `SizeClassStats` in use."""
@@ -122,6 +124,30 @@ METRICS = (
         lambda totals, stats: stats.cycles,
     ),
     Metric(
+        "buffers",
+        "aiopool.buffer.idle_limit",
+        "gauge",
+        "By",
+        "Bytes that may lie idle.",
+        lambda totals, stats: stats.max_idle_bytes,
+    ),
+    Metric(
+        "buffers",
+        "aiopool.buffer.idle_peak",
+        "gauge",
+        "By",
+        "The most bytes that were idle at a time.",
+        lambda totals, stats: stats.peak_idle,
+    ),
+    Metric(
+        "buffers",
+        "aiopool.buffer.in_use_peak",
+        "gauge",
+        "By",
+        "The most bytes that were checked out at a time.",
+        lambda totals, stats: stats.peak_in_use,
+    ),
+    Metric(
         "size class",
         "aiopool.buffer.gets",
         "counter",
@@ -141,19 +167,13 @@ METRICS = (
     ),
     Metric(
         "size class",
-        "aiopool.buffer.rejected",
-        "counter",
-        "{block}",
-        "Blocks that came back and were not kept.",
-        lambda totals, stats: totals.rejected,
-    ),
-    Metric(
-        "size class",
         "aiopool.buffer.dropped",
         "counter",
         "{block}",
-        "Blocks let go of: rejected, dropped by a cycle, or cleared.",
-        lambda totals, stats: stats.blocks.dropped,
+        "Blocks let go of, by why.",
+        lambda totals, stats: (stats.over_budget, stats.displaced, stats.retired),
+        REASON,
+        REASONS,
     ),
     Metric(
         "size class",
@@ -275,7 +295,7 @@ def _parts(stats: PoolStats | BufferStats) -> Iterator[tuple[Scope, Key, Process
     if oversize.served:
         # What is too large is always created, and never kept.
         totals = _NOTHING._replace(misses=oversize.served, created=oversize.served)
-        part = SizeClassStats(0, *oversize, PoolStats(None, (totals,), 0, oversize.served), displaced=0)
+        part = SizeClassStats(0, *oversize, PoolStats(None, (totals,), 0, 0), displaced=0)
         yield "size class", (OVERSIZE,), totals, part
 
 

@@ -288,6 +288,20 @@ def test_a_program_without_a_loop_notices_with_a_collection(short):
     in_thread(use)
 
 
+def test_a_full_collection_brings_one_cycle_all_the_same(short):
+    """Two at once would drop what is used."""
+
+    def use() -> None:
+        pool = short.Pool(Thing, idle_timeout=None)
+        pool.put(Thing())
+        short._core.cleanup.memory_pressure._looked = -inf
+        gc.collect()
+        assert (pool.stats().idle, pool.stats().cycles) == (1, 1)
+
+    gc.enable()
+    in_thread(use)
+
+
 @contextmanager
 def control_group(limit: int) -> Iterator[Path]:
     """A real control group of its own, with a limit in bytes."""

@@ -53,6 +53,25 @@ def test_what_a_buffer_pool_did(series: PoolSeries) -> None:
     assert of(series, "aiopool.buffer.in_use", "by class") == {("1024",): 0, ("oversize",): 0}
 
 
+def test_bounds_peaks_and_why_blocks_were_dropped(series: PoolSeries) -> None:
+    buffers = BufferPool(min_size=1024, max_size=4096, max_idle_bytes=5000, name="bounded")
+    held = [buffers.acquire(4096) for _ in range(3)]
+    held.clear()
+    stats = buffers.stats()
+    for name, number in (
+        ("idle_limit", 5000),
+        ("idle_peak", stats.peak_idle),
+        ("in_use_peak", stats.peak_in_use),
+    ):
+        assert of(series, f"aiopool.buffer.{name}", "bounded") == {(): number}
+    (size_class,) = [each for each in stats.classes if each.size == 4096]
+    dropped = of(series, "aiopool.buffer.dropped", "bounded")
+    for reason in ("over_budget", "displaced", "retired"):
+        assert dropped["4096", reason] == getattr(size_class, reason)
+    assert sum(dropped.values()) == size_class.blocks.dropped
+    assert stats.peak_in_use == 3 * 4096
+
+
 def test_every_kind_of_pool_is_told_of_by_its_own_metrics(series: PoolSeries) -> None:
     pools = [Pool(name="kind"), AsyncPool(bytearray, name="kind"), BufferPool(name="kind")]
     assert of(series, "aiopool.pool.count", "kind") == {(): 2}

@@ -32,7 +32,7 @@ check_names("uvicorn", HttpToolsProtocol.__init__, ["cycle", "flow", "headers", 
 check_names("uvicorn", HttpToolsProtocol.data_received, ["feed_data", "parser"])
 check_names("uvicorn", HttpToolsProtocol.on_body, ["body", "cycle"])
 check_names("uvicorn", RequestResponseCycle.__init__, ["body", "more_body", "response_complete"])
-check_names("uvicorn", RequestResponseCycle.receive, ["body", "bytes", "message_event"])
+check_names("uvicorn", RequestResponseCycle.receive, ["body", "message_event"])
 
 LARGE = 64 * KIB
 """Bodies from this size on are held back; smaller ones cost less as they are."""
@@ -102,7 +102,7 @@ class PooledHttpToolsProtocol(HttpToolsProtocol):
     def hand_on(self, data: memoryview) -> None:
         """Let uvicorn have `data`, which it does not keep: its parser makes `bytes` of it."""
         if len(data) >= LARGE and self.cycle is not None and not self.cycle.body:
-            # What is added to empty bytes, and what bytes are made of, stays what it is: uvicorn copies it no more.
+            # Bytes that are added to empty bytes, and bytes made of bytes, are not copied by uvicorn.
             self.cycle.body = b""  # type: ignore[assignment]
         super().data_received(cast(bytes, data))
 

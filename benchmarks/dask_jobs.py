@@ -33,6 +33,7 @@ from distributed import Client, LocalCluster, wait
 MIB = 1024 * 1024
 STOCK = dict(dask.config.get("distributed.nanny.pre-spawn-environ"))
 UNTRIMMED = {name: value for name, value in STOCK.items() if name != "MALLOC_TRIM_THRESHOLD_"}
+Job = Callable[[Any], None]
 PRELOAD = "aiopool.integrations.distributed"
 
 
@@ -63,10 +64,10 @@ def ends(*arrays: Any) -> int:
     return sum(int(array[0]) + int(array[-1]) for array in arrays)
 
 
-def fetch(count: int, size: int) -> Callable[[Client], None]:
+def fetch(count: int, size: int) -> Job:
     """One worker makes arrays, and the other one gets four at a time."""
 
-    def job(client: Client) -> None:
+    def job(client: Any) -> None:
         one, two = client.scheduler_info()["workers"]
         made = client.map(filled, [size] * count, range(count), workers=[one], pure=False)
         wait(made)
@@ -77,28 +78,28 @@ def fetch(count: int, size: int) -> Callable[[Client], None]:
     return job
 
 
-def transposed(client: Client) -> None:
+def transposed(client: Any) -> None:
     x = da.ones((6000, 6000), chunks=(1000, 1000))
     if client.compute((x + x.T).sum()).result() != 2 * 6000**2:
         sys.exit("wrong sum")
 
 
-def rechunked(client: Client) -> None:
+def rechunked(client: Any) -> None:
     x = da.ones((6000, 6000), chunks=(6000, 500)).rechunk((500, 6000))
     if client.compute((x + 1).sum()).result() != 2 * 6000**2:
         sys.exit("wrong sum")
 
 
 JOBS = {
-    "fetch 256 × 1 MiB": fetch(256, MIB),
-    "fetch 64 × 8 MiB": fetch(64, 8 * MIB),
+    "fetch 256 x 1 MiB": fetch(256, MIB),
+    "fetch 64 x 8 MiB": fetch(64, 8 * MIB),
     "(x + x.T).sum()": transposed,
     "rechunk": rechunked,
 }
 
 
 @contextmanager
-def cluster(environment: dict[str, Any], preload: list[str]) -> Iterator[Client]:
+def cluster(environment: dict[str, Any], preload: list[str]) -> Iterator[Any]:
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
         LocalCluster(
@@ -109,7 +110,7 @@ def cluster(environment: dict[str, Any], preload: list[str]) -> Iterator[Client]
         yield client
 
 
-def measure(way: str, job: Callable[[Client], None], rounds: int) -> tuple[list[float], float]:
+def measure(way: str, job: Job, rounds: int) -> tuple[list[float], float]:
     """Seconds of processor time of both workers, one entry a round, and the sum of their peaks in MiB."""
     seconds = []
     with cluster(*WAYS[way]) as client:

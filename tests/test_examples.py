@@ -496,7 +496,7 @@ def number(text: str) -> int:
 
 def test_uvicorn_service(run):
     pytest.importorskip("uvicorn", reason="the extra test-uvicorn is not installed")
-    first, second = run(EXAMPLES / "uvicorn_service.py").splitlines()
+    first, second = run("-W", "ignore:Buffers are not reused", EXAMPLES / "uvicorn_service.py").splitlines()
     assert first == "50 uploads of 1048576 bytes, each answered with the right digest"
     assert only_match(r"(\d+) buffers created, 0 bytes in use", second)
 

@@ -117,6 +117,8 @@ def test_the_programs_on_the_pages_run(aiopool, child_env, program):
         pytest.skip("it shows what is so from 3.12 on")
     if "# not on Windows" in program and sys.platform == "win32":
         pytest.skip("Windows has no fork")
+    for package in re.findall(r"# needs (\w+)", program):
+        pytest.importorskip(package)
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-W", UNPOOLED, "-c", program],
         env=child_env,

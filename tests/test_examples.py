@@ -20,6 +20,7 @@ from children import errors_in
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = [
     "arrays_between_processes",
+    "dask_workers",
     "multi_loop_service",
     "numpy_zstd",
     "prometheus_metrics",
@@ -27,6 +28,7 @@ NAMES = [
     "request_buffers",
     "test_fixtures",
     "trio_tasks",
+    "uvicorn_service",
     "worker_threads",
 ]
 
@@ -487,3 +489,21 @@ def test_worker_threads_as_a_program(run, backend):
 
 def number(text: str) -> int:
     return int(text.replace(",", ""))
+
+
+# --- uvicorn_service and dask_workers ---
+
+
+def test_uvicorn_service(run):
+    pytest.importorskip("uvicorn", reason="the extra test-uvicorn is not installed")
+    first, second = run("-W", "ignore:Buffers are not reused", EXAMPLES / "uvicorn_service.py").splitlines()
+    assert first == "50 uploads of 1048576 bytes, each answered with the right digest"
+    assert only_match(r"(\d+) buffers created, 0 bytes in use", second)
+
+
+def test_dask_workers(run, aiopool):
+    pytest.importorskip("distributed", reason="the extra test-distributed is not installed")
+    if aiopool.implementation == "python":
+        pytest.skip("it needs the C extension")
+    output = run(EXAMPLES / "dask_workers.py")
+    assert output == "received 120 arrays of 1000000 bytes\ninto buffers that were used before: True\n"

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import platform
 import shutil
 import socket
 import ssl
@@ -11,6 +12,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from children import run_child
 from serving import KIB, MIB, PATIENCE, Application, Client, chunked, described, head, pooled_protocol, serving
 
 pytest.importorskip("uvicorn", reason="the extra test-uvicorn is not installed")
@@ -319,6 +321,35 @@ def test_a_fast_upload_is_one_message(pooled):
         if pooled.application.events[path] == [(MIB, "complete")]:
             return
     pytest.fail("none of 20 uploads was handed on in one piece")
+
+
+FAULTS = """
+import resource, sys
+
+__import__(sys.argv[1])
+
+
+def upload():
+    pieces = [b"x" * 1024 * 1024 for _ in range(16)]
+    b"".join(pieces)
+
+
+for _ in range(2):
+    upload()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    upload()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries do otherwise")
+def test_what_several_pieces_take_does_not_go_back_to_the_system_each_time(child_env):
+    """It would be supplied page by page again, as it is without the module."""
+    env = {name: value for name, value in child_env.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    options = ["-W", "ignore::RuntimeWarning"]
+    assert int(run_child(FAULTS, env, ["uvicorn.protocols.http.httptools_impl"], options)) > 20_000
+    assert int(run_child(FAULTS, env, ["aiopool.integrations.uvicorn"], options)) < 2_000
 
 
 # --- configurations ---

@@ -1,0 +1,147 @@
+"""What jobs cost that move arrays between two Dask workers, with and without pooled receive buffers.
+
+Two worker processes with one thread each and a memory limit of 4 GiB, one job after another. For each way there is a
+fresh cluster for each job, and the job is done several times in it. The result is the processor time of both workers
+for each time, divided by that of stock Dask in the same round, and the peak of their resident memory in MiB.
+
+- stock: as Dask starts its workers, with `MALLOC_TRIM_THRESHOLD_=65536` in their environment;
+- untrimmed: the same without that variable;
+- jemalloc: the same with `LD_PRELOAD` of jemalloc, where it is installed;
+- pooled: stock with `aiopool.integrations.distributed`.
+
+What would make the figures misleading: a ratio of whole jobs has the work on the arrays in it, and Dask's own. Two
+workers on one machine receive over loopback. The first time, a job fills the pool; it is not counted.
+"""
+
+import logging
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ctypes.util import find_library
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from _report import arguments, headline, plain_table, show, spread, write_json
+from _timing import Spread
+from distributed import Client, LocalCluster, wait
+
+MIB = 1024 * 1024
+STOCK = dict(dask.config.get("distributed.nanny.pre-spawn-environ"))
+UNTRIMMED = {name: value for name, value in STOCK.items() if name != "MALLOC_TRIM_THRESHOLD_"}
+Job = Callable[[Any], None]
+PRELOAD = "aiopool.integrations.distributed"
+
+
+def jemalloc() -> str | None:
+    """Where it is, if it is installed."""
+    name = find_library("jemalloc")
+    folders = [Path("/usr/lib"), *Path("/usr/lib").glob("*-linux-gnu")]
+    return next((str(folder / name) for folder in folders if name and (folder / name).exists()), None)
+
+
+WAYS: dict[str, tuple[dict[str, Any], list[str]]] = {"stock": (STOCK, []), "untrimmed": (UNTRIMMED, [])}
+if (library := jemalloc()) is not None:
+    WAYS["jemalloc"] = ({**STOCK, "LD_PRELOAD": library}, [])
+WAYS["pooled"] = (STOCK, [PRELOAD])
+
+
+def used() -> tuple[float, float]:
+    """Seconds of processor time of this process, and its peak in MiB."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def filled(size: int, number: int) -> Any:
+    return np.full(size, number % 251, dtype="u1")
+
+
+def ends(*arrays: Any) -> int:
+    return sum(int(array[0]) + int(array[-1]) for array in arrays)
+
+
+def fetch(count: int, size: int) -> Job:
+    """One worker makes arrays, and the other one gets four at a time."""
+
+    def job(client: Any) -> None:
+        one, two = client.scheduler_info()["workers"]
+        made = client.map(filled, [size] * count, range(count), workers=[one], pure=False)
+        wait(made)
+        found = [client.submit(ends, *made[i : i + 4], workers=[two], pure=False) for i in range(0, count, 4)]
+        if sum(client.gather(found)) != sum(2 * (number % 251) for number in range(count)):
+            sys.exit("wrong arrays")
+
+    return job
+
+
+def transposed(client: Any) -> None:
+    x = da.ones((6000, 6000), chunks=(1000, 1000))
+    if client.compute((x + x.T).sum()).result() != 2 * 6000**2:
+        sys.exit("wrong sum")
+
+
+def rechunked(client: Any) -> None:
+    x = da.ones((6000, 6000), chunks=(6000, 500)).rechunk((500, 6000))
+    if client.compute((x + 1).sum()).result() != 2 * 6000**2:
+        sys.exit("wrong sum")
+
+
+JOBS = {
+    "fetch 256 x 1 MiB": fetch(256, MIB),
+    "fetch 64 x 8 MiB": fetch(64, 8 * MIB),
+    "(x + x.T).sum()": transposed,
+    "rechunk": rechunked,
+}
+
+
+@contextmanager
+def cluster(environment: dict[str, Any], preload: list[str]) -> Iterator[Any]:
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, memory_limit="4GiB", preload=preload, dashboard_address=":0"
+        ) as workers,
+        Client(workers) as client,
+    ):
+        yield client
+
+
+def measure(way: str, job: Job, rounds: int) -> tuple[list[float], float]:
+    """Seconds of processor time of both workers, one entry a round, and the sum of their peaks in MiB."""
+    seconds = []
+    with cluster(*WAYS[way]) as client:
+        job(client)
+        for _ in range(rounds):
+            before = sum(cpu for cpu, _ in client.run(used).values())
+            job(client)
+            after = client.run(used).values()
+            seconds.append(sum(cpu for cpu, _ in after) - before)
+        peak = sum(peak for _, peak in client.run(used).values())
+    return seconds, peak
+
+
+def main() -> None:
+    args = arguments(__doc__, rounds=7, quick=3)
+    others = [way for way in WAYS if way != "stock"]
+    times = plain_table("Processor time of both workers", "job", "stock, ms", *others)
+    memory = plain_table("Peak memory of both workers, MiB", "job", *WAYS)
+    figures = []
+    for name, job in JOBS.items():
+        results = {way: measure(way, job, args.rounds) for way in WAYS}
+        stock = results["stock"][0]
+        ratios = [spread(Spread.of(a / b for a, b in zip(results[way][0], stock, strict=True))) for way in others]
+        times.add_row(name, f"{median(stock) * 1e3:,.0f}", *ratios)
+        memory.add_row(name, *[f"{peak:,.0f}" for _, peak in results.values()])
+        print(name, *ratios, file=sys.stderr)
+        figures.append({"job": name, **{way: {"seconds": s, "peak": p} for way, (s, p) in results.items()}})
+    show(headline(), times, memory)
+    write_json(args.json, {"jobs": figures})
+
+
+if __name__ == "__main__":
+    logging.getLogger("distributed.shuffle").setLevel(logging.ERROR)  # it warns of what is as it should be
+    main()

@@ -1,0 +1,137 @@
+"""What an upload to uvicorn costs with `PooledHttpToolsProtocol`, beside uvicorn's own protocol.
+
+One client uploads bodies of one size over one connection, one at a time, header and body in one go, to a server process
+with each protocol. The result is the server's processor time for each upload, system time included, divided by that of
+uvicorn's own protocol in the same round. For each size, loop and allocator there are two fresh processes, since glibc
+remembers: a process that once freed something large keeps more memory from then on.
+
+"Tuned" is glibc with `MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_` raised, so that it keeps memory that is
+freed. "Whole" is an application that joins the body, as frameworks do for `request.body()`; "stream" looks at each
+piece and lets it go.
+
+What would make the figures misleading: an application that does nothing else. A framework adds the same to both, which
+brings the ratio nearer to 1. Over loopback the receiver pays for a part of what the sender does.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from _report import arguments, headline, plain_table, show, spread, write_json
+from _timing import Spread
+
+KIB = 1024
+MIB = 1024 * KIB
+BYTES_A_ROUND = 64 * MIB
+MOST_UPLOADS = 1000
+SIZES = {"0": 0, "16 KiB": 16 * KIB, "64 KiB": 64 * KIB, "1 MiB": MIB, "16 MiB": 16 * MIB}
+LOOPS = ["asyncio", "uvloop"]
+ALLOCATORS = {
+    "glibc": {},
+    "tuned": {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)},
+}
+PROTOCOLS = {"stock": "httptools", "pooled": "aiopool.integrations.uvicorn:PooledHttpToolsProtocol"}
+
+
+class Case(NamedTuple):
+    """What is measured side by side."""
+
+    loop: str
+    allocator: str
+    path: str
+    size: str
+
+
+class Client:
+    """A connection to one server."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._socket = socket.create_connection(address)
+        self._answers = self._socket.makefile("rb")
+
+    def close(self) -> None:
+        self._answers.close()
+        self._socket.close()
+
+    def upload(self, path: str, body: bytes) -> float:
+        """The number that the server answers."""
+        head = f"POST /{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        self._socket.sendall(head.encode() + body)
+        length = 0
+        while (line := self._answers.readline()) != b"\r\n":
+            if not line:
+                sys.exit("the server closed the connection")
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.partition(b":")[2])
+        return float(self._answers.read(length))
+
+    def cpu_for_each(self, path: str, body: bytes) -> float:
+        """Seconds of processor time of the server for each of many uploads."""
+        uploads = min(MOST_UPLOADS, BYTES_A_ROUND // (len(body) + 1))
+        before = self.upload("cpu", b"")
+        for _ in range(uploads):
+            if self.upload(path, body) != len(body):
+                sys.exit("the server did not get what was sent")
+        return (self.upload("cpu", b"") - before) / uploads
+
+
+@contextmanager
+def client_of(loop: str, protocol: str, environment: dict[str, str]) -> Iterator[Client]:
+    """A connection to a fresh server process."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        script = str(Path(__file__).with_name("_upload_server.py"))
+        command = [sys.executable, script, loop, protocol, str(listener.fileno())]
+        with subprocess.Popen(command, pass_fds=[listener.fileno()], env=os.environ | environment) as process:
+            client = Client(listener.getsockname())
+            try:
+                yield client
+            finally:
+                client.close()
+                process.terminate()
+
+
+def measure(case: Case, rounds: int) -> dict[str, list[float]]:
+    """Seconds for each upload, by protocol, one entry a round."""
+    seconds: dict[str, list[float]] = {name: [] for name in PROTOCOLS}
+    body = os.urandom(SIZES[case.size])
+    with ExitStack() as stack:
+        clients = {
+            name: stack.enter_context(client_of(case.loop, protocol, ALLOCATORS[case.allocator]))
+            for name, protocol in PROTOCOLS.items()
+        }
+        for client in clients.values():
+            client.cpu_for_each(case.path, body)  # a round to warm up
+        for _ in range(rounds):
+            for name, client in clients.items():
+                seconds[name].append(client.cpu_for_each(case.path, body))
+    return seconds
+
+
+def main() -> None:
+    args = arguments(__doc__, rounds=9, quick=3)
+    cases = [
+        Case(loop, allocator, path, size)
+        for loop in LOOPS
+        for allocator in ALLOCATORS
+        for size, count in SIZES.items()
+        for path in (["whole", "stream"] if count >= MIB else ["whole"])
+    ]
+    table = plain_table("Processor time for each upload", "loop, allocator, application, size", "stock, µs", "ratio")
+    figures = []
+    for case in cases:
+        seconds = measure(case, args.rounds)
+        ratio = Spread.of(pooled / stock for stock, pooled in zip(seconds["stock"], seconds["pooled"], strict=True))
+        table.add_row(", ".join(case), f"{Spread.of(seconds['stock']).median * 1e6:,.0f}", spread(ratio))
+        figures.append({**case._asdict(), "seconds": seconds})
+        print(", ".join(case), spread(ratio), file=sys.stderr)
+    show(headline(), table)
+    write_json(args.json, {"uploads": figures})
+
+
+if __name__ == "__main__":
+    main()

@@ -6,22 +6,18 @@ are not installed.
 
 import argparse
 import importlib.metadata
-import math
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from ._advise import command as _advise
+from ._arguments import file, seconds
 from ._top import command as _top
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 LARGEST_SIZE = 16 * UNITS["M"]
 """Bytes. Each connection may hold two messages of this size: 1 GiB in all, with two loops."""
-
-LONGEST = 3600
-"""Seconds for each kind of streams. A longer run says nothing new."""
 
 MOST_LOOPS = 32
 
@@ -73,13 +69,13 @@ def _parser() -> argparse.ArgumentParser:
         "each cost.",
     )
     demo.add_argument(
-        "--seconds", type=_seconds, default=3.0, help="how long to measure each kind of streams (default: 3)"
+        "--seconds", type=seconds, default=3.0, help="how long to measure each kind of streams (default: 3)"
     )
     demo.add_argument(
         "--size", type=_size, default="1M", help="the largest message, in bytes, or as 64K or 1M (default: 1M)"
     )
     demo.add_argument("--loops", type=_loops, default=2, help="how many event-loop threads the server has (default: 2)")
-    demo.add_argument("--json", type=_file, metavar="FILE", help="also write the figures to FILE as JSON; - is stdout")
+    demo.add_argument("--json", type=file, metavar="FILE", help="also write the figures to FILE as JSON; - is stdout")
     demo.set_defaults(run=_demo)
     advise = commands.add_parser(
         "advise",
@@ -105,18 +101,6 @@ def _version() -> str:
         return "(a checkout that is not installed)"
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if math.isnan(seconds):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, such as 3 or 0.5")
-    if not 0 < seconds <= LONGEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is out of range: more than 0, and at most {LONGEST} seconds")
-    return seconds
-
-
 def _size(text: str) -> int:
     match = re.fullmatch(r"([0-9]+)([KMGT]?)", text.strip().upper())
     if match is None:
@@ -136,16 +120,6 @@ def _loops(text: str) -> int:
     if not 1 <= loops <= MOST_LOOPS:
         raise argparse.ArgumentTypeError(f"{text!r} is out of range: from 1 to {MOST_LOOPS} loops")
     return loops
-
-
-def _file(text: str) -> Path:
-    file = Path(text)
-    # Checked now, not after minutes of measuring.
-    if file.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is a directory, not a file")
-    if not file.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is in a directory that does not exist: {str(file.parent)!r}")
-    return file
 
 
 if __name__ == "__main__":

@@ -23,8 +23,11 @@ WIDTH = 110
 """Tables are this wide where the output is no terminal that could say."""
 
 
-def arguments(doc: str | None, *, rounds: int, quick: int) -> Namespace:
-    """Parse the command line of a benchmark whose module docstring is `doc`."""
+def arguments(doc: str | None, *, rounds: int, quick: int, each_allocator: bool = False) -> Namespace:
+    """Parse the command line of a benchmark whose module docstring is `doc`.
+
+    `each_allocator`: it runs once for each allocator, unless it is asked to measure here.
+    """
     parser = ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument(
         "--rounds", type=positive_integer, default=rounds, help="how often to measure (default: %(default)s)"
@@ -33,6 +36,8 @@ def arguments(doc: str | None, *, rounds: int, quick: int) -> Namespace:
         "--quick", dest="rounds", action="store_const", const=quick, help=f"for a first look: --rounds {quick}"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE too")
+    if each_allocator:
+        parser.add_argument("--here", action="store_true", help="measure in this process, with the allocator it has")
     return parser.parse_args()
 
 

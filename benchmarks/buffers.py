@@ -10,18 +10,23 @@ pooling loses. Three ways, because what a fresh buffer costs depends on its use:
 - 100 in flight: a hundred are held before the first is dropped, so that malloc cannot hand out the same warm memory
   again and again, and all but one of the pool's go through the shared list.
 
-A second table has the less common paths, for one size, and what `wipe=True` adds for each size.
+All of that runs once for each allocator (`_allocators.py` tells why), and the tables have them side by side. Other
+tables have the less common paths, for one size; what `wipe=True` adds; what it costs to record who acquires; and fresh
+blocks from 4 MiB on that are filled once, beside `numpy.empty`. With `--here` one process measures with the allocator
+that it has, and shows times too.
 
-What would make the figures misleading: one thread works alone. The C library decides what a fresh buffer costs: glibc
-gives big ones back to the system at once until it has seen some freed (its threshold moves, up to 32 MiB), and then
-keeps them, but clears them with memset. And a fresh bytearray is zero, which a pooled buffer is only with `wipe`.
+What would make the figures misleading: one thread works alone. Even one allocator has no one price: glibc gives big
+buffers back to the system at once until it has seen some freed (its threshold moves, up to 32 MiB), and then keeps
+them, but clears them with memset. And a fresh bytearray is zero, which a pooled buffer is only with `wipe`.
 """
 
 import asyncio
 from itertools import repeat
+from typing import Any
 
+from _allocators import run_with_each
 from _report import arguments, headline, plain_table, show, spread, write_json
-from _timing import IN_FLIGHT, Candidate, Repeat, Results, Spread, measure
+from _timing import IN_FLIGHT, Candidate, Repeat, Results, Spread, measure, need
 from rich.table import Table
 
 from aiopool import BufferPool, cleanup
@@ -29,6 +34,9 @@ from aiopool import BufferPool, cleanup
 KIB = 1024
 MIB = 1024 * KIB
 SIZES = [64, KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB]
+
+FRESH_SIZES = [4 * MIB, 16 * MIB, 64 * MIB]
+"""The sizes of which fresh blocks are filled once."""
 
 PATH_SIZE = 4 * KIB
 """The size that the less common paths are measured with."""
@@ -41,9 +49,9 @@ def name_of(size: int) -> str:
     return f"{size} B"
 
 
-def new_pool(*, wipe: bool = False) -> BufferPool:
+def new_pool(*, wipe: bool = False, sample_every: int | None = 1024) -> BufferPool:
     """One that keeps all that a benchmark has in flight."""
-    return BufferPool(max_idle_bytes=1 << 40, idle_timeout=None, wipe=wipe)
+    return BufferPool(max_idle_bytes=1 << 40, idle_timeout=None, wipe=wipe, sample_every=sample_every)
 
 
 # --- fresh and pooled ---
@@ -176,6 +184,44 @@ class Misses(Stealing):
         self.pool.clear()
 
 
+# --- fresh blocks, filled once ---
+
+
+def fresh_array(size: int) -> Repeat:
+    content = b"x" * size
+
+    async def work(n: int) -> None:
+        numpy: Any = need("numpy")
+        source = numpy.frombuffer(content, "u1")
+        for _ in repeat(None, n):
+            numpy.empty(size, "u1")[:] = source
+
+    return work
+
+
+def fresh_block(size: int) -> Repeat:
+    content = b"x" * size
+
+    async def work(n: int) -> None:
+        pool = BufferPool(max_idle_bytes=0, max_size=size)
+        for _ in repeat(None, n):
+            pool.acquire(size)[:] = content
+
+    return work
+
+
+# --- recording who acquires ---
+
+
+def recorded(sample_every: int | None) -> Repeat:
+    async def work(n: int) -> None:
+        pool = new_pool(sample_every=sample_every)
+        for _ in repeat(None, n):
+            pool.acquire(PATH_SIZE)
+
+    return work
+
+
 # --- all of it ---
 
 
@@ -198,6 +244,14 @@ PATHS = [
     Candidate("acquire from the victim", victim_hits.repeat, victim_hits.prepare),
     Candidate("acquire that misses", misses.repeat, misses.prepare),
 ]
+
+RECORDING = [
+    Candidate("recording none", recorded(None)),
+    Candidate("recording one in 1,024, as by default", recorded(1024)),
+    Candidate("recording each", recorded(1)),
+]
+ARRAYS = {size: Candidate(f"numpy.empty, filled, {name_of(size)}", fresh_array(size)) for size in FRESH_SIZES}
+BLOCKS = {size: Candidate(f"fresh block, filled, {name_of(size)}", fresh_block(size)) for size in FRESH_SIZES}
 
 
 def gain(results: Results, way: str, size: int) -> Spread:
@@ -247,6 +301,17 @@ def path_table(results: Results) -> Table:
     return table
 
 
+def recording_table(results: Results) -> Table:
+    table = plain_table(f"recording who acquires, {name_of(PATH_SIZE)}", "", "ns", "times as long as without")
+    for candidate in RECORDING:
+        table.add_row(
+            candidate.name,
+            nanoseconds(results.time(candidate.name).median),
+            spread(results.ratio(candidate.name, RECORDING[0].name)),
+        )
+    return table
+
+
 def nanoseconds(seconds: float) -> str:
     return f"{seconds * 1e9:,.0f}"
 
@@ -263,19 +328,79 @@ def verdict(results: Results) -> str:
     return "Where pooling loses:\n" + "\n".join(lines)
 
 
-def figures(results: Results) -> dict[str, object]:
+def against_arrays(results: Results) -> dict[str, Spread]:
+    """How many times as much a fresh block costs as numpy.empty, both filled once."""
     return {
-        "seconds": {name: results.time(name)._asdict() for name in results.seconds},
-        "gain": {way: {name_of(size): gain(results, way, size)._asdict() for size in SIZES} for way in PAIRS},
+        name_of(size): results.ratio(BLOCKS[size].name, ARRAYS[size].name)
+        for size in FRESH_SIZES
+        if ARRAYS[size].name in results.seconds
     }
 
 
-def main() -> None:
-    options = arguments(__doc__, rounds=30, quick=5)
+def figures(results: Results) -> dict[str, Any]:
+    usual = POOLED[PATH_SIZE].name
+    return {
+        "seconds": {name: results.time(name)._asdict() for name in results.seconds},
+        "gain": {way: {name_of(size): gain(results, way, size)._asdict() for size in SIZES} for way in PAIRS},
+        "paths": {each.name: results.ratio(each.name, usual)._asdict() for each in PATHS},
+        "recording": {each.name: results.ratio(each.name, RECORDING[0].name)._asdict() for each in RECORDING},
+        "fresh": {name: ratio._asdict() for name, ratio in against_arrays(results).items()},
+    }
+
+
+def side_by_side(title: str, heading: str, of_each: dict[str, dict[str, dict[str, float]]]) -> Table:
+    """A table with a column for each allocator."""
+    table = plain_table(title, heading, *of_each)
+    for row in next(iter(of_each.values())):
+        table.add_row(row, *(spread(Spread(**rows[row])) for rows in of_each.values()))
+    return table
+
+
+def measure_here(rounds: int) -> dict[str, Any]:
+    """Measure and show, in this process."""
     candidates = [each for pair in PAIRS.values() for way in pair for each in way.values()]
-    results = asyncio.run(measure([*candidates, *PATHS, *WIPED.values()], options.rounds))
-    show(main_table(results), path_table(results), verdict(results))
-    write_json(options.json, {"rounds": options.rounds, **figures(results)})
+    candidates += [*PATHS, *WIPED.values(), *RECORDING, *ARRAYS.values(), *BLOCKS.values()]
+    results = asyncio.run(measure(candidates, rounds))
+    show(main_table(results), path_table(results), recording_table(results), verdict(results))
+    return figures(results)
+
+
+def measure_with_each(rounds: int) -> dict[str, Any]:
+    """Measure in a process for each allocator, and show all of them side by side."""
+    of_each = run_with_each(__file__, rounds)
+    show(
+        headline(),
+        *(
+            side_by_side(
+                f"{way}: a fresh bytearray costs so many times what the pool does",
+                "",
+                {name: each["gain"][way] for name, each in of_each.items()},
+            )
+            for way in PAIRS
+        ),
+        side_by_side(
+            "a fresh block, filled once, costs so many times what numpy.empty does",
+            "",
+            {name: each["fresh"] for name, each in of_each.items()},
+        ),
+        side_by_side(
+            f"the other paths, {name_of(PATH_SIZE)}, in acquire + drops",
+            "",
+            {name: each["paths"] for name, each in of_each.items()},
+        ),
+        side_by_side(
+            f"recording who acquires, {name_of(PATH_SIZE)}, in acquire + drops without",
+            "",
+            {name: each["recording"] for name, each in of_each.items()},
+        ),
+    )
+    return {"allocators": of_each}
+
+
+def main() -> None:
+    options = arguments(__doc__, rounds=30, quick=5, each_allocator=True)
+    measured = measure_here(options.rounds) if options.here else measure_with_each(options.rounds)
+    write_json(options.json, {"rounds": options.rounds, **measured})
 
 
 if __name__ == "__main__":

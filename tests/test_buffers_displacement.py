@@ -1,6 +1,7 @@
 """A block that comes back to a full pool frees blocks that have been idle longer; the bound holds at every moment."""
 
 import asyncio
+import gc
 import os
 import sys
 import threading
@@ -125,8 +126,7 @@ def test_blocks_of_another_loop_make_room(reusing, count, generation):
         before = pool.stats().created
         for _ in range(10):
             on_loop(lambda: leave(pool, 48 * KIB))
-        # Without a GIL the first block that finds only another loop's private slot may come before that is emptied.
-        assert pool.stats().created - before <= 2
+        assert pool.stats().created - before == 1
         assert idle(pool)[48 * KIB] == 1
         assert pool.stats().bytes_idle <= count * 64 * KIB
 
@@ -152,6 +152,26 @@ def test_a_block_displaces_none_of_its_own(reusing):
     on_loop(lambda: leave(pool, KIB, 10))
     stats = pool.stats()
     assert (stats.displaced, stats.over_budget, stats.bytes_idle) == (0, 6, 4 * KIB)
+
+
+def test_a_block_that_came_back_out_of_garbage_is_displaced_as_any_other(reusing):
+    """The collector finalizes the bytes of a block in Python before they come back."""
+    pool = reusing.BufferPool(max_idle_bytes=8 * KIB)
+
+    class Node:
+        pass
+
+    def use():
+        node = Node()
+        node.itself, node.view = node, pool.acquire(4 * KIB)
+        del node
+        gc.collect()
+        assert idle(pool) == {4 * KIB: 1}
+        leave(pool, 5 * KIB)
+        assert idle(pool) == {5 * KIB: 1}
+
+    on_loop(use)
+    assert pool.stats().displaced == 1
 
 
 def test_a_block_that_never_fits_displaces_nothing(reusing):
@@ -283,8 +303,9 @@ def test_something_at_every_bytecode_of_a_displacement(reference, intrusion):
         def check(result, intruded):
             others.clear()
             stats = pool.stats()
-            assert stats.bytes_idle == pool._budget.used <= limit
-            assert stats.peak_idle <= limit
+            if reference._core.idle_budget.EXACT:
+                assert stats.bytes_idle == pool._budget.used <= limit
+                assert stats.peak_idle <= limit
             assert stats.bytes_in_use == 0
             views = [pool.acquire(n) for n in (KIB, 2 * KIB, 4 * KIB, 5 * KIB, 6 * KIB, 6 * KIB)]
             for mark, view in enumerate(views):

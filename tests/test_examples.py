@@ -19,6 +19,7 @@ from children import errors_in
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = [
+    "arrays_between_processes",
     "multi_loop_service",
     "numpy_zstd",
     "prometheus_metrics",
@@ -363,6 +364,79 @@ def test_numpy_zstd_as_a_program(run):
     )
     assert 0 < number(found["made"]) <= number(found["served"])
     assert int(found["decompressors"]) <= 4
+
+
+# --- arrays_between_processes ---
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no Unix sockets in asyncio on Windows")
+def test_arrays_between_processes_as_a_program(run):
+    output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "arrays_between_processes.py")
+    found = only_match(
+        r"arrays: 20 there and back, each doubled and writable\n"
+        r"buffers: (?P<views>\d+) views, (?P<created>\d+) of them of new memory\n",
+        output,
+    )
+    assert 0 < int(found["created"]) <= int(found["views"])
+
+
+def there_and_back(example: ModuleType, *messages: object) -> list[object]:
+    """What comes out of a connection that such messages are sent into."""
+
+    async def main() -> list[object]:
+        sent: asyncio.Future[list[object]] = asyncio.get_running_loop().create_future()
+
+        async def serve(reader, writer) -> None:
+            try:
+                sent.set_result([await example.receive(reader) for _ in messages])
+            except ValueError as error:
+                sent.set_exception(error)
+            writer.close()
+
+        start = example.streams.start_server
+        async with asyncio.timeout(30), await start(serve, "127.0.0.1", 0, buffers=example.buffers) as server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            for message in messages:
+                if isinstance(message, bytes):
+                    writer.write(message)
+                else:
+                    await example.send(writer, message)
+            try:
+                return await sent
+            finally:
+                writer.close()
+
+    return asyncio.run(main())
+
+
+@pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
+def test_arrays_between_processes_of_every_kind():
+    example = load("arrays_between_processes")
+    np = example.np
+    messages = [
+        {"no array": [1, 2, 3]},
+        np.zeros(0),
+        [np.arange(7), np.arange(0.0), np.ones((3, 4), np.float32)],
+        np.arange(24).reshape(2, 3, 4)[:, ::2],
+        np.asfortranarray(np.arange(12).reshape(3, 4)),
+        np.frombuffer(b"read-only", np.uint8),
+    ]
+    for sent, received in zip(messages, there_and_back(example, *messages), strict=True):
+        assert type(sent) is type(received)
+        if isinstance(sent, np.ndarray):
+            assert (received == sent).all()
+            assert (received.dtype, received.shape) == (sent.dtype, sent.shape)
+    assert received.flags.writeable == sent.flags.writeable is False
+
+
+@pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
+@pytest.mark.parametrize(
+    "announced",
+    [struct.pack("!II", 2**32 - 1, 0), struct.pack("!II", 10, 2**32 - 1), struct.pack("!IIQ", 10, 1, 2**63)],
+)
+def test_arrays_between_processes_rejects_what_is_too_big(announced):
+    with pytest.raises(ValueError, match=r"(is|are) too big"):
+        there_and_back(load("arrays_between_processes"), announced)
 
 
 # --- prometheus_metrics ---

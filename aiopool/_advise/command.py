@@ -1,10 +1,9 @@
 """The arguments of `python -m aiopool advise`, and what they do."""
 
 import argparse
-import math
 import sys
-from pathlib import Path
 
+from .._arguments import file, seconds
 from .user_code import UserCode, UserCodeError
 
 
@@ -25,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reset", default="", metavar="CODE", help="what makes an object as good as new, as 'obj.clear()'"
     )
-    parser.add_argument("--seconds", type=_seconds, default=4.0, help="how long to measure in all (default: 4)")
-    parser.add_argument("--plot", type=_file, metavar="FILE", help="draw the times, to an SVG file")
+    parser.add_argument("--seconds", type=seconds, default=4.0, help="how long to measure in all (default: 4)")
+    parser.add_argument("--plot", type=file, metavar="FILE", help="draw the times, to an SVG file")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,21 +52,3 @@ def run(options: argparse.Namespace) -> int:
         print("aiopool advise:", error, sep="\n" if "\n" in str(error) else " ", file=sys.stderr)
         return 1
     return 0
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
-
-
-def _file(text: str) -> Path:
-    file = Path(text)
-    # Told now, and not when the measuring is done.
-    if file.is_dir() or not file.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a file in a directory that exists")
-    return file

@@ -48,8 +48,8 @@ class Content(bytearray):
     """The bytes of a block. On 3.11 a user may resize or copy them: they are the `obj` of a view.
 
     They tell when they are freed. Where there is no memory to call a release, CPython frees an exporter without it, and
-    its bytes would be counted as checked out for good. No finalizer sees them earlier than that: nothing in here can be
-    part of a garbage cycle.
+    its bytes would be counted as checked out for good. In a garbage cycle they tell before the release, and if somebody
+    brings the view back to life, it is not counted any more.
     """
 
     __slots__ = ()
@@ -85,27 +85,31 @@ class Content(bytearray):
 class Block:
     """Bytes in the pool's own hands: idle, or fresh and zero, or just about to be checked out."""
 
-    __slots__ = ("_budget", "content", "idle_since", "size")
+    __slots__ = ("_budget", "_size_class", "content", "idle_since", "size")
 
     def __init__(self, content: Content) -> None:
-        # Set while idle: where its bytes are reserved.
+        # Set while idle: where its bytes are reserved, and by whom.
         self._budget: IdleBudget | None = None
+        self._size_class: SizeClassRef | None = None
         #: as long as it is idle: how many bytes it has, and since when, in the budget's terms
         self.size = 0
         self.idle_since = 0
         self.content = content
 
-    def enter_budget(self, budget: IdleBudget, size: int) -> None:
-        """Its `size` bytes are reserved there."""
+    def enter_budget(self, budget: IdleBudget, size: int, size_class: SizeClassRef) -> None:
+        """Its `size` bytes are reserved there, for a block of `size_class`."""
         self.size = size  # kept, since even to ask for the length takes memory
         self.idle_since = budget.now
+        self._size_class = size_class
         self._budget = budget
 
-    def count_displaced(self) -> None:
-        """It makes room for another."""
-        known = Content._size_classes[id(self.content)]()
-        if known is not None:
+    def displace(self) -> None:
+        """It is out of its store, and makes room for another."""
+        if self._size_class is not None and (known := self._size_class()) is not None:
             known.displaced += 1
+        # Here and not as it dies: without a GIL another thread may have to see to that.
+        del self.content
+        self.leave_budget()
 
     def leave_budget(self) -> None:
         """It is idle no more."""

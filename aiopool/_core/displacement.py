@@ -38,8 +38,7 @@ def displace_for(budget: Any, store: Store, size: int) -> bool:
         if block is None:
             heapq.heappop(others)
             continue
-        block.count_displaced()
-        del block  # and with this its bytes are given back
+        block.displace()
         _look_again(others)
         if budget.reserve(size):
             return True

@@ -143,7 +143,7 @@ class SizeClass:
         except MemoryError:
             budget.give_back(size)
             return
-        block.enter_budget(budget, size)
+        block.enter_budget(budget, size, self._itself)
         try:
             self.store.keep(block)
         except MemoryError:

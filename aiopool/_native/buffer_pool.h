@@ -142,6 +142,20 @@ buffers_size_class(BuffersObject *self, Py_ssize_t n)
     return (SizeClassObject *)PyTuple_GET_ITEM(self->size_classes, index);
 }
 
+/* Out of line, so that the fast path stays short. */
+static OUT_OF_LINE PyObject *
+buffers_acquire_slow(BuffersObject *self, PyObject *arg, Py_ssize_t n)
+{
+    if (n >= 0 && n <= self->largest) {
+        PyObject *view = size_class_acquire_slow(buffers_size_class(self, n), n);
+        if (view != NULL || !PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            return view;
+        }
+    }
+    PyErr_Clear(); /* of a number that is too large, or without memory: Python says what is wrong */
+    return PyObject_CallMethodOneArg((PyObject *)self, self->state->acquire_slow, arg);
+}
+
 static PyObject *
 buffers_acquire(BuffersObject *self, PyObject *arg)
 {
@@ -153,8 +167,7 @@ buffers_acquire(BuffersObject *self, PyObject *arg)
             return view;
         }
     }
-    PyErr_Clear(); /* of a number that is too large: the slow path says what is wrong */
-    return PyObject_CallMethodOneArg((PyObject *)self, self->state->acquire_slow, arg);
+    return buffers_acquire_slow(self, arg, n);
 }
 
 static PyMethodDef buffers_methods[] = {

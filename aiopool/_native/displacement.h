@@ -17,7 +17,7 @@ typedef struct {
     Py_ssize_t id; /* of the processor */
     uint64_t since;
     Py_ssize_t size;
-} Oldest;
+} Oldest; /* {0}: there is none */
 
 /* For whom room is made. */
 typedef struct {
@@ -128,31 +128,28 @@ look_at_store(StoreObject *store, bool only_own, Asker asker, Oldest *oldest, ui
     store_leave(store, asker.runner);
 }
 
-/* The block that has been idle longest, unless that lies in the asker's own shard: there it is of the same size as the
-   block that comes back, and one is as good as the other. Tells also since when the next one is idle. */
-static Oldest
-find_oldest(BudgetObject *self, Asker asker, uint64_t *next)
+/* The block that has been idle longest, and since when the next one is. False: it lies in the asker's own shard. There it
+   is of the same size as the block that comes back, and one is as good as the other. */
+static bool
+find_oldest(BudgetObject *self, Asker asker, Oldest *oldest, uint64_t *next)
 {
-    const Oldest none = {0};
-    Oldest own = none, oldest = none;
+    Oldest own = {0};
+    *oldest = own;
     *next = UINT64_MAX;
     look_at_store(asker.store, true, asker, &own, next);
     /* In a burst that is more than the budget, most stop here. */
     if (own.store != NULL && own.since <= self->oldest_since) {
-        return none;
+        return false;
     }
     *next = own.store == NULL ? UINT64_MAX : own.since;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(self->stores); i++) {
-        look_at_store((StoreObject *)PyTuple_GET_ITEM(self->stores, i), false, asker, &oldest, next);
+        look_at_store((StoreObject *)PyTuple_GET_ITEM(self->stores, i), false, asker, oldest, next);
     }
-    if (own.store != NULL && (oldest.store == NULL || own.since <= oldest.since)) {
-        self->oldest_since = own.since;
-        return none;
+    bool is_own = own.store != NULL && (oldest->store == NULL || own.since <= oldest->since);
+    if (is_own || oldest->store != NULL) {
+        self->oldest_since = is_own ? own.since : oldest->since;
     }
-    if (oldest.store != NULL) {
-        self->oldest_since = oldest.since;
-    }
-    return oldest;
+    return !is_own;
 }
 
 /* The block there, if it is still as old as it was, or as old as the next one elsewhere; NULL: it is not. */
@@ -190,33 +187,35 @@ empty_store(StoreObject *self)
     }
     PyErr_Clear();
     Py_XDECREF(processors);
-    Py_XDECREF((PyObject *)retired[0]);
-    Py_XDECREF((PyObject *)retired[1]);
+    for (int i = 0; i < 2; i++) {
+        if (retired[i] != NULL) {
+            /* No thread can come to them any more. And now: without a GIL they belong to the threads that made them, and
+               would be deallocated by those, which may be asleep. */
+            shards_clear(retired[i]);
+            Py_DECREF(retired[i]);
+        }
+    }
 }
 
-/* What lies in private slots of other processors only. */
+/* Where all that is idle lies in private slots of other processors: that of the largest blocks. */
 static void
-displace_private(BudgetObject *self, Asker asker)
+displace_private(BudgetObject *self)
 {
-#ifdef Py_GIL_DISABLED
     for (Py_ssize_t i = PyTuple_GET_SIZE(self->stores) - 1; i >= 0; i--) {
         StoreObject *store = (StoreObject *)PyTuple_GET_ITEM(self->stores, i);
-        if (store != asker.store && store_idle(store) > 0 && !is_finalizing()) {
+        Py_ssize_t idle = store_idle(store);
+        if (idle > 0 && !is_finalizing()) {
             empty_store(store);
             return;
         }
     }
-#else
-    (void)self;
-    (void)asker;
-#endif
 }
 
 /* Count size more idle bytes, and free idle blocks until there is room for them. False: there is none.
 
    One thread at a time; another that comes meanwhile does not wait. What is freed here left its store before, and no lock
    is held meanwhile that a get or a put would want. */
-static bool
+static OUT_OF_LINE bool
 budget_reserve_displacing(BudgetObject *self, StoreObject *store, IdentityObject *processor, Py_ssize_t size)
 {
     if (size > count_read(&self->limit) || !lock_try(&self->displacing)) {
@@ -225,17 +224,15 @@ budget_reserve_displacing(BudgetObject *self, StoreObject *store, IdentityObject
     Asker asker = {store, {processor, processor == NULL ? 0 : processor->id}};
     bool reserved = false;
     int left = MOST_DISPLACED;
-    for (int look = 0; look < MOST_LOOKS && left > 0 && !reserved; look++) {
-        uint64_t next;
-        Oldest oldest = find_oldest(self, asker, &next);
-        BlockObject *block = oldest.store == NULL ? NULL : take_oldest(&oldest, asker, next);
-        if (block == NULL) {
-            if (oldest.store == NULL && look == 0) {
-                displace_private(self, asker);
-                reserved = budget_reserve(self, processor, size);
-            }
+    Oldest oldest;
+    uint64_t next;
+    for (int look = 0; look < MOST_LOOKS && left > 0 && !reserved && find_oldest(self, asker, &oldest, &next); look++) {
+        if (oldest.store == NULL) {
+            displace_private(self);
+            reserved = budget_reserve(self, processor, size);
             break;
         }
+        BlockObject *block = take_oldest(&oldest, asker, next);
         for (; block != NULL && !reserved; left--) {
             count_add(&block->size_class->displaced, 1);
             Py_DECREF(block);

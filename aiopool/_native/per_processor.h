@@ -51,6 +51,13 @@ per_processor_entry(PerProcessor *self, const IdentityObject *processor)
     return entries == NULL ? NULL : &entries->entries[id].value;
 }
 
+/* Make sure that the processor can count. False: no memory. */
+static bool
+per_processor_reserve(PerProcessor *self, const IdentityObject *processor)
+{
+    return per_processor_entry(self, processor) != NULL;
+}
+
 static inline void
 per_processor_add(PerProcessor *self, const IdentityObject *processor, long long more)
 {
@@ -93,6 +100,12 @@ per_processor_free(PerProcessor *self)
 typedef struct {
     Count value;
 } PerProcessor;
+
+static bool
+per_processor_reserve(PerProcessor *Py_UNUSED(self), const IdentityObject *Py_UNUSED(processor))
+{
+    return true;
+}
 
 static inline void
 per_processor_add(PerProcessor *self, const IdentityObject *Py_UNUSED(processor), long long more)

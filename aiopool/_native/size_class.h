@@ -42,7 +42,7 @@ block_put(SizeClassObject *size_class, IdentityObject *processor, PyObject *bloc
 }
 
 /* There is no room for a block that came back. */
-static void
+static OUT_OF_LINE void
 count_rejected(StoreObject *store, IdentityObject *processor)
 {
     Runner runner = {processor, processor == NULL ? 0 : processor->id};
@@ -82,7 +82,7 @@ block_put_itself(BlockObject *self, IdentityObject *processor)
 }
 
 /* What was recorded of it is over. */
-static void
+static OUT_OF_LINE void
 block_forget_holder(BlockObject *self)
 {
     PyObject *key = self->holder;
@@ -158,7 +158,7 @@ block_check_out(BlockObject *self, IdentityObject *processor, Py_ssize_t n)
 }
 
 /* Record who acquired the view, for holders(). It stands for so many others that are not recorded. Runs Python code. */
-static PyObject *
+static OUT_OF_LINE PyObject *
 record_holder(PyObject *view, long long stands_for)
 {
     if (view == NULL) {
@@ -270,23 +270,27 @@ size_class_acquire_slow(SizeClassObject *self, Py_ssize_t n)
     if (!store_pin(store, &runner)) {
         return NULL;
     }
-    PyObject *found = store_take_as(store, runner);
-    if (found != NULL && !block_is_right(found, self)) {
+    if (!per_processor_reserve(&self->in_use, runner.processor)
+        || !per_processor_reserve(&self->budget->in_use, runner.processor)) {
+        return PyErr_NoMemory(); /* what is checked out is counted, come what may */
+    }
+    CountersObject *counters = store_counters(store, runner);
+    if (counters == NULL) {
         return NULL;
     }
+    store_enter(store, runner);
+    PyObject *found = store_find(store, runner, counters);
+    store_leave(store, runner);
     BlockObject *block = (BlockObject *)found;
-    if (block == NULL && !PyErr_Occurred()) {
-        block = block_make(self, self->size == 0 ? n : self->size);
-        if (block != NULL && !store_count(store, runner, offsetof(CountersObject, created), 1)) {
-            Py_CLEAR(block);
-        }
-    }
-    CountersObject *counters = block == NULL ? NULL : store_counters(store, runner);
-    if (counters == NULL || !store_count(store, runner, offsetof(CountersObject, asked), n)) {
-        Py_XDECREF(counters);
-        Py_XDECREF(block);
+    if (found != NULL ? !block_is_right(found, self)
+                      : (block = block_make(self, self->size == 0 ? n : self->size)) == NULL) {
+        Py_DECREF(counters);
         return NULL;
     }
+    store_enter(store, runner); /* off-loop many threads count */
+    count_add(&counters->created, found == NULL);
+    count_add(&counters->asked, n);
+    store_leave(store, runner);
     long long stands_for = slow_path_stands_for(self, counters);
     Py_DECREF(counters);
     PyObject *view = block_check_out(block, runner.processor, n);

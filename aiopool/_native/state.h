@@ -37,6 +37,13 @@ typedef long long Count;
 #define THREAD_LOCAL _Thread_local
 #endif
 
+/* Of what is unusual: inlined, it would make the fast path longer. */
+#if defined(__GNUC__) || defined(__clang__)
+#define OUT_OF_LINE __attribute__((noinline))
+#else
+#define OUT_OF_LINE
+#endif
+
 static inline bool
 is_finalizing(void)
 {

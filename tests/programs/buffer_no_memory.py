@@ -67,7 +67,7 @@ def idle(pool, count):
 
 async def attempt(name, n):
     operate, idling, holding, where = cases[name]
-    pool = aiopool.BufferPool(max_idle_bytes=1 << 16, max_size=1 << 14)
+    pool = aiopool.BufferPool(max_idle_bytes=1 << 16, max_size=1 << 12)
     off_loop(idle, pool, idling) if where else idle(pool, idling)
     box[:] = [pool.acquire(1000) for _ in range(holding)]
     for view in box:

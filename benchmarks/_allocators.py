@@ -1,0 +1,53 @@
+"""Runs a benchmark once for each allocator that the C library's malloc can be: figures that do not say which mislead.
+
+With its defaults glibc returns large blocks to the system as soon as they are freed, and the next one is faulted in
+again, page by page. Tuned, it keeps them; so does jemalloc. What is fresh each time then costs a fraction, and pooling
+gains less. aiopool's own blocks of 64 KiB and more do not come from malloc on Linux.
+
+Each run is a process of its own, for all of this is chosen when a process starts.
+"""
+
+import ctypes.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Allocator(NamedTuple):
+    """One way to allocate."""
+
+    name: str
+    environment: dict[str, str]
+
+
+TUNED = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+"""Blocks up to 32 MiB come from the heap, and 256 MiB of that are kept."""
+
+
+def allocators() -> list[Allocator]:
+    """Those that there are here. jemalloc is in Debian's package libjemalloc2."""
+    if not sys.platform.startswith("linux"):
+        return [Allocator("the system's", {})]
+    jemalloc = ctypes.util.find_library("jemalloc")
+    return [
+        Allocator("glibc", {}),
+        Allocator("glibc, tuned", TUNED),
+        *([] if jemalloc is None else [Allocator("jemalloc", {"LD_PRELOAD": jemalloc})]),
+    ]
+
+
+def run_with_each(program: str, rounds: int) -> dict[str, dict[str, Any]]:
+    """The figures that `program --here` writes with each allocator."""
+    figures = {}
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "LD_PRELOAD"))}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "figures.json")
+        for name, environment in allocators():
+            command = [sys.executable, program, "--here", "--rounds", str(rounds), "--json", str(file)]
+            subprocess.run(command, env={**bare, **environment}, stdout=subprocess.DEVNULL, check=True)
+            figures[name] = json.loads(file.read_text(encoding="utf-8"))
+    return figures

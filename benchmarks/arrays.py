@@ -1,0 +1,123 @@
+"""What it costs to send an array to another process, over aiopool's streams and over asyncio's.
+
+Three ways, each with sender and receiver in one process, over a Unix socket: that of the example, with pickle's
+out-of-band buffers over `aiopool.streams`; the same over asyncio's streams, where the array that comes out is
+read-only; and a plain pickle over asyncio's streams, as most programs do it. What counts is CPU time of the process,
+kernel included, for one array.
+
+What would make the figures misleading: glibc's allocator decides half of what asyncio's way costs. With its defaults a
+fresh buffer is faulted in again each time; see `MALLOC_TRIM_THRESHOLD_` in the C library's manual, and set it to see
+the difference.
+"""
+
+import asyncio
+import os
+import pickle
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+from _report import arguments, headline, plain_table, show, write_json
+from _timing import Spread
+
+from aiopool import streams
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+
+from arrays_between_processes import COUNTS, SIZE, buffers, receive, send
+
+Way = tuple[Any, Callable[[Any, Any], Awaitable[None]], Callable[[Any], Awaitable[Any]]]
+"""The module with the streams, and how to send and to receive."""
+
+SIZES = {"64 KiB": 2**16, "1 MiB": 2**20, "16 MiB": 2**24}
+BYTES = 2**27
+"""So many are sent for one figure."""
+
+LIMIT = 2**17
+
+
+async def receive_readonly(reader: Any) -> Any:
+    """As `receive` of the example, with asyncio's reader."""
+    head_size, count = COUNTS.unpack(await reader.readexactly(COUNTS.size))
+    sizes = [size for (size,) in SIZE.iter_unpack(await reader.readexactly(count * SIZE.size))]
+    head = await reader.readexactly(head_size)
+    return pickle.loads(head, buffers=[await reader.readexactly(size) for size in sizes])
+
+
+async def send_plain(writer: Any, obj: Any) -> None:
+    """A length and a pickle."""
+    message = pickle.dumps(obj, protocol=5)
+    writer.write(SIZE.pack(len(message)))
+    writer.write(message)
+    await writer.drain()
+
+
+async def receive_plain(reader: Any) -> Any:
+    """A length and a pickle."""
+    (size,) = SIZE.unpack(await reader.readexactly(SIZE.size))
+    return pickle.loads(await reader.readexactly(size))
+
+
+WAYS: dict[str, Way] = {
+    "aiopool, out-of-band": (streams, send, receive),
+    "asyncio, out-of-band": (asyncio, send, receive_readonly),
+    "asyncio, plain pickle": (asyncio, send_plain, receive_plain),
+}
+
+
+def main() -> None:
+    options = arguments(__doc__, rounds=10, quick=3)
+    found: dict[str, dict[str, list[float]]] = {size: {way: [] for way in WAYS} for size in SIZES}
+    for _ in range(options.rounds):
+        for size, count in SIZES.items():
+            for name, way in WAYS.items():
+                found[size][name].append(asyncio.run(measure(way, count)))
+    first, *others = WAYS
+    malloc = os.environ.get("MALLOC_TRIM_THRESHOLD_", "not set")
+    title = f"{headline()}, MALLOC_TRIM_THRESHOLD_ {malloc}\nCPU time of aiopool's way, to that of:"
+    table = plain_table(title, "array", *others)
+    for size, ways in found.items():
+        table.add_row(size, *(cell(ways[first], ways[other]) for other in others))
+    show(table)
+    write_json(options.json, {"seconds for an array": found})
+
+
+async def measure(way: Way, size: int) -> float:
+    """CPU seconds for an array of `size` bytes, there and through."""
+    module, send_to, receive_from = way
+    array, times = np.ones(size, np.uint8), BYTES // size
+    done = asyncio.Event()
+    more = {"buffers": buffers} if module is streams else {"limit": LIMIT}
+
+    async def take(reader: Any, writer: Any) -> None:
+        for _ in range(times):
+            taken = await receive_from(reader)
+            assert taken[-1] == 1
+        writer.close()
+        done.set()
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "arrays")
+        async with await module.start_unix_server(take, path, **more):
+            _, writer = await module.open_unix_connection(path, **more)
+            start = process_time()
+            for _ in range(times):
+                await send_to(writer, array)
+            await done.wait()
+            spent = process_time() - start
+            writer.close()
+            await writer.wait_closed()
+    return spent / times
+
+
+def cell(ours: list[float], other: list[float]) -> str:
+    spread = Spread.of(one / another for one, another in zip(ours, other, strict=True))
+    return f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -47,7 +47,8 @@ def load(implementation: str) -> ModuleType:
         importlib.import_module("aiopool.testing")
     assert package.implementation == implementation
     # A machine that is short of memory would bring cleanup cycles into the middle of tests.
-    package._core.cleanup.memory_pressure = package._core.pressure.MemoryPressure("/nowhere")
+    nowhere = package._core.cleanup.memory_pressure = package._core.pressure.MemoryPressure("/nowhere")
+    nowhere.is_felt()  # from the first look on it knows that there is nothing to look at, and is never due
     return package
 
 

@@ -282,7 +282,8 @@ def test_a_program_without_a_loop_notices_with_a_collection(short):
         for _ in range(3):
             short._core.cleanup.memory_pressure._looked = -inf
             gc.collect(0)
-        assert (pool.stats().idle, pool.stats().cycles) == (0, 3)
+        assert pool.stats().idle == 0
+        assert pool.stats().cycles >= 3  # on free-threaded builds every collection is full, and others come in between
 
     gc.enable()
     in_thread(use)

@@ -14,6 +14,15 @@ import aiopool
 COUNT = 200
 
 
+def report(unraisable):
+    # On free-threaded builds the collector may close a loop's sockets before the loop, which then cannot close itself.
+    if unraisable.object is not asyncio.BaseEventLoop.__del__:
+        sys.__unraisablehook__(unraisable)
+
+
+sys.unraisablehook = report
+
+
 class Thing:
     """Refers to its loop, as a client session does."""
 

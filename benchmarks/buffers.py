@@ -187,6 +187,10 @@ class Misses(Stealing):
 # --- fresh blocks, filled once ---
 
 
+FRESH_HELD = 4
+"""So many are held before the first is dropped, or the allocator would hand out the same memory again."""
+
+
 def fresh_array(size: int) -> Repeat:
     content = b"x" * size
 
@@ -194,7 +198,9 @@ def fresh_array(size: int) -> Repeat:
         numpy: Any = need("numpy")
         source = numpy.frombuffer(content, "u1")
         for _ in repeat(None, n):
-            numpy.empty(size, "u1")[:] = source
+            held = [numpy.empty(size, "u1") for _ in range(FRESH_HELD)]
+            for array in held:
+                array[:] = source
 
     return work
 
@@ -205,7 +211,9 @@ def fresh_block(size: int) -> Repeat:
     async def work(n: int) -> None:
         pool = BufferPool(max_idle_bytes=0, max_size=size)
         for _ in repeat(None, n):
-            pool.acquire(size)[:] = content
+            held = [pool.acquire(size) for _ in range(FRESH_HELD)]
+            for view in held:
+                view[:] = content
 
     return work
 
@@ -250,8 +258,14 @@ RECORDING = [
     Candidate("recording one in 1,024, as by default", recorded(1024)),
     Candidate("recording each", recorded(1)),
 ]
-ARRAYS = {size: Candidate(f"numpy.empty, filled, {name_of(size)}", fresh_array(size)) for size in FRESH_SIZES}
-BLOCKS = {size: Candidate(f"fresh block, filled, {name_of(size)}", fresh_block(size)) for size in FRESH_SIZES}
+ARRAYS = {
+    size: Candidate(f"numpy.empty, filled, {name_of(size)}", fresh_array(size), operations=FRESH_HELD)
+    for size in FRESH_SIZES
+}
+BLOCKS = {
+    size: Candidate(f"fresh block, filled, {name_of(size)}", fresh_block(size), operations=FRESH_HELD)
+    for size in FRESH_SIZES
+}
 
 
 def gain(results: Results, way: str, size: int) -> Spread:

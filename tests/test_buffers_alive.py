@@ -707,11 +707,6 @@ def test_views_at_the_end_of_an_interpreter_of_several(aiopool, child_env):
     assert run_program("buffer_interpreters.py", child_env) == "ok\n"
 
 
-@pytest.mark.skipif(sys.version_info < (3, 14), reason="views go to other interpreters from 3.14 on")
-def test_a_view_that_another_interpreter_sees(aiopool, child_env):
-    assert run_program("buffer_across_interpreters.py", child_env) == "ok\n"
-
-
 # --- in the middle of it ---
 
 

@@ -83,7 +83,7 @@ def test_what_is_freed_goes_back_to_the_system_whatever_the_order(mapping):
         for view in held:
             view[:: mmap.PAGESIZE] = bytes(64 * KIB // mmap.PAGESIZE)
         del view
-        assert resident() - before > 120 * MIB
+        assert resident() - before > 80 * MIB  # of 125; what earlier tests left may be freed meanwhile
         random.Random(1).shuffle(held)
         while held:
             held.pop()

@@ -6,10 +6,11 @@ for each time, divided by that of stock Dask in the same round, and the peak of 
 
 - stock: as Dask starts its workers, with `MALLOC_TRIM_THRESHOLD_=65536` in their environment;
 - untrimmed: the same without that variable;
+- tuned: the same with that variable at 1 GiB and `MALLOC_MMAP_THRESHOLD_` at 32 MiB;
 - jemalloc: the same with `LD_PRELOAD` of jemalloc, where it is installed;
 - pooled: stock with `aiopool.integrations.distributed`.
 
-What would make the figures misleading: a ratio of whole jobs has the work on the arrays in it, and Dask's own. Two
+What would make the figures misleading: the work on the arrays is in the ratios, and so is Dask's own. Two
 workers on one machine receive over loopback. The first time, a job fills the pool; it is not counted.
 """
 
@@ -33,7 +34,10 @@ from distributed import Client, LocalCluster, wait
 MIB = 1024 * 1024
 STOCK = dict(dask.config.get("distributed.nanny.pre-spawn-environ"))
 UNTRIMMED = {name: value for name, value in STOCK.items() if name != "MALLOC_TRIM_THRESHOLD_"}
-Job = Callable[[Any], None]
+Job = Callable[[Any], float]
+"""What is done on a cluster; how much processor time of the workers it took, in seconds."""
+
+TUNED = {**STOCK, "MALLOC_TRIM_THRESHOLD_": 1 << 30, "MALLOC_MMAP_THRESHOLD_": 1 << 25}
 PRELOAD = "aiopool.integrations.distributed"
 
 
@@ -44,7 +48,11 @@ def jemalloc() -> str | None:
     return next((str(folder / name) for folder in folders if name and (folder / name).exists()), None)
 
 
-WAYS: dict[str, tuple[dict[str, Any], list[str]]] = {"stock": (STOCK, []), "untrimmed": (UNTRIMMED, [])}
+WAYS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "stock": (STOCK, []),
+    "untrimmed": (UNTRIMMED, []),
+    "tuned": (TUNED, []),
+}
 if (library := jemalloc()) is not None:
     WAYS["jemalloc"] = ({**STOCK, "LD_PRELOAD": library}, [])
 WAYS["pooled"] = (STOCK, [PRELOAD])
@@ -56,6 +64,12 @@ def used() -> tuple[float, float]:
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
+def processor_time(client: Any) -> float:
+    """Seconds that all workers have had."""
+    seconds: float = sum(cpu for cpu, _ in client.run(used).values())
+    return seconds
+
+
 def filled(size: int, number: int) -> Any:
     return np.full(size, number % 251, dtype="u1")
 
@@ -65,36 +79,41 @@ def ends(*arrays: Any) -> int:
 
 
 def fetch(count: int, size: int) -> Job:
-    """One worker makes arrays, and the other one gets four at a time."""
+    """One worker creates arrays, and the other one gets four at a time. Only the second part is measured."""
 
-    def job(client: Any) -> None:
+    def job(client: Any) -> float:
         one, two = client.scheduler_info()["workers"]
         made = client.map(filled, [size] * count, range(count), workers=[one], pure=False)
         wait(made)
+        before = processor_time(client)
         found = [client.submit(ends, *made[i : i + 4], workers=[two], pure=False) for i in range(0, count, 4)]
         if sum(client.gather(found)) != sum(2 * (number % 251) for number in range(count)):
             sys.exit("wrong arrays")
+        return processor_time(client) - before
 
     return job
 
 
-def transposed(client: Any) -> None:
-    x = da.ones((6000, 6000), chunks=(1000, 1000))
-    if client.compute((x + x.T).sum()).result() != 2 * 6000**2:
-        sys.exit("wrong sum")
+def total(array: Any) -> Job:
+    """Compute the sum of an array, which is twice its size."""
+
+    def job(client: Any) -> float:
+        before = processor_time(client)
+        if client.compute(array.sum()).result() != 2 * array.size:
+            sys.exit("wrong sum")
+        return processor_time(client) - before
+
+    return job
 
 
-def rechunked(client: Any) -> None:
-    x = da.ones((6000, 6000), chunks=(6000, 500)).rechunk((500, 6000))
-    if client.compute((x + 1).sum()).result() != 2 * 6000**2:
-        sys.exit("wrong sum")
-
+SQUARE = da.ones((6000, 6000), chunks=(1000, 1000))
+COLUMNS = da.ones((6000, 6000), chunks=(6000, 500))
 
 JOBS = {
     "fetch 256 x 1 MiB": fetch(256, MIB),
     "fetch 64 x 8 MiB": fetch(64, 8 * MIB),
-    "(x + x.T).sum()": transposed,
-    "rechunk": rechunked,
+    "(x + x.T).sum()": total(SQUARE + SQUARE.T),
+    "rechunk": total(COLUMNS.rechunk((500, 6000)) + 1),
 }
 
 
@@ -112,14 +131,9 @@ def cluster(environment: dict[str, Any], preload: list[str]) -> Iterator[Any]:
 
 def measure(way: str, job: Job, rounds: int) -> tuple[list[float], float]:
     """Seconds of processor time of both workers, one entry a round, and the sum of their peaks in MiB."""
-    seconds = []
     with cluster(*WAYS[way]) as client:
         job(client)
-        for _ in range(rounds):
-            before = sum(cpu for cpu, _ in client.run(used).values())
-            job(client)
-            after = client.run(used).values()
-            seconds.append(sum(cpu for cpu, _ in after) - before)
+        seconds = [job(client) for _ in range(rounds)]
         peak = sum(peak for _, peak in client.run(used).values())
     return seconds, peak
 

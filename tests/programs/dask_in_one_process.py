@@ -65,6 +65,16 @@ def main(protocol):
             worker.monitor.get_process_memory = lambda: int(0.61 * 4 * GIB)
         until(lambda: idle() == 0)
 
+        # Nor is more idle than the bound.
+        for worker in cluster.workers.values():
+            worker.monitor.get_process_memory = lambda: 0
+        integration.FRACTION = 5 * SIZE / (2 * 4 * GIB)
+        receiving.renew()
+        sums(client, 20)
+        until(lambda: receiving.buffers.stats().bytes_in_use == 0)
+        assert 0 < idle() <= 5 * SIZE
+        integration.FRACTION = 1 / 8
+
         # What comes back to a pool of before is freed.
         held = tcp.host_array(SIZE)
         before = receiving.buffers

@@ -322,6 +322,30 @@ def test_another_thread(hand):
         hand.check(looking.result(PATIENCE))
 
 
+@pytest.mark.parametrize("pool_lives", [True, False], ids=["", "without its pool"])
+def test_an_array_that_keeps_an_address_and_no_view(aiopool, pool_lives):
+    """`numpy.ndarray` releases its buffer at once, and keeps `view.obj`."""
+    pool = aiopool.BufferPool(max_size=8192)
+    view = pool.acquire(8192)
+    view[:] = b"A" * 8192
+    array = pytest.importorskip("numpy").ndarray((8192,), "u1", buffer=view)
+    stats = pool.stats
+    if not pool_lives:
+        del pool, stats
+    del view
+    others = [bytearray(b"B" * 8192) for _ in range(10)]
+    if pool_lives:
+        for _ in range(3):
+            others += [pool.acquire(8192)]
+            others[-1][:] = b"B" * 8192
+    gc.collect()
+    assert bytes(array) == b"A" * 8192
+    del others, array
+    gc.collect()
+    if pool_lives:
+        assert stats().bytes_in_use == 0
+
+
 def test_a_block_that_something_keeps(aiopool):
     """`view.obj` leads to it: nothing that can be done there lets two see the same bytes."""
     pool = aiopool.BufferPool()

@@ -11,6 +11,10 @@ can never be seen again. Then it empties the objects of the cycle, in any order,
 of them. So an exporter here is made of what cannot be emptied: a tuple, and the bytes. (In the C extension a
 block is its own exporter, which the collector does not know at all, and its deallocation is the put.)
 
+One thing outlives the release: `numpy.ndarray(buffer=view)` releases the buffer at once, and keeps an address and
+`view.obj`. That is the wrapper that CPython puts between an exporter in Python and its views. So each release counts
+the references to the wrapper. If something refers to it, the bytes are neither reused nor freed before that has gone.
+
 What is checked out does not keep its pool alive. When the pool has gone, with all its idle blocks, a view goes on as
 before, and its block is freed in the end.
 
@@ -21,8 +25,9 @@ from 3.12 on only. On 3.11 views are right all the same, but their blocks are no
 import sys
 import warnings
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
+from . import gc_clock
 from .idle_budget import IdleBudget
 
 
@@ -125,6 +130,49 @@ class Block:
 if sys.version_info >= (3, 12):
     _ZEROS = bytes(64 * 1024)
 
+    # By the id of their content: the wrappers of all exporters.
+    _wrappers: dict[int, object] = {}
+
+    # The wrappers that outlived the release, each with the bytes that something may still address.
+    _outlived: list[tuple[object, Content]] = []
+
+    def _references_at_release() -> int:
+        """How many references to a wrapper a release counts if there are no others: CPython's versions differ."""
+        wrappers: dict[int, object] = {}
+        counts: list[int] = []
+
+        class Probe:
+            def __buffer__(self, flags: int) -> memoryview:
+                return memoryview(b"")
+
+            def __release_buffer__(self, view: memoryview) -> None:
+                wrapper = wrappers.pop(0, None)
+                counts.append(sys.getrefcount(wrapper))
+
+        view = memoryview(Probe())
+        wrappers[0] = view.obj
+        del view
+        return counts[0]
+
+    def _references_to_first(pairs: list[tuple[object, Any]]) -> list[int]:
+        return [sys.getrefcount(wrapper) for wrapper, _ in pairs]
+
+    _ALONE = _references_at_release()
+    (_ALONE_IN_PAIR,) = _references_to_first([(object(), None)])
+
+    def _free_outlived() -> None:
+        """Let go of the bytes that nothing addresses any more. Called before an acquire, and by each collection."""
+        if not _outlived:
+            return
+        for pair, references in zip(pairs := _outlived.copy(), _references_to_first(pairs), strict=True):
+            if references <= _ALONE_IN_PAIR:
+                try:
+                    _outlived.remove(pair)
+                except ValueError:
+                    pass  # another thread was here
+
+    gc_clock.on_stop.append(_free_outlived)
+
     class _Exporter(tuple[Content, SizeClassRef, int, bool]):
         """Checks a block out for as long as any view over it lives."""
 
@@ -139,10 +187,21 @@ if sys.version_info >= (3, 12):
             return memoryview(content)[:n]
 
         def __release_buffer__(
-            self, view: memoryview, _is_finalizing: Callable[[], bool] = sys.is_finalizing, _zeros: bytes = _ZEROS
+            self,
+            view: memoryview,
+            _is_finalizing: Callable[[], bool] = sys.is_finalizing,
+            _zeros: bytes = _ZEROS,
+            _known_wrappers: dict[int, object] = _wrappers,
+            _outlives: Callable[[tuple[object, Content]], None] = _outlived.append,
+            _references: Callable[[object], int] = sys.getrefcount,
+            _alone: int = _ALONE,
         ) -> None:
             # The view is not touched: where all is garbage the collector may have emptied it already.
             content, known, n, wipe = self
+            wrapper = _known_wrappers.pop(id(content), None)
+            if _references(wrapper) > _alone and wrapper is not None:
+                _outlives((wrapper, content))
+                return
             while wipe and n > 0:
                 # In pieces from the end: as many zeros as there are bytes may be more than there is memory for.
                 piece = _zeros[:n]
@@ -156,7 +215,9 @@ if sys.version_info >= (3, 12):
 
     def export(content: Content, size_class: SizeClassRef, n: int, wipe: bool) -> memoryview:
         """A view of the first `n` bytes of `content`. When the last view is gone, `size_class` takes it back."""
+        _free_outlived()
         view = memoryview(_Exporter((content, size_class, n, wipe)))
+        _wrappers[id(content)] = view.obj
         # Only now, when the release is certain: where memory runs out halfway CPython does not call it.
         if (known := size_class()) is not None:
             known.note_checked_out(content)

@@ -27,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from .._buffer_pool import KIB, MIB, BufferPool
 from ._versions import check_names, check_version
 
-check_version("uvicorn", "0.30", "0.54")
+check_version("uvicorn", "0.38", "0.54")
 check_names("uvicorn", HttpToolsProtocol.__init__, ["cycle", "headers", "loop", "parser", "transport"])
 check_names("uvicorn", HttpToolsProtocol.data_received, ["feed_data", "parser"])
 check_names("uvicorn", HttpToolsProtocol.on_body, ["body", "cycle"])

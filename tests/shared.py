@@ -2,7 +2,10 @@
 
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 PROGRAMS = Path(__file__).parent / "programs"
 """Programs that tests run in interpreters of their own."""
@@ -16,3 +19,16 @@ NO_GIL = not getattr(sys, "_is_gil_enabled", lambda: True)()
 
 class Thing:
     """Something to pool that can be referenced weakly."""
+
+
+@contextmanager
+def no_other_pools(package: ModuleType) -> Iterator[None]:
+    """What goes through all pools finds only those that are created in the meantime."""
+    pools = package._core.registry._pools
+    others = pools.copy()
+    pools.clear()
+    try:
+        yield
+    finally:
+        # Not those that are gone: a later pool at the same address would take over their place in the order.
+        pools.update({key: ref for key, ref in others.items() if ref() is not None})

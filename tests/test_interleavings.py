@@ -12,7 +12,7 @@ import threading
 import pytest
 from interrupts import PACKAGE, at_every_bytecode, on_a_loop
 from loops import loop_thread
-from shared import Thing
+from shared import Thing, no_other_pools
 
 OPERATIONS = ["get", "put", "borrow", "stats", "cleanup", "clear", "pin", "first_get", "first_put", "steal", "fill"]
 INTRUSIONS = ["get", "put", "put_get", "get_put", "cleanup", "clear", "stats", "collect"]
@@ -127,11 +127,8 @@ def _cheap_collections():
 def _no_other_pools(request):
     """A cleanup cycle goes through all pools of the process, and each bytecode of that is a gap."""
     package = request.getfixturevalue("reference" if "reference" in request.fixturenames else "aiopool")
-    others = package._core.registry._pools.copy()
-    package._core.registry._pools.clear()
-    yield
-    # Not those that are gone: a later pool at the same address would take over their place in the order.
-    package._core.registry._pools.update({key: ref for key, ref in others.items() if ref() is not None})
+    with no_other_pools(package):
+        yield
 
 
 @pytest.mark.parametrize("idle", [0, 2])

@@ -11,7 +11,7 @@ from math import inf
 import pytest
 from interrupts import PACKAGE, Interrupted, at_every_bytecode, on_a_loop, raise_in_every_gap_on_a_loop
 from loops import PATIENCE, RunsAtOnce, loop_thread
-from shared import Thing
+from shared import Thing, no_other_pools
 
 
 def filled(aiopool, count):
@@ -146,12 +146,8 @@ def test_an_exception_in_any_gap_switches_nothing_off(aiopool, operation):
     def raises():
         raise Interrupted
 
-    others = aiopool._core.registry._pools.copy()
-    aiopool._core.registry._pools.clear()
-    try:
+    with no_other_pools(aiopool):
         gaps = on_a_loop(lambda: at_every_bytecode(scenario, files=PACKAGE, into=True))
-    finally:
-        aiopool._core.registry._pools.update(others)
     assert gaps > (5 if operation == "stats" else 50)
 
 

@@ -8,7 +8,7 @@ import pytest
 import trio.testing
 from interrupts import raise_in_every_gap_on_a_loop
 from loops import PATIENCE, RunsAtOnce
-from shared import Thing
+from shared import Thing, no_other_pools
 
 
 def timers_of(loop):
@@ -27,10 +27,8 @@ async def settle(aiopool):
 @pytest.fixture
 def alone(aiopool):
     """No other pool has anything idle."""
-    others = aiopool._core.registry._pools.copy()
-    aiopool._core.registry._pools.clear()
-    yield aiopool
-    aiopool._core.registry._pools.update(others)
+    with no_other_pools(aiopool):
+        yield aiopool
 
 
 def test_a_loop_has_one_timer_for_all_pools(alone):

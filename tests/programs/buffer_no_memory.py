@@ -114,7 +114,9 @@ async def main():
         while passed < 30:
             passed = 0 if await attempt(name, n) else passed + 1
             n += 1
-            assert n < 10_000, (name, "never passes")
+            if n % 20 == 0:
+                gc.collect()  # on free-threaded builds from 3.14 on pools live until then, and clear() looks at all
+            assert n < 2000, (name, "never passes")
 
 
 asyncio.run(main())

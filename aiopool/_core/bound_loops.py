@@ -116,9 +116,25 @@ def current_record() -> LoopRecord | None:
     running = innermost_loop()
     if running is None:
         return None
-    known = _known_record(running)
-    if known is not None:
-        return known
+    ref = LoopRecord._all.get(id(running))
+    if ref is not None:
+        known = ref()
+        if known is not None and known.loop.is_loop(running):
+            return known
+        _forget(running, known)
+    return _new_record(running)
+
+
+def _forget(running: object, stale: LoopRecord | None) -> None:
+    """What is known under the id of `running` is of another loop."""
+    if stale is None:
+        # It died without an end: an exception came before it was tied to its loop. No new one can take its place.
+        LoopRecord._all.pop(id(running), None)
+    else:
+        stale.end()  # its loop did not let go of its record when it ended, and the id is reused
+
+
+def _new_record(running: object) -> LoopRecord | None:
     record = LoopRecord(running)
     # One atomic step: a finalizer that got here too must find the same record as we do.
     known = LoopRecord._all.setdefault(id(running), weakref.ref(record))()
@@ -129,21 +145,6 @@ def current_record() -> LoopRecord | None:
     # A loop that is ending already does not take it, and so ends the record at once.
     record.loop.hold(tie)
     return record
-
-
-def _known_record(running: object) -> LoopRecord | None:
-    ref = LoopRecord._all.get(id(running))
-    if ref is None:
-        return None
-    record = ref()
-    if record is None:
-        # It died without an end: an exception came before it was tied to its loop. No new one can take its place.
-        LoopRecord._all.pop(id(running), None)
-        return None
-    if record.loop.is_loop(running):
-        return record
-    record.end()  # of a loop that did not let go of its record when it ended, and whose id is reused
-    return None
 
 
 def records() -> list[LoopRecord]:

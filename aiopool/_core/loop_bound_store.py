@@ -178,7 +178,7 @@ class LoopBoundStore(LoopBoundStoreBase):
         :raises ValueError: it was put already.
         :raises RuntimeError: no loop runs on this thread, or another than that of `obj`.
         """
-        here = self.require_loop()
+        here = current_record() or self.require_loop()
         part = here.parts.get(id(self._contents))
         for shard in [] if part is None else list(part.shards.values()):
             if shard.holds_private(obj):
@@ -228,15 +228,18 @@ class LoopBoundStore(LoopBoundStoreBase):
             self._bindings.bind(obj, self.require_loop().mark)
 
     def _pin(self) -> tuple[LoopRecord, Part, Counters, Processor | None]:
-        record = self.require_loop()
+        record = current_record() or self.require_loop()
         contents = self._contents
         part = record.parts.get(id(contents))
         if part is None:
             if not contents.parts():
                 contents.since = monotonic()
             part = record.part(contents)
-        processor = self._processor()
-        return record, part, self._counters(processor), processor
+        processor: Processor | None = _pinned()
+        if processor is None or processor.thread_id != get_ident() or processor.wakes_at == inf:
+            processor = self._processor()
+        counters = None if processor is None else contents.counters.get(processor.id)
+        return record, part, counters or self._counters(processor), processor
 
     def _processor(self) -> Processor | None:
         processor: Processor | None = _pinned()

@@ -220,7 +220,8 @@ read_send(ReadObject *self, PyObject *value, PyObject **result)
 }
 
 /* To create a StopIteration costs as much as all the rest of a small read. So one is kept, and used again when nobody
-   else has it. It holds the last small result until the next one: never a view of a chunk. */
+   else has it. It holds the last small result until the next one: never a view of a chunk. And `await` takes it without
+   a traceback, whose frames it would hold too; so it is for `await` only, and not for a call of send(). */
 #if PY_VERSION_HEX >= 0x030c0000 && !defined(Py_GIL_DISABLED)
 static bool
 stop_with_spare(State *state, PyObject *result)
@@ -247,9 +248,10 @@ stop_with_spare(State *Py_UNUSED(state), PyObject *Py_UNUSED(result))
 #endif
 
 static PyObject *
-as_a_generator(ReadObject *self, PySendResult sent, PyObject *result)
+read_next(ReadObject *self)
 {
-    if (sent == PYGEN_RETURN) {
+    PyObject *result;
+    if (read_send(self, Py_None, &result) == PYGEN_RETURN) {
         if (!stop_with_spare(PyType_GetModuleState(Py_TYPE(self)), result)) {
             PyErr_SetObject(PyExc_StopIteration, result); /* bytes or a view: never a tuple, nor an exception */
         }
@@ -259,19 +261,14 @@ as_a_generator(ReadObject *self, PySendResult sent, PyObject *result)
 }
 
 static PyObject *
-read_next(ReadObject *self)
-{
-    PyObject *result;
-    PySendResult sent = read_send(self, Py_None, &result);
-    return as_a_generator(self, sent, result);
-}
-
-static PyObject *
 read_send_method(ReadObject *self, PyObject *value)
 {
     PyObject *result;
-    PySendResult sent = read_send(self, value, &result);
-    return as_a_generator(self, sent, result);
+    if (read_send(self, value, &result) == PYGEN_RETURN) {
+        PyErr_SetObject(PyExc_StopIteration, result);
+        Py_CLEAR(result);
+    }
+    return result;
 }
 
 static PyObject *

@@ -7,11 +7,13 @@ import asyncio
 import ctypes
 import random
 import sys
+import weakref
 
 import pytest
 from feeding import Pausable, Reading, feed, read_now
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from shared import Thing
 
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 
@@ -896,3 +898,18 @@ def test_arguments_by_name(reader):
     assert read_now(reader.readexactly(n=2)) == b"34"
     assert read_now(reader.readuntil()) == b"56789\n"
     assert read_now(reader.readuntil(separator=b"|")) == b"line|"
+
+
+def test_a_read_by_hand_keeps_no_frame_of_its_caller(aiopool, loop):
+    """The exception that ends a read may be used again. A traceback in it would hold frames."""
+    reader = aiopool.testing.FedReader(loop=loop)
+    reader.feed_data(b"ab")
+
+    def by_hand():
+        held = Thing()
+        try:
+            reader.read(1).send(None)
+        except StopIteration:
+            return weakref.ref(held)
+
+    assert by_hand()() is None

@@ -1,0 +1,100 @@
+"""What a GET of a large value costs redis-py's asyncio client, with our connection class and with its own.
+
+Both read the same values from one `redis-server`, which must be in PATH, over its Unix socket, one GET at a time, in
+turns. What counts is CPU time of the client's process, kernel included, for one GET.
+
+What would make the figures misleading: the parser. With hiredis, which redis-py uses where it is installed, parsing is
+in C; without it, parsing costs more than receiving. And glibc's allocator decides half of what a large value costs: set
+`MALLOC_TRIM_THRESHOLD_=268435456 MALLOC_MMAP_THRESHOLD_=33554432` to see the difference.
+"""
+
+import asyncio
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio
+import uvloop
+from _report import arguments, headline, plain_table, show, write_json
+from _timing import Spread
+
+from aiopool.integrations.redis import PooledUnixDomainSocketConnection
+
+SIZES = {"1 KiB": 2**10, "64 KiB": 2**16, "1 MiB": 2**20, "16 MiB": 2**24}
+BYTES = 2**27
+"""So many are got for one figure, but at most MOST times."""
+
+MOST = 1000
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+CLASSES = {"stock": redis.asyncio.UnixDomainSocketConnection, "pooled": PooledUnixDomainSocketConnection}
+
+
+def main() -> None:
+    options = arguments(__doc__, rounds=10, quick=3)
+    found: dict[str, dict[str, dict[str, list[float]]]] = {
+        size: {loop: {kind: [] for kind in CLASSES} for loop in LOOPS} for size in SIZES
+    }
+    with server() as path:
+        for _ in range(options.rounds):
+            for size, count in SIZES.items():
+                for loop, factory in LOOPS.items():
+                    for kind, connection_class in CLASSES.items():
+                        with asyncio.Runner(loop_factory=factory) as runner:
+                            found[size][loop][kind].append(runner.run(measure(connection_class, path, count)))
+    malloc = os.environ.get("MALLOC_TRIM_THRESHOLD_", "not set")
+    table = plain_table(f"{headline()}, MALLOC_TRIM_THRESHOLD_ {malloc}\nCPU time to that of stock", "GET", *LOOPS)
+    for size, loops in found.items():
+        table.add_row(size, *(cell(kinds["pooled"], kinds["stock"]) for kinds in loops.values()))
+    show(table)
+    write_json(options.json, {"seconds for a GET": found})
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """The path of its Unix socket."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "socket")
+        command = ["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", folder]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            try:
+                while not path.exists():
+                    time.sleep(0.01)
+                yield str(path)
+            finally:
+                process.terminate()
+
+
+async def measure(connection_class: Any, path: str, size: int) -> float:
+    """CPU seconds for a GET of `size` bytes."""
+    pool = redis.asyncio.ConnectionPool(connection_class=connection_class, path=path)
+    times = min(MOST, max(1, BYTES // size))
+    async with redis.asyncio.Redis(connection_pool=pool) as client:
+        await client.set("value", bytes(size))
+        value = await client.get("value")
+        start = time.process_time()
+        for _ in range(times):
+            value = await client.get("value")
+        spent = time.process_time() - start
+        assert isinstance(value, bytes)
+        assert len(value) == size
+    await pool.disconnect()
+    return spent / times
+
+
+def cell(ours: list[float], other: list[float]) -> str:
+    spread = Spread.of(one / another for one, another in zip(ours, other, strict=True))
+    return f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""redis-py with our connection classes and with its own, against a real server: the same answers."""
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from loops import PATIENCE
+
+redis = pytest.importorskip("redis.asyncio", reason="redis, of the extra test, is not installed")
+trustme = pytest.importorskip("trustme")
+integration = pytest.importorskip("aiopool.integrations.redis")
+
+pytestmark = [
+    pytest.mark.asyncio,
+    pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed (Debian has it)"),
+    pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning"),
+]
+
+MIB = 1 << 20
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The arguments to reach it, by transport."""
+    folder = tmp_path_factory.mktemp("redis")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    plain, tls = free_port(), free_port()
+    command = [
+        *("redis-server", "--port", str(plain), "--unixsocket", str(folder / "socket"), "--save", ""),
+        *("--dir", str(folder), "--tls-port", str(tls), "--tls-auth-clients", "no"),
+        *("--tls-cert-file", str(folder / "server.pem"), "--tls-key-file", str(folder / "server.pem")),
+        *("--tls-ca-cert-file", str(folder / "ca.pem")),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_for(folder / "socket")
+            yield {
+                "tcp": {"host": "127.0.0.1", "port": plain},
+                "tls": {"host": "localhost", "port": tls, "ssl_ca_certs": str(folder / "ca.pem")},
+                "unix": {"path": str(folder / "socket")},
+            }
+        finally:
+            process.terminate()
+
+
+def wait_for(path: Path):
+    """Until it accepts connections."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                return probe.connect(str(path))
+            except OSError:
+                assert time.monotonic() < deadline, "redis-server does not start"
+        time.sleep(0.01)
+
+
+STOCK = {
+    "tcp": redis.Connection,
+    "tls": redis.SSLConnection,
+    "unix": redis.UnixDomainSocketConnection,
+}
+POOLED = {
+    "tcp": integration.PooledConnection,
+    "tls": integration.PooledSSLConnection,
+    "unix": integration.PooledUnixDomainSocketConnection,
+}
+
+
+@pytest.fixture(params=["tcp", "tls", "unix"])
+def transport(request):
+    return request.param
+
+
+@pytest_asyncio.fixture(params=[STOCK, POOLED], ids=["stock", "pooled"])
+async def connect(request, server, transport):
+    """Make a client with these arguments."""
+    pools = []
+
+    def connect(**kwargs):
+        pool = redis.ConnectionPool(connection_class=request.param[transport], **server[transport], **kwargs)
+        pools.append(pool)
+        return redis.Redis(connection_pool=pool)
+
+    await connect().flushall()
+    yield connect
+    for pool in pools:
+        await pool.disconnect()
+
+
+async def test_values_of_all_sizes(connect):
+    client = connect()
+    values = [bytes([number]) * size for number, size in enumerate([0, 1, 1000, 64 << 10, MIB, 5 * MIB])]
+    for number, value in enumerate(values):
+        await client.set(number, value)
+    found = await client.mget(range(len(values)))
+    assert found == values
+    assert {type(value) for value in found} == {bytes}
+
+
+async def test_decoded_responses(connect):
+    client = connect(decode_responses=True)
+    await client.set("name", "Zoë " * 50_000)
+    assert await client.get("name") == "Zoë " * 50_000
+    await client.hset("hash", mapping={"ä": "1", "b": "ü"})
+    assert await client.hgetall("hash") == {"ä": "1", "b": "ü"}
+
+
+async def test_a_pipeline(connect):
+    pipeline = connect().pipeline(transaction=True)
+    for number in range(500):
+        pipeline.set(number, b"%d" % number * 100)
+        pipeline.get(number)
+    assert (await pipeline.execute())[1::2] == [b"%d" % number * 100 for number in range(500)]
+
+
+async def test_publish_and_subscribe(connect):
+    client = connect(decode_responses=True)
+    async with asyncio.timeout(PATIENCE), client.pubsub() as subscriber:
+        await subscriber.subscribe("news")
+        messages = subscriber.listen()
+        assert (await anext(messages))["type"] == "subscribe"
+        for number in range(50):
+            await client.publish("news", f"{number} " * 5000)
+        assert [(await anext(messages))["data"] for _ in range(50)] == [f"{number} " * 5000 for number in range(50)]
+
+
+async def test_errors_reach_the_caller(connect):
+    client = connect()
+    await client.set("text", "x")
+    with pytest.raises(redis.ResponseError, match="not an integer"):
+        await client.incr("text")
+    assert await client.get("text") == b"x"
+
+
+async def test_the_next_command_comes_after_a_cancelled_one(connect):
+    client = connect()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await client.blpop("nothing", timeout=PATIENCE)
+    assert await client.ping()
+
+
+async def test_a_server_that_is_not_there():
+    client = redis.Redis(
+        connection_pool=redis.ConnectionPool(connection_class=integration.PooledConnection, port=free_port())
+    )
+    with pytest.raises(redis.ConnectionError):
+        await client.ping()
+    await client.connection_pool.disconnect()
+
+
+async def test_what_is_received_lies_in_pooled_buffers(server):
+    """Without this the answers would be the same."""
+    pool = redis.ConnectionPool(connection_class=integration.PooledConnection, **server["tcp"])
+    connection = pool.make_connection()
+    await connection.connect()
+    assert type(connection._reader).__module__.startswith("aiopool.streams")
+    await connection.disconnect()

@@ -148,7 +148,7 @@ def _buffers_table(buffers: BufferStats) -> Table:
 
 
 def _size(size: int) -> str:
-    return f"{size // KIB} KiB" if size < MIB else f"{size // MIB} MiB"
+    return f"{size / KIB:g} KiB" if size < MIB else f"{size / MIB:g} MiB"
 
 
 def _life_of_buffers(plan: Plan, buffers: BufferStats) -> str:

@@ -1,9 +1,12 @@
 """Loops in threads, for tests that need more than the one they run on."""
 
 import asyncio
+import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 PATIENCE = 30.0
@@ -97,3 +100,15 @@ class RunsAtOnce:
     def call_soon(self, callback: Callable[[], object]) -> bool:
         callback()
         return True
+
+
+def wait_for_socket(path: Path) -> None:
+    """Wait until a server of another process accepts connections there."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                return probe.connect(str(path))
+            except OSError:
+                assert time.monotonic() < deadline, f"no server accepts connections at {path}"
+        time.sleep(0.01)

@@ -4,12 +4,10 @@ import asyncio
 import shutil
 import socket
 import subprocess
-import time
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from loops import PATIENCE
+from loops import PATIENCE, wait_for_socket
 
 redis = pytest.importorskip("redis.asyncio", reason="redis, of the extra test, is not installed")
 trustme = pytest.importorskip("trustme")
@@ -47,7 +45,7 @@ def server(tmp_path_factory):
     ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
-            wait_for(folder / "socket")
+            wait_for_socket(folder / "socket")
             yield {
                 "tcp": {"host": "127.0.0.1", "port": plain},
                 "tls": {"host": "localhost", "port": tls, "ssl_ca_certs": str(folder / "ca.pem")},
@@ -55,18 +53,6 @@ def server(tmp_path_factory):
             }
         finally:
             process.terminate()
-
-
-def wait_for(path: Path):
-    """Until it accepts connections."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                return probe.connect(str(path))
-            except OSError:
-                assert time.monotonic() < deadline, "redis-server does not start"
-        time.sleep(0.01)
 
 
 STOCK = {

@@ -2,12 +2,10 @@
 
 import asyncio
 import shutil
-import socket
 import subprocess
-import time
 
 import pytest
-from loops import PATIENCE
+from loops import PATIENCE, wait_for_socket
 from streaming import MIB, ON_EACH_LOOP
 
 redis = pytest.importorskip("redis.asyncio", reason="redis, of the extra test, is not installed")
@@ -26,22 +24,10 @@ def server(tmp_path_factory):
     command = ["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(path.parent)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
-            wait_for(path)
+            wait_for_socket(path)
             yield path
         finally:
             process.terminate()
-
-
-def wait_for(path):
-    """Until it accepts connections."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                return probe.connect(str(path))
-            except OSError:
-                assert time.monotonic() < deadline, "redis-server does not start"
-        time.sleep(0.01)
 
 
 @pytest.fixture(params=["Python", "hiredis"])

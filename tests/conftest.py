@@ -87,6 +87,14 @@ def _no_automatic_collection() -> Iterator[None]:
 
 
 @pytest.fixture
+def reusing(aiopool: ModuleType) -> ModuleType:
+    """The package, where it can reuse blocks."""
+    if aiopool.implementation == "python" and sys.version_info < (3, 12):
+        pytest.skip("Python code cannot export buffers before 3.12")
+    return aiopool
+
+
+@pytest.fixture
 def child_env(aiopool: ModuleType) -> dict[str, str]:
     """The environment for a child interpreter that is to use the same implementation."""
     return {

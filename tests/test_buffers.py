@@ -22,14 +22,6 @@ MIB = 1024 * KIB
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 
 
-@pytest.fixture
-def reusing(aiopool):
-    """The package, where it can reuse blocks."""
-    if aiopool.implementation == "python" and sys.version_info < (3, 12):
-        pytest.skip("Python code cannot export buffers before 3.12")
-    return aiopool
-
-
 def collect_deferred():
     """From free-threaded 3.14 on, a pool that is no longer referenced goes at the next garbage collection."""
     if FREE_THREADED and sys.version_info >= (3, 14):

@@ -32,14 +32,6 @@ else:
     LOOPS.append(pytest.param(uvloop.new_event_loop, id="uvloop"))
 
 
-@pytest.fixture
-def reusing(aiopool):
-    """The package, where it can reuse blocks."""
-    if aiopool.implementation == "python" and sys.version_info < (3, 12):
-        pytest.skip("Python code cannot export buffers before 3.12")
-    return aiopool
-
-
 @pytest.fixture(params=["control", "ours"])
 def kind(request):
     """Which kind of pool goes through the test."""

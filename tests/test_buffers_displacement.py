@@ -14,14 +14,6 @@ KIB = 1024
 MIB = 1024 * KIB
 
 
-@pytest.fixture
-def reusing(aiopool):
-    """The package, where it can reuse blocks."""
-    if aiopool.implementation == "python" and sys.version_info < (3, 12):
-        pytest.skip("Python code cannot export buffers before 3.12")
-    return aiopool
-
-
 def on_loop(function):
     async def main():
         return function()

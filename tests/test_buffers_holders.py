@@ -15,14 +15,6 @@ MIB = 1024 * KIB
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 
 
-@pytest.fixture
-def reusing(aiopool):
-    """The package, where it can reuse blocks."""
-    if aiopool.implementation == "python" and sys.version_info < (3, 12):
-        pytest.skip("Python code cannot export buffers before 3.12")
-    return aiopool
-
-
 def on_loop(function, *args):
     async def main():
         return function(*args)

@@ -11,15 +11,6 @@ import sysconfig
 import pytest
 from children import run_program
 
-
-@pytest.fixture
-def reusing(aiopool):
-    """The package, where it can reuse blocks."""
-    if aiopool.implementation == "python" and sys.version_info < (3, 12):
-        pytest.skip("Python code cannot export buffers before 3.12")
-    return aiopool
-
-
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 
 

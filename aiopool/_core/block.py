@@ -154,17 +154,17 @@ if sys.version_info >= (3, 12):
         del view
         return counts[0]
 
-    def _references_to_first(pairs: list[tuple[object, Any]]) -> list[int]:
+    def _references_in_pairs(pairs: list[tuple[object, Any]]) -> list[int]:
         return [sys.getrefcount(wrapper) for wrapper, _ in pairs]
 
     _ALONE = _references_at_release()
-    (_ALONE_IN_PAIR,) = _references_to_first([(object(), None)])
+    (_ALONE_IN_PAIR,) = _references_in_pairs([(object(), None)])
 
     def _free_outlived() -> None:
         """Let go of the bytes that nothing addresses any more. Called before an acquire, and by each collection."""
         if not _outlived:
             return
-        for pair, references in zip(pairs := _outlived.copy(), _references_to_first(pairs), strict=True):
+        for pair, references in zip(pairs := _outlived.copy(), _references_in_pairs(pairs), strict=True):
             if references <= _ALONE_IN_PAIR:
                 try:
                     _outlived.remove(pair)

@@ -195,6 +195,8 @@ class Program(RuleBasedStateMachine):
     def teardown(self):
         self.live.clear()
         gc.collect()
+        for thread in self.threads:
+            thread(gc.collect)  # on a free-threaded build, an object is freed in the thread that created it
         assert not self.wrong
         self.at_end()
 

@@ -1,9 +1,9 @@
 /* Beside _core/idle_budget.py: how many bytes a buffer pool may keep idle.
 
-   Without a GIL a number that every put and every take writes would hold up all processors. So each has an allowance:
-   bytes that are counted as used, but with which only this processor may keep blocks. Taking an idle block adds to it,
-   and putting a block uses it up. What is more than a fraction of the limit goes back to the budget, so that little lies
-   with processors that have nothing to keep.
+   Without a GIL, a number that every put and every take writes would hold up all processors. So each processor has an
+   allowance: bytes that are counted as used, and that only this processor may fill with idle blocks. Taking an idle
+   block adds to it, and putting a block uses it up. At most a small fraction of the limit stays with a processor, so
+   that little is lost to processors that have nothing to keep.
 
    What a block that does not fit displaces is in displacement.h. */
 
@@ -17,16 +17,17 @@ typedef struct {
     PyObject_HEAD
     PyObject *stores; /* a tuple: where the blocks lie that are counted here */
     Count limit;
-    Count used;        /* bytes, allowances included; never more than the limit */
-    Count peak_used;   /* the most that this was; without a GIL, allowances included */
-    Count peak_in_use; /* the most bytes that were checked out; without a GIL, the most that was seen */
-    Number now;          /* how many blocks were created: idle blocks are compared by it, see displacement.h */
-    Number oldest_since; /* none has been idle longer */
-    Flag displacing;
     PerProcessor in_use; /* bytes that are checked out */
 #ifdef Py_GIL_DISABLED
     PerProcessor allowances;
 #endif
+    Number now; /* how many blocks were created: idle blocks are compared by it, see displacement.h */
+    PADDING     /* what comes before is read with each acquire, and what follows is written by all processors */
+    Count used;        /* bytes, allowances included; never more than the limit */
+    Count peak_used;   /* the most bytes that were idle; without a GIL, the most that was seen */
+    Count peak_in_use; /* the most bytes that were checked out; without a GIL, the most that was seen */
+    Number oldest_since; /* none has been idle longer */
+    Flag displacing;
 } BudgetObject;
 
 /* Without a GIL another thread may have seen more. */
@@ -82,8 +83,8 @@ budget_reserve_common(BudgetObject *self, long long size)
         return false;
     }
     self->used = used + size;
+    note_peak(&self->peak_used, self->used);
 #endif
-    note_peak(&self->peak_used, used + size);
     return true;
 }
 
@@ -97,28 +98,70 @@ budget_give_back_common(BudgetObject *self, long long size)
 #endif
 }
 
-/* Count size more idle bytes. False: there may not be as many. */
+static long long
+budget_idle(BudgetObject *self)
+{
+    long long used = count_read(&self->used);
+#ifdef Py_GIL_DISABLED
+    used -= per_processor_sum(&self->allowances);
+#endif
+    return used;
+}
+
+#ifdef Py_GIL_DISABLED
+/* Reserve size bytes, which are more than the allowance; and with them, where the limit permits, enough for the next
+   puts: otherwise a loop that drops many blocks in a row would write to the common number with each. allowance may be
+   NULL. It is also here that the peak is looked for. */
+static OUT_OF_LINE bool
+budget_refill(BudgetObject *self, Count *allowance, long long size)
+{
+    long long missing = size - (allowance == NULL ? 0 : count_read(allowance));
+    long long extra = count_read(&self->limit) / ALLOWANCE_FRACTION / 2;
+    if (allowance == NULL || extra < size) {
+        extra = 0; /* it would not do for a single block, and other processors could not use it */
+    }
+    if (!budget_reserve_common(self, missing + extra)) {
+        extra = 0;
+        if (!budget_reserve_common(self, missing)) {
+            return false;
+        }
+    }
+    if (allowance != NULL) {
+        count_write(allowance, extra);
+    }
+    note_peak(&self->peak_used, budget_idle(self));
+    return true;
+}
+
+/* The allowance has become too large: keep half of what may stay. */
+static OUT_OF_LINE void
+budget_shrink(BudgetObject *self, Count *allowance, long long allowed)
+{
+    long long kept = count_read(&self->limit) / ALLOWANCE_FRACTION / 2;
+    budget_give_back_common(self, allowed - kept);
+    count_write(allowance, kept);
+}
+#endif
+
+/* Count size more idle bytes. False: the limit does not permit it. */
 static inline bool
 budget_reserve(BudgetObject *self, const IdentityObject *processor, long long size)
 {
 #ifdef Py_GIL_DISABLED
     Count *allowance = processor == NULL ? NULL : per_processor_entry(&self->allowances, processor);
     long long allowed = allowance == NULL ? 0 : count_read(allowance);
-    if (allowed > 0 && count_read(&self->limit) > 0) {
-        long long missing = size > allowed ? size - allowed : 0;
-        if (missing > 0 && !budget_reserve_common(self, missing)) {
-            return false;
-        }
-        count_write(allowance, allowed - (size - missing));
-        return true;
+    if (allowed < size || count_read(&self->limit) == 0) {
+        return budget_refill(self, allowance, size);
     }
+    count_write(allowance, allowed - size);
+    return true;
 #else
     (void)processor;
-#endif
     return budget_reserve_common(self, size);
+#endif
 }
 
-/* size bytes are idle no more. */
+/* size bytes are no longer idle. */
 static inline void
 budget_give_back(BudgetObject *self, const IdentityObject *processor, long long size)
 {
@@ -128,8 +171,11 @@ budget_give_back(BudgetObject *self, const IdentityObject *processor, long long 
         long long allowed = count_read(allowance) + size;
         if (allowed <= count_read(&self->limit) / ALLOWANCE_FRACTION) {
             count_write(allowance, allowed);
-            return;
         }
+        else {
+            budget_shrink(self, allowance, allowed);
+        }
+        return;
     }
 #else
     (void)processor;
@@ -197,11 +243,7 @@ budget_renew_lock(BudgetObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 budget_get_used(BudgetObject *self, void *Py_UNUSED(closure))
 {
-    long long used = count_read(&self->used);
-#ifdef Py_GIL_DISABLED
-    used -= per_processor_sum(&self->allowances);
-#endif
-    return PyLong_FromLongLong(used);
+    return PyLong_FromLongLong(budget_idle(self));
 }
 
 static PyObject *

@@ -23,10 +23,19 @@ from ._checks import callable_or_none, name_or_none, refuse_copy, shown
 from ._core import cleanup
 from ._core.bound_loops import LoopRecord, current_record
 from ._core.observation import Observation, introduce
+from ._native import in_c
 from ._pool import make_store, may_fill
 from .stats import PoolStats, pool_stats
 
 T = TypeVar("T")
+
+
+@in_c
+def defer_reference_counting(_: object, /) -> None:
+    """Let all threads use an object without writing to its reference count; it then dies at a garbage collection.
+
+    Only C code can ask for that, and only on free-threaded CPython 3.14 and later; elsewhere this does nothing.
+    """
 
 
 class AsyncPool(Generic[T]):
@@ -107,6 +116,8 @@ class AsyncPool(Generic[T]):
         # Whether put keeps every object, with nothing to check and nothing to await.
         self._plain_put = reset is None and max_idle is None and not loop_bound
         self._store = make_store(self, 0, max_idle, idle_timeout, loop_bound=loop_bound)
+        defer_reference_counting(self)
+        defer_reference_counting(self._store)
         introduce(self)
 
     @property

@@ -108,8 +108,16 @@ method_descriptor(PyObject *module, PyObject *args)
     return PyDescr_NewMethod((PyTypeObject *)class, method);
 }
 
+static PyObject *
+defer_counting(PyObject *Py_UNUSED(module), PyObject *object)
+{
+    defer_reference_counting(object);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef native_methods[] = {
     {"bind", (PyCFunction)(void (*)(void))native_bind, METH_VARARGS | METH_KEYWORDS, "Tell what is called from here."},
+    {"defer_reference_counting", defer_counting, METH_O, "Let all threads use an object without writing to it."},
     {"quiesce", quiesce, METH_O, "Wait until each processor that is busy with a shard was done once."},
 #ifdef Py_GIL_DISABLED
     {"drop_spare_borrows", drop_spare_borrows, METH_O, "Let go of the pools that processors' spare borrows hold."},

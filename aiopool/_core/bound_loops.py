@@ -53,7 +53,7 @@ class Part:
 class LoopRecord:
     """One loop, and what is idle for it."""
 
-    __slots__ = ("__weakref__", "_id", "closers", "closing", "guard", "loop", "mark", "parts", "tie")
+    __slots__ = ("__weakref__", "_id", "closers", "closing", "guard", "loop", "mark", "parts", "running", "tie")
 
     # On the class, because the last loops end after this module's globals were cleared.
     _all: ClassVar[dict[int, "weakref.ref[LoopRecord]"]] = {}
@@ -62,6 +62,8 @@ class LoopRecord:
         self._id = id(running)
         self.mark = Mark()
         self.loop: LiveLoop = live_loop(running)
+        #: the same loop as `running_loop` gave it, weakly: each get and put compares it
+        self.running = weakref.ref(running)
         #: by the id of a store's contents
         self.parts: dict[int, Part] = {}
         #: for `AsyncPool`, which closes objects shortly before a loop ends: the pools, the guard that waits for the
@@ -119,7 +121,7 @@ def current_record() -> LoopRecord | None:
     ref = LoopRecord._all.get(id(running))
     if ref is not None:
         known = ref()
-        if known is not None and known.loop.is_loop(running):
+        if known is not None and known.running() is running:
             return known
         _forget(running, known)
     return _new_record(running)

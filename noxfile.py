@@ -15,7 +15,7 @@ SITE = Path("build/site")
 
 BENCHMARKS = [
     *("get_put", "scaling", "streams", "connections", "buffers", "cleanup", "resident", "hit_rate", "fixtures"),
-    "debug",
+    *("fresh_blocks", "debug"),
 ]
 
 C_LINES = 90

@@ -19,6 +19,9 @@ from rich.table import Table
 
 import aiopool
 
+KIB = 1024
+MIB = 1024 * KIB
+
 WIDTH = 110
 """Tables are this wide where the output is no terminal that could say."""
 
@@ -80,6 +83,22 @@ def spread(values: Spread) -> str:
     return f"{values.median:,.{digits}f} ({values.low:,.{digits}f} to {values.high:,.{digits}f})"
 
 
+def name_of(size: int) -> str:
+    """A number of bytes, in the largest unit that fits."""
+    for unit, name in (MIB, "MiB"), (KIB, "KiB"):
+        if size >= unit:
+            return f"{size // unit} {name}"
+    return f"{size} B"
+
+
+def side_by_side(title: str, of_each: dict[str, dict[str, dict[str, float]]]) -> Table:
+    """A table with a column for each allocator; a figure is a `Spread` as a dict, by allocator and row."""
+    table = plain_table(title, "", *of_each)
+    for row in next(iter(of_each.values())):
+        table.add_row(row, *(spread(Spread(**rows[row])) for rows in of_each.values()))
+    return table
+
+
 def show(*parts: RenderableType) -> None:
     """Print `parts`, one below the other."""
     console = Console()
@@ -93,4 +112,4 @@ def show(*parts: RenderableType) -> None:
 def write_json(file: Path | None, figures: dict[str, Any]) -> None:
     """Write `figures` and the environment to `file`, if one was asked for."""
     if file is not None:
-        file.write_text(json.dumps({"environment": environment(), **figures}, indent=2) + "\n", encoding="utf-8")
+        file.write_text(json.dumps({"environment": environment(), **figures}) + "\n", encoding="utf-8")

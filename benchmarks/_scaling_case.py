@@ -1,5 +1,7 @@
 """One row of `scaling.py`: something that several loops do at the same time."""
 
+import threading
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from _loop_threads import SAMPLE, TURNS, Done, LoopThread, Work, work_together
@@ -42,6 +44,30 @@ class Case:
     def _sample(self, loops: list[LoopThread], turns: int) -> Done:
         self.prepare(len(loops), self._n * turns)
         return work_together(loops, self.work, self._n, turns)
+
+
+class OwnObjects(Case):
+    """A case in which each loop works with objects that it created itself.
+
+    Before the first sample, all loops run `hold(wait)` at the same time: it gets objects, calls `wait`, and then puts
+    them. Without that, the loop that works alone first has created all objects, and the others steal them from it. On a
+    free-threaded build, an object that another thread created is more expensive to count references to, and objects
+    that one thread created are neighbours in memory.
+    """
+
+    def __init__(self, name: str, work: Work, operations: int, hold: Callable[[Callable[[], int]], Awaitable[None]]):
+        super().__init__(name, work, operations)
+        self._hold = hold
+
+    def calibrate(self, loops: list[LoopThread]) -> None:
+        barrier = threading.Barrier(len(loops))
+
+        async def hold() -> None:
+            await self._hold(barrier.wait)
+
+        for held in [loop.start(hold()) for loop in loops]:
+            held.result()
+        super().calibrate(loops)
 
 
 class Measured(NamedTuple):

@@ -16,10 +16,11 @@ the machine's doing, or the benchmark's.
 """
 
 import threading
+from collections.abc import Callable
 from itertools import repeat
 from queue import SimpleQueue
 
-from _scaling_case import Case
+from _scaling_case import Case, OwnObjects
 from _timing import IN_FLIGHT
 
 from aiopool import AsyncPool, BufferPool, Pool
@@ -32,7 +33,10 @@ PUTS = 67
 # --- shared by all loops ---
 
 POOL = Pool(object)
+OWN_OBJECTS = Pool(object, idle_timeout=None)
+MIXED_OBJECTS = Pool(object, idle_timeout=None)
 BUFFERS = BufferPool()
+OWN_BLOCKS = BufferPool(idle_timeout=None)
 ASYNC_POOL = AsyncPool(object)
 SCARCE: Pool[object | None] = Pool()
 
@@ -78,10 +82,24 @@ async def bound_get_put(n: int) -> None:
         put(obj)
 
 
+async def hold_objects(wait: Callable[[], int]) -> None:
+    objects = [OWN_OBJECTS.get() for _ in range(IN_FLIGHT)]
+    wait()
+    for obj in objects:
+        OWN_OBJECTS.put(obj)
+
+
 async def in_flight(n: int) -> None:
     for _ in repeat(None, n):
-        for obj in [POOL.get() for _ in range(IN_FLIGHT)]:
-            POOL.put(obj)
+        for obj in [OWN_OBJECTS.get() for _ in range(IN_FLIGHT)]:
+            OWN_OBJECTS.put(obj)
+
+
+async def mixed_in_flight(n: int) -> None:
+    """The loop that works first creates most of the objects, and the others steal them."""
+    for _ in repeat(None, n):
+        for obj in [MIXED_OBJECTS.get() for _ in range(IN_FLIGHT)]:
+            MIXED_OBJECTS.put(obj)
 
 
 async def borrow(n: int) -> None:
@@ -101,10 +119,16 @@ async def acquire_global_size(n: int) -> None:
         BUFFERS.acquire(SIZE)
 
 
+async def hold_blocks(wait: Callable[[], int]) -> None:
+    views = [OWN_BLOCKS.acquire(SIZE) for _ in range(IN_FLIGHT)]
+    wait()
+    views.clear()
+
+
 async def acquire_in_flight(n: int) -> None:
     size = SIZE
     for _ in repeat(None, n):
-        [BUFFERS.acquire(size) for _ in range(IN_FLIGHT)].clear()
+        [OWN_BLOCKS.acquire(size) for _ in range(IN_FLIGHT)].clear()
 
 
 async def async_borrow(n: int) -> None:
@@ -226,12 +250,13 @@ SHARED = [
     Case("get + put, written self.pool.get()", SERVER.get_put),
     Case("get + put, pool a local variable", local_get_put),
     Case("get + put, methods bound once", bound_get_put),
-    Case(f"get + put, {IN_FLIGHT} in flight", in_flight, IN_FLIGHT),
+    OwnObjects(f"get + put, {IN_FLIGHT} in flight", in_flight, IN_FLIGHT, hold_objects),
+    Case(f"get + put, {IN_FLIGHT} in flight, created by other loops", mixed_in_flight, IN_FLIGHT),
     Case("with borrow()", borrow),
     Case(f"{IN_FLIGHT} gets, {PUTS} puts", scarce, IN_FLIGHT),
     Case("acquire + drop", acquire),
     Case("acquire + drop, size a global variable", acquire_global_size),
-    Case(f"acquire + drop, {IN_FLIGHT} in flight", acquire_in_flight, IN_FLIGHT),
+    OwnObjects(f"acquire + drop, {IN_FLIGHT} in flight", acquire_in_flight, IN_FLIGHT, hold_blocks),
     Case("async with AsyncPool.borrow()", async_borrow),
 ]
 

@@ -1,11 +1,13 @@
 """One process of `scaling.py`: lets one, two and four loops do each operation, each time it is asked."""
 
 import random
+from collections.abc import Sequence
 from statistics import fmean
 
 from _loop_threads import LoopThread, cores
 from _report import environment
 from _scaling_case import Case, Measured
+from _scaling_frames import RECEIVING
 from _scaling_operations import OTHERS, OWN, SHARED
 from _stealing import Stealing
 from _timing import no_collections
@@ -44,13 +46,14 @@ def measure(case: Case, loops: list[LoopThread]) -> dict[str, Measured]:
 
 def main() -> None:
     loops, donors = start_loops()
-    sections = {
+    sections: dict[str, Sequence[Case]] = {
         "a pool that all loops share": [
             *SHARED,
             Stealing("get that steals, each from another loop", donors),
             Stealing("get that steals, all from one loop", donors[:1]),
         ],
         "a pool for each loop": OWN,
+        "frames received over streams": RECEIVING,
         "instead of a pool": OTHERS,
     }
     cases = [case for section in sections.values() for case in section]

@@ -11,9 +11,8 @@ pooling loses. Three ways, because what a fresh buffer costs depends on its use:
   again and again, and all but one of the pool's go through the shared list.
 
 All of that runs once for each allocator (`_allocators.py` tells why), and the tables have them side by side. Other
-tables have the less common paths, for one size; what `wipe=True` adds; what it costs to record who acquires; and fresh
-blocks from 4 MiB on that are filled once, beside `numpy.empty`. With `--here` one process measures with the allocator
-that it has, and shows times too.
+tables have the less common paths, for one size; what `wipe=True` adds; and what it costs to record who acquires. With
+`--here` one process measures with the allocator that it has, and shows times too.
 
 What would make the figures misleading: one thread works alone. Even one allocator has no one price: glibc gives big
 buffers back to the system at once until it has seen some freed (its threshold moves, up to 32 MiB), and then keeps
@@ -25,28 +24,16 @@ from itertools import repeat
 from typing import Any
 
 from _allocators import run_with_each
-from _report import arguments, headline, plain_table, show, spread, write_json
-from _timing import IN_FLIGHT, Candidate, Repeat, Results, Spread, measure, need
+from _report import KIB, MIB, arguments, headline, name_of, plain_table, show, side_by_side, spread, write_json
+from _timing import IN_FLIGHT, Candidate, Repeat, Results, Spread, measure
 from rich.table import Table
 
 from aiopool import BufferPool, cleanup
 
-KIB = 1024
-MIB = 1024 * KIB
 SIZES = [64, KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB]
-
-FRESH_SIZES = [4 * MIB, 16 * MIB, 64 * MIB]
-"""The sizes of which fresh blocks are filled once."""
 
 PATH_SIZE = 4 * KIB
 """The size that the less common paths are measured with."""
-
-
-def name_of(size: int) -> str:
-    for unit, name in (MIB, "MiB"), (KIB, "KiB"):
-        if size >= unit:
-            return f"{size // unit} {name}"
-    return f"{size} B"
 
 
 def new_pool(*, wipe: bool = False, sample_every: int | None = 1024) -> BufferPool:
@@ -184,38 +171,11 @@ class Misses(Stealing):
         self.pool.clear()
 
 
-# --- fresh blocks, filled once ---
-
-
-FRESH_HELD = 4
-"""So many are held before the first is dropped, or the allocator would hand out the same memory again."""
-
-
-def fresh_array(size: int) -> Repeat:
-    content = b"x" * size
-
-    async def work(n: int) -> None:
-        numpy: Any = need("numpy")
-        source = numpy.frombuffer(content, "u1")
-        for _ in repeat(None, n):
-            held = [numpy.empty(size, "u1") for _ in range(FRESH_HELD)]
-            for array in held:
-                array[:] = source
-
-    return work
-
-
-def fresh_block(size: int) -> Repeat:
-    content = b"x" * size
-
-    async def work(n: int) -> None:
-        pool = BufferPool(max_idle_bytes=0, max_size=size)
-        for _ in repeat(None, n):
-            held = [pool.acquire(size) for _ in range(FRESH_HELD)]
-            for view in held:
-                view[:] = content
-
-    return work
+async def create_and_free(n: int) -> None:
+    """In a pool that keeps nothing, so that the memory of the last block is there for the next one."""
+    pool = BufferPool(max_idle_bytes=0, idle_timeout=None)
+    for _ in repeat(None, n):
+        pool.acquire(PATH_SIZE)
 
 
 # --- recording who acquires ---
@@ -250,7 +210,8 @@ PATHS = [
     Candidate("acquire + drop off-loop", off_loop),
     Candidate("acquire that steals", stealing.repeat, stealing.prepare),
     Candidate("acquire from the victim", victim_hits.repeat, victim_hits.prepare),
-    Candidate("acquire that misses", misses.repeat, misses.prepare),
+    Candidate("acquire that misses + drop, nothing kept", create_and_free),
+    Candidate("acquire that misses, all held", misses.repeat, misses.prepare),
 ]
 
 RECORDING = [
@@ -258,14 +219,6 @@ RECORDING = [
     Candidate("recording one in 1,024, as by default", recorded(1024)),
     Candidate("recording each", recorded(1)),
 ]
-ARRAYS = {
-    size: Candidate(f"numpy.empty, filled, {name_of(size)}", fresh_array(size), operations=FRESH_HELD)
-    for size in FRESH_SIZES
-}
-BLOCKS = {
-    size: Candidate(f"fresh block, filled, {name_of(size)}", fresh_block(size), operations=FRESH_HELD)
-    for size in FRESH_SIZES
-}
 
 
 def gain(results: Results, way: str, size: int) -> Spread:
@@ -342,15 +295,6 @@ def verdict(results: Results) -> str:
     return "Where pooling loses:\n" + "\n".join(lines)
 
 
-def against_arrays(results: Results) -> dict[str, Spread]:
-    """How many times as much a fresh block costs as numpy.empty, both filled once."""
-    return {
-        name_of(size): results.ratio(BLOCKS[size].name, ARRAYS[size].name)
-        for size in FRESH_SIZES
-        if ARRAYS[size].name in results.seconds
-    }
-
-
 def figures(results: Results) -> dict[str, Any]:
     usual = POOLED[PATH_SIZE].name
     return {
@@ -358,22 +302,13 @@ def figures(results: Results) -> dict[str, Any]:
         "gain": {way: {name_of(size): gain(results, way, size)._asdict() for size in SIZES} for way in PAIRS},
         "paths": {each.name: results.ratio(each.name, usual)._asdict() for each in PATHS},
         "recording": {each.name: results.ratio(each.name, RECORDING[0].name)._asdict() for each in RECORDING},
-        "fresh": {name: ratio._asdict() for name, ratio in against_arrays(results).items()},
     }
-
-
-def side_by_side(title: str, heading: str, of_each: dict[str, dict[str, dict[str, float]]]) -> Table:
-    """A table with a column for each allocator."""
-    table = plain_table(title, heading, *of_each)
-    for row in next(iter(of_each.values())):
-        table.add_row(row, *(spread(Spread(**rows[row])) for rows in of_each.values()))
-    return table
 
 
 def measure_here(rounds: int) -> dict[str, Any]:
     """Measure and show, in this process."""
     candidates = [each for pair in PAIRS.values() for way in pair for each in way.values()]
-    candidates += [*PATHS, *WIPED.values(), *RECORDING, *ARRAYS.values(), *BLOCKS.values()]
+    candidates += [*PATHS, *WIPED.values(), *RECORDING]
     results = asyncio.run(measure(candidates, rounds))
     show(main_table(results), path_table(results), recording_table(results), verdict(results))
     return figures(results)
@@ -387,29 +322,20 @@ def measure_with_each(rounds: int) -> dict[str, Any]:
         *(
             side_by_side(
                 f"{way}: a fresh bytearray costs so many times what the pool does",
-                "",
                 {name: each["gain"][way] for name, each in of_each.items()},
             )
             for way in PAIRS
         ),
         side_by_side(
-            "a fresh block, filled once, costs so many times what numpy.empty does",
-            "",
-            {name: each["fresh"] for name, each in of_each.items()},
-        ),
-        side_by_side(
             f"the other paths, {name_of(PATH_SIZE)}, in acquire + drops",
-            "",
             {name: each["paths"] for name, each in of_each.items()},
         ),
         side_by_side(
             f"recording who acquires, {name_of(PATH_SIZE)}, in acquire + drops without",
-            "",
             {name: each["recording"] for name, each in of_each.items()},
         ),
     )
-    # What the first measured, as with --here: charts are drawn from it.
-    return {**next(iter(of_each.values())), "allocators": of_each}
+    return {"allocators": of_each}
 
 
 def main() -> None:

@@ -7,8 +7,9 @@ processor's caches equally cold. One call is a few microseconds, and one sample 
 
 The second table is the longest gap between two ticks of a loop that ticks every millisecond, while a second cycle dooms
 1,000,000 small objects or 20,000 big ones and the loop drops them in slices. The big ones are put in the order in which
-they were made, and shuffled, for glibc gives memory back from the top of its heap only. Next to it stand the gap that
-`list.clear()` makes on the same objects, and the gap of a loop that drops nothing. Beside each gap stands the work: the
+they were made, and shuffled, for glibc gives memory back from the top of its heap only. Next to it stand the gap for
+as many blocks of a `BufferPool`, which do not come from that heap, the gap that `list.clear()` makes on the same
+objects, and the gap of a loop that drops nothing. Beside each gap stands the work: the
 most processor time that the loop's thread used from one tick to the next.
 
 What would make the figures misleading: a gap is the longest of its run, so each time the system gives the processor to
@@ -160,6 +161,10 @@ class Load:
     def __str__(self) -> str:
         return f"{self.count:,} bytearrays of {self.size:,} bytes{', shuffled' if self.shuffled else ''}"
 
+    def blocks(self) -> str:
+        """The same in a buffer pool."""
+        return f"{self.count:,} blocks of a BufferPool{', shuffled' if self.shuffled else ''}"
+
     def make(self) -> bytearray:
         return bytearray(self.size)
 
@@ -177,6 +182,22 @@ async def drop_in_slices(load: Load, sleep: Sleep) -> Gap:
     gap = await watch_ticks(sleep, aiopool.cleanup, lambda: private() is None)
     del pool  # not before: a pool that goes takes its objects with it at once
     return gap
+
+
+async def drop_blocks(load: Load, sleep: Sleep) -> Gap:
+    """The same for the blocks of a buffer pool. They are gone when nine tenths of their memory are the system's."""
+    memory = need("psutil").Process().memory_info
+    buffers = aiopool.BufferPool(max_idle_bytes=2 * load.count * load.size, idle_timeout=None)
+    before = memory().rss
+    views = [buffers.acquire(load.size) for _ in range(load.count)]
+    for view in views:
+        view[:] = bytes(load.size)
+    if load.shuffled:
+        random.shuffle(views)
+    for i in range(load.count):
+        views[i] = memoryview(b"")
+    aiopool.cleanup()
+    return await watch_ticks(sleep, aiopool.cleanup, lambda: memory().rss - before < load.count * load.size / 10)
 
 
 async def drop_at_once(load: Load, sleep: Sleep) -> Gap:
@@ -220,6 +241,8 @@ def cases() -> list[Case]:
         for load in LOADS:
             if load.count * load.size * 1.2 < free:
                 found.append(Case(loop, f"{load}, in slices", partial(drop_in_slices, load)))
+                if load.size > 64:
+                    found.append(Case(loop, f"{load.blocks()}, in slices", partial(drop_blocks, load)))
                 found.append(Case(loop, f"{load}, at once", partial(drop_at_once, load)))
     return found
 

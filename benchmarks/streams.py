@@ -8,6 +8,9 @@ have lines of 100 bytes, and frames in turn: the client sends one, and the other
 Processor time is that of the reading process, user and system. A slow reader lets frames pile up, and then gets more of
 them in one receive; MB/s tells which one that was.
 
+All of that runs once for each allocator (`_allocators.py` tells why), and the tables have the ratios side by side. With
+`--here` one process measures with the allocator that it has, and shows times too.
+
 What would make the figures misleading: loopback has no packets to lose and the highest bandwidth there is, so each
 receive brings much; the sender runs on another core, if there is one; the body is never looked at, so that it may leave
 the processor's caches before anyone would have read it.
@@ -29,15 +32,14 @@ from typing import Any, NamedTuple
 
 import trustme
 import uvloop
+from _allocators import run_with_each
 from _frames import FRAMES, HEADER, LINES, REQUEST, TURNS
-from _report import arguments, headline, plain_table, show, write_json
+from _report import KIB, MIB, arguments, headline, name_of, plain_table, show, spread, write_json
 from _timing import Spread, no_collections
 from rich.table import Table
 
 from aiopool import streams
 
-KIB = 1024
-MIB = 1024 * KIB
 SIZES = [64, KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 16 * MIB]
 LINE = 100
 SIZES_IN_TURN = [64, KIB, 64 * KIB]
@@ -212,7 +214,7 @@ def table(title: str, found: Found, bases: list[str]) -> Table:
             loop = name.partition(" ")[0]
             others = [f"{loop} {base}" if base == "StreamReader" else base for base in bases]
             shown.add_row(
-                human(size),
+                name_of(size),
                 name,
                 f"{Spread.of(cpu(each)).median * 1e6:,.1f}",
                 f"{size / Spread.of(sample.wall for sample in each).median / 1e6:,.0f}",
@@ -221,27 +223,16 @@ def table(title: str, found: Found, bases: list[str]) -> Table:
     return shown
 
 
-def spread(values: Spread) -> str:
-    return f"{values.median:.2f} ({values.low:.2f}–{values.high:.2f})"  # noqa: RUF001
-
-
-def human(size: int) -> str:
-    for unit, name in ((MIB, "MiB"), (KIB, "KiB")):
-        if size >= unit:
-            return f"{size // unit} {name}"
-    return f"{size} B"
-
-
-def main() -> None:
-    options = arguments(__doc__, rounds=11, quick=3)
+def measure_here(rounds: int) -> dict[str, Any]:
+    """Measure and show, in this process."""
     with no_collections():
         with sender() as address:
             plain_sender = Sender(address, None)
-            plain = measure(plain_sender, READERS, options.rounds)
-            lines = measure(plain_sender, each_loop(LINES), options.rounds, [LINE])
-            turns = measure(plain_sender, each_loop(TURNS), options.rounds, SIZES_IN_TURN, MOST_TURNS)
+            plain = measure(plain_sender, READERS, rounds)
+            lines = measure(plain_sender, each_loop(LINES), rounds, [LINE])
+            turns = measure(plain_sender, each_loop(TURNS), rounds, SIZES_IN_TURN, MOST_TURNS)
         with tls_sender() as source:
-            tls = measure(source, STREAMS, options.rounds)
+            tls = measure(source, STREAMS, rounds)
     show(
         headline(),
         table("Length-prefixed frames over TCP", plain, ["StreamReader", "blocking"]),
@@ -250,7 +241,7 @@ def main() -> None:
         table("Frames in turn", turns, ["StreamReader"]),
     )
     found = {"tcp": plain, "tls": tls, "lines": lines, "turns": turns}
-    write_json(options.json, {"rounds": options.rounds, **{name: figures(each) for name, each in found.items()}})
+    return {name: figures(each) for name, each in found.items()}
 
 
 def figures(found: Found) -> dict[str, Any]:
@@ -258,6 +249,39 @@ def figures(found: Found) -> dict[str, Any]:
         str(size): {name: [sample._asdict() for sample in each] for name, each in samples.items()}
         for size, samples in found.items()
     }
+
+
+def measure_with_each(rounds: int) -> dict[str, Any]:
+    """Measure in a process for each allocator, and show the ratios side by side."""
+    of_each = run_with_each(__file__, rounds)
+    show(
+        headline(),
+        ratios_of("Length-prefixed frames over TCP, aiopool / StreamReader", of_each, "tcp", "StreamReader"),
+        ratios_of("Length-prefixed frames over TCP, aiopool / a blocking socket", of_each, "tcp", "blocking"),
+        ratios_of("The same over TLS, aiopool / StreamReader", of_each, "tls", "StreamReader"),
+        ratios_of("Lines, with readline, aiopool / StreamReader", of_each, "lines", "StreamReader"),
+        ratios_of("Frames in turn, aiopool / StreamReader", of_each, "turns", "StreamReader"),
+    )
+    return {"allocators": of_each}
+
+
+def ratios_of(title: str, of_each: dict[str, Any], kind: str, base: str) -> Table:
+    """Processor time of aiopool in that of `base`, with a column for each allocator."""
+    shown = plain_table(title, "frame", "loop", *of_each)
+    for size in next(iter(of_each.values()))[kind]:
+        for loop in LOOPS:
+            ratios = []
+            for each in of_each.values():
+                samples = {name: [Sample(**one) for one in some] for name, some in each[kind][size].items()}
+                ratios.append(ratio(samples, f"{loop} aiopool", base if base in samples else f"{loop} {base}"))
+            shown.add_row(name_of(int(size)), loop, *map(spread, ratios))
+    return shown
+
+
+def main() -> None:
+    options = arguments(__doc__, rounds=11, quick=3, each_allocator=True)
+    measured = measure_here(options.rounds) if options.here else measure_with_each(options.rounds)
+    write_json(options.json, {"rounds": options.rounds, **measured})
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 One client uploads bodies of one size over one connection, one at a time, header and body in one go, to a server process
 with each protocol. The result is the server's processor time for each upload, system time included, divided by that of
-uvicorn's own protocol in the same round. For each size, loop and allocator there are two fresh processes, since glibc
-remembers: a process that once freed something large keeps more memory from then on.
+uvicorn's own protocol in the same round. Each round has two fresh processes, since glibc remembers: a process that once
+freed something large keeps more memory from then on. Two processes of one program also differ by some per cent.
 
 "Tuned" is glibc with `MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_` raised, so that it keeps memory that is
 freed. "Whole" is an application that joins the body, as frameworks do for `request.body()`; "stream" looks at each
@@ -14,6 +14,7 @@ brings the ratio nearer to 1. Over loopback the receiver pays for a part of what
 """
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -99,14 +100,14 @@ def measure(case: Case, rounds: int) -> dict[str, list[float]]:
     """Seconds for each upload, by protocol, one entry a round."""
     seconds: dict[str, list[float]] = {name: [] for name in PROTOCOLS}
     body = os.urandom(SIZES[case.size])
-    with ExitStack() as stack:
-        clients = {
-            name: stack.enter_context(client_of(case.loop, protocol, ALLOCATORS[case.allocator]))
-            for name, protocol in PROTOCOLS.items()
-        }
-        for client in clients.values():
-            client.cpu_for_each(case.path, body)  # a round to warm up
-        for _ in range(rounds):
+    for _ in range(rounds):
+        with ExitStack() as stack:
+            clients = {
+                name: stack.enter_context(client_of(case.loop, PROTOCOLS[name], ALLOCATORS[case.allocator]))
+                for name in random.sample(list(PROTOCOLS), len(PROTOCOLS))
+            }
+            for client in clients.values():
+                client.cpu_for_each(case.path, body)  # to warm up
             for name, client in clients.items():
                 seconds[name].append(client.cpu_for_each(case.path, body))
     return seconds

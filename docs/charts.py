@@ -51,8 +51,9 @@ Draw = Callable[[Figure, Scheme], None]
 
 
 def figures(name: str) -> Any:
-    """What a benchmark wrote."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    """What a benchmark wrote; with the system's own allocator, if it measured with several."""
+    measured = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return measured["allocators"]["glibc"] if "allocators" in measured else measured
 
 
 def size_name(size: int) -> str:

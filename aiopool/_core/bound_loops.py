@@ -11,6 +11,7 @@ hears of the end.
 A `Mark` is all that outlives the loop: by it, a checked-out object knows the loop it is bound to.
 """
 
+import sys
 import weakref
 from collections.abc import AsyncGenerator
 from functools import partial
@@ -18,7 +19,7 @@ from time import perf_counter
 from typing import Any, ClassVar
 
 from .freeing import SLICE, free_each
-from .loops import LiveLoop, innermost_loop, live_loop
+from .loops import TRIO, LiveLoop, get_running_loop, innermost_loop, live_loop
 from .shard import Shard
 
 
@@ -115,7 +116,7 @@ class _Tie:
 
 def current_record() -> LoopRecord | None:
     """The record of the loop that runs on this thread; `None` off-loop."""
-    running = innermost_loop()
+    running = innermost_loop() if TRIO in sys.modules else get_running_loop()
     if running is None:
         return None
     ref = LoopRecord._all.get(id(running))

@@ -36,7 +36,7 @@ class LoopBoundStoreBase:
 
     #: the bindings: by id, a weak reference and the mark of the loop
     entries: dict[int, Any]
-    #: the number of the generation that is published
+    #: the number of the generation that is published; 0: shards are not remembered
     published = 0
 
     def __init__(self) -> None:
@@ -141,15 +141,18 @@ class LoopBoundStore(LoopBoundStoreBase):
             obj = shard.take_private()
             if obj is not None:
                 counters.private += 1
-                return self._checked_out(obj, record)
+                self._bindings.bind(obj, record.mark)
+                return obj
             obj = shard.take_newest()
             if obj is not None:
                 counters.shared += 1
-                return self._checked_out(obj, record)
+                self._bindings.bind(obj, record.mark)
+                return obj
         obj = self._take_from(part)
         if obj is not None:
             counters.victim += 1
-            return self._checked_out(obj, record)
+            self._bindings.bind(obj, record.mark)
+            return obj
         counters.misses += 1
         return None
 
@@ -161,10 +164,6 @@ class LoopBoundStore(LoopBoundStoreBase):
             if obj is not None:
                 return obj
         return None
-
-    def _checked_out(self, obj: Any, record: LoopRecord) -> Any:
-        self._bindings.bind(obj, record.mark)
-        return obj
 
     def take_any(self) -> Any:
         """An idle object of the running loop, or `None`; not counted."""
@@ -210,7 +209,7 @@ class LoopBoundStore(LoopBoundStoreBase):
             shard = part.shards.setdefault(newest, Shard(counters, self._slots))
             cleanup.watch(self, processor)
         shard.put(obj)
-        if processor is not None:
+        if published and processor is not None:
             self.remember(published, processor, shard, record.mark)
         return True
 

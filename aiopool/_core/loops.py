@@ -28,10 +28,10 @@ from typing import Any, Protocol
 
 Callback = Callable[[], object]
 
-_TRIO = "trio.lowlevel"
+TRIO = "trio.lowlevel"
 
 # Looked up once: every pin off the fast path makes this call.
-_get_running_loop = asyncio._get_running_loop
+get_running_loop = asyncio._get_running_loop
 
 A_CENTURY = 100 * 365 * 86_400.0
 """In seconds: longer than any loop runs, and as long as uvloop can wait."""
@@ -226,21 +226,21 @@ def running_loop() -> object | None:
 
     trio is looked up in `sys.modules`: where nobody imported it, no run of it can be under way.
     """
-    loop = _get_running_loop()
-    if loop is not None or _TRIO not in sys.modules:
+    loop = get_running_loop()
+    if loop is not None or TRIO not in sys.modules:
         return loop
     return _trio_token("in_trio_run")
 
 
 def innermost_loop() -> object | None:
     """As `running_loop`; but where trio runs as a guest of asyncio, the loop whose code is running."""
-    if _TRIO not in sys.modules:
-        return _get_running_loop()
+    if TRIO not in sys.modules:
+        return get_running_loop()
     return _trio_token("in_trio_task") or running_loop()
 
 
 def _trio_token(is_running: str) -> object | None:
-    lowlevel = sys.modules.get(_TRIO)
+    lowlevel = sys.modules.get(TRIO)
     # An import under way in another thread shows a module that has no names yet.
     question = getattr(lowlevel, is_running, None)
     if lowlevel is None or question is None or not question():

@@ -1,9 +1,9 @@
-"""The algorithm: what a store is made of, whose it is, when cleanup happens, and how retired objects are freed.
+"""The algorithm: stores and their shards, processors, cleanup cycles, and how retired objects are freed.
 
-Nothing here knows a pool. The modules import downwards only, in this order:
+Nothing here depends on the pools. Each module imports only from those before it in this order:
 
     loops → processor → shard → observation, registry, timers → freeing → cleanup → store → loop-bound store
 
-Sums are taken over lists here, and callbacks are no lambdas: what is made of a function in the middle of a call is a
-function of its own, and CPython 3.12 and 3.13 corrupt themselves when there is no memory to make one.
+`sum` gets lists here, not generator expressions, and callbacks are not lambdas. Both would create a function object in
+the middle of a call, and CPython 3.12 and 3.13 corrupt their state when there is no memory to create one.
 """

@@ -1,25 +1,25 @@
-"""What stands behind a view from a `BufferPool`: its block, and the put that happens when no view is left.
+"""The block behind a view from a `BufferPool`, and the put that happens when the last view is gone.
 
-A buffer must not be reused while it is still referenced, and only CPython knows by what: a transport that keeps what
-it could not send yet, a slice in a log record, a NumPy array, a traceback. So nothing has to be given back. A view is
-a plain memoryview over an exporter, and CPython releases the exporter when the last view, slice, cast or array over it
-has gone. That release is the put.
+A buffer must not be reused while it is still referenced, and only CPython knows all references: a transport that keeps
+data that it could not send yet, a slice in a log record, a NumPy array, a traceback. So the user puts nothing back. A
+view is a plain memoryview over an exporter, and CPython releases the exporter's buffer when the last view, slice, cast
+or array over it is gone. That release is the put.
 
-The release of the buffer counts, and no finalizer. The collector runs the finalizers of a garbage cycle
-before it takes the cycle apart, and each of them may still look at the view, or bring it back to life; what is released
-can never be seen again. Then it empties the objects of the cycle, in any order, and the exporter of a view may be one
-of them. So an exporter here is made of what cannot be emptied: a tuple, and the bytes. (In the C extension a
-block is its own exporter, which the collector does not know at all, and its deallocation is the put.)
+The put is the release of the buffer, not a finalizer. The garbage collector runs the finalizers of a reference cycle
+before it breaks the cycle, and any of them may still use the view, or resurrect it; a released buffer can never be seen
+again. After that, the collector clears the objects of the cycle in any order, and the exporter of a view may be one of
+them. So an exporter here consists of objects that cannot be cleared: a tuple, and the bytes. (In the C extension a
+block is its own exporter, which the collector does not track, and its deallocation is the put.)
 
-One thing outlives the release: `numpy.ndarray(buffer=view)` releases the buffer at once, and keeps an address and
-`view.obj`. That is the wrapper that CPython puts between an exporter in Python and its views. So each release counts
-the references to the wrapper. If something refers to it, the bytes are neither reused nor freed before that has gone.
+There is one exception: `numpy.ndarray(buffer=view)` releases the buffer at once, but keeps its address and `view.obj`,
+which is the wrapper that CPython puts between an exporter in Python and its views. So each release checks the wrapper's
+reference count. While something else refers to the wrapper, the bytes are neither reused nor freed.
 
-What is checked out does not keep its pool alive. When the pool has gone, with all its idle blocks, a view goes on as
-before, and its block is freed in the end.
+A view does not keep its pool alive. When the pool is freed, with all its idle blocks, its views stay valid, and each
+block is freed with its last view.
 
-The price in Python is two objects for each acquire, and two calls of Python code; and Python code can export buffers
-from 3.12 on only. On 3.11 views are right all the same, but their blocks are not reused.
+In Python each acquire costs two objects and two calls of Python code, and Python code can export buffers only from 3.12
+on. On 3.11 views behave correctly too, but their blocks are not reused.
 """
 
 import sys
@@ -32,29 +32,29 @@ from .idle_budget import IdleBudget
 
 
 class TakesBack(Protocol):
-    """What a block asks of its size class."""
+    """The interface of a size class that blocks use."""
 
     displaced: int
 
     def note_checked_out(self, content: "Content") -> None:
-        """A view over `content` exists, from now on."""
+        """Count `content` as checked out, because a view over it exists now."""
 
     def note_back(self, content: "Content") -> None:
-        """No view over `content` exists any more."""
+        """Count `content` as no longer checked out, because no view over it exists any more."""
 
     def take_back(self, content: "Content") -> None:
-        """No view over `content` exists any more: keep it, if there is room."""
+        """Keep `content`, over which no view exists any more, if there is room."""
 
 
 SizeClassRef = Callable[[], TakesBack | None]
 
 
 class Content(bytearray):
-    """The bytes of a block. On 3.11 a user may resize or copy them: they are the `obj` of a view.
+    """The bytes of a block. On 3.11 a user may resize or copy them, because they are the `obj` of a view.
 
-    They tell when they are freed. Where there is no memory to call a release, CPython frees an exporter without it, and
-    its bytes would be counted as checked out for good. In a garbage cycle they tell before the release, and if somebody
-    brings the view back to life, it is not counted any more.
+    A finalizer tells the size class when they are freed. If there is no memory to call the release method, CPython
+    frees an exporter without it, and its bytes would be counted as checked out forever. In a garbage cycle the
+    finalizer runs before the release, and a view that is resurrected afterwards is no longer counted.
     """
 
     __slots__ = ()
@@ -62,14 +62,14 @@ class Content(bytearray):
     _size_classes: ClassVar[dict[int, SizeClassRef]] = {}
 
     def belong_to(self, size_class: SizeClassRef) -> None:
-        """It will be checked out of `size_class`, and of no other."""
+        """Record that this will be checked out of `size_class` and no other."""
         self._size_classes[id(self)] = size_class
 
     def __del__(self) -> None:
         try:
             self._note_freed()
         except MemoryError:
-            self._note_freed()  # nothing was done, for there was no memory for its id; and nothing else will do it
+            self._note_freed()  # nothing was done, because there was no memory for the id, and nothing else will do it
 
     def _note_freed(self, _known: dict[int, SizeClassRef] = _size_classes) -> None:
         known = _known.get(id(self))
@@ -81,63 +81,64 @@ class Content(bytearray):
         return bytearray, (bytes(self),)
 
     def __repr__(self) -> str:
-        """Without what it contains, which may be anyone's."""
+        """Leaves out the bytes, which may be a user's request."""
         return f"<{len(self)} bytes of aiopool.BufferPool at {hex(id(self))}>"
 
     __str__ = __repr__
 
 
 class Block:
-    """Bytes in the pool's own hands: idle, or fresh and zero, or just about to be checked out."""
+    """Bytes that only the pool uses: idle, or newly created and zero, or just about to be checked out."""
 
     __slots__ = ("_budget", "_size_class", "content", "idle_since", "size")
 
     def __init__(self, content: Content) -> None:
-        # Set while idle: where its bytes are reserved, and by whom.
+        # Set while idle: the budget where its bytes are reserved, and its size class.
         self._budget: IdleBudget | None = None
         self._size_class: SizeClassRef | None = None
-        #: as long as it is idle: how many bytes it has, and since when, in the budget's terms
+        #: while idle: its size in bytes, and since when it is idle, as a value of the budget's `now`
         self.size = 0
         self.idle_since = 0
         self.content = content
 
     def enter_budget(self, budget: IdleBudget, size: int, size_class: SizeClassRef) -> None:
-        """Its `size` bytes are reserved there, for a block of `size_class`."""
-        self.size = size  # kept, since even to ask for the length takes memory
+        """Record that its `size` bytes are reserved in `budget`, for a block of `size_class`."""
+        self.size = size  # stored, because even `len` may need memory
         self.idle_since = budget.now
         self._size_class = size_class
         self._budget = budget
 
     def displace(self) -> None:
-        """It is out of its store, and makes room for another."""
+        """Free its bytes, to make room for another block. It was already removed from its store."""
         if self._size_class is not None and (known := self._size_class()) is not None:
             known.displaced += 1
-        # Here and not as it dies: without a GIL another thread may have to see to that.
+        # Here and not in the finalizer: without a GIL, another thread may have to run that.
         del self.content
         self.leave_budget()
 
     def leave_budget(self) -> None:
-        """It is idle no more."""
+        """Give its bytes back to the budget, because it is no longer idle."""
         budget, self._budget = self._budget, None
         if budget is not None:
             budget.give_back(self.size)
 
     def __del__(self) -> None:
-        # Wherever it was dropped. The collector may do this to what a finalizer brings back: so it counts only once.
+        # Wherever it was dropped. The collector may run this on a block that another finalizer resurrects, so
+        # `leave_budget` gives the bytes back only once.
         self.leave_budget()
 
 
 if sys.version_info >= (3, 12):
     _ZEROS = bytes(64 * 1024)
 
-    # By the id of their content: the wrappers of all exporters.
+    # The wrappers of all exporters, by the id of their content.
     _wrappers: dict[int, object] = {}
 
-    # The wrappers that outlived the release, each with the bytes that something may still address.
+    # The wrappers that outlived the release, each with the bytes whose address may still be in use.
     _outlived: list[tuple[object, Content]] = []
 
     def _references_at_release() -> int:
-        """How many references to a wrapper a release counts if there are no others: CPython's versions differ."""
+        """The reference count of a wrapper during a release if nothing else refers to it. CPython versions differ."""
         wrappers: dict[int, object] = {}
         counts: list[int] = []
 
@@ -161,7 +162,7 @@ if sys.version_info >= (3, 12):
     (_ALONE_IN_PAIR,) = _references_in_pairs([(object(), None)])
 
     def _free_outlived() -> None:
-        """Let go of the bytes that nothing addresses any more. Called before an acquire, and by each collection."""
+        """Free the bytes that are no longer in use. Called before each acquire and after each garbage collection."""
         if not _outlived:
             return
         for pair, references in zip(pairs := _outlived.copy(), _references_in_pairs(pairs), strict=True):
@@ -169,17 +170,17 @@ if sys.version_info >= (3, 12):
                 try:
                     _outlived.remove(pair)
                 except ValueError:
-                    pass  # another thread was here
+                    pass  # another thread removed it
 
     gc_clock.on_stop.append(_free_outlived)
 
     class _Exporter(tuple[Content, SizeClassRef, int, bool]):
-        """Checks a block out for as long as any view over it lives."""
+        """Keeps a block checked out as long as any view over it lives."""
 
         __slots__ = ()
 
         def __repr__(self) -> str:
-            """Without what it contains."""
+            """Leaves out the bytes."""
             return f"<exporter of {self[0]!r}>"
 
         def __buffer__(self, flags: int) -> memoryview:
@@ -196,29 +197,29 @@ if sys.version_info >= (3, 12):
             _references: Callable[[object], int] = sys.getrefcount,
             _alone: int = _ALONE,
         ) -> None:
-            # The view is not touched: where all is garbage the collector may have emptied it already.
+            # The view is not touched, because the collector may already have cleared it, if it is garbage too.
             content, known, n, wipe = self
             wrapper = _known_wrappers.pop(id(content), None)
             if _references(wrapper) > _alone and wrapper is not None:
                 _outlives((wrapper, content))
                 return
             while wipe and n > 0:
-                # In pieces from the end: as many zeros as there are bytes may be more than there is memory for.
+                # In pieces, from the end, because there may be no memory for as many zeros as there are bytes.
                 piece = _zeros[:n]
                 content[n - piece.__len__() : n] = piece
                 n -= piece.__len__()
-            # A garbage pool is not known any more before the collector empties it. And while the interpreter goes, the
-            # code that puts may be gone already, and nothing will get anything.
+            # If the pool is garbage, its weak reference is dead before the collector clears the pool. During
+            # interpreter shutdown, the code that puts may be gone already, and nothing will be acquired any more.
             size_class = known()
             if size_class is not None and not _is_finalizing():
                 size_class.take_back(content)
 
     def export(content: Content, size_class: SizeClassRef, n: int, wipe: bool) -> memoryview:
-        """A view of the first `n` bytes of `content`. When the last view is gone, `size_class` takes it back."""
+        """Return a view of the first `n` bytes of `content`, which `size_class` takes back after the last view."""
         _free_outlived()
         view = memoryview(_Exporter((content, size_class, n, wipe)))
         _wrappers[id(content)] = view.obj
-        # Only now, when the release is certain: where memory runs out halfway CPython does not call it.
+        # Only now, when the release is certain: if creating the view runs out of memory, CPython does not call it.
         if (known := size_class()) is not None:
             known.note_checked_out(content)
         return view
@@ -226,8 +227,8 @@ if sys.version_info >= (3, 12):
 else:
 
     class _Warning:
-        """Warns as it dies itself. Then a filter that makes an error of it has it printed, and no connection is lost in
-        which the first buffer is acquired.
+        """Warns from its finalizer. A filter that turns the warning into an error then only has it printed, and the
+        connection that acquires the first buffer is not lost.
         """
 
         __slots__ = ()
@@ -235,13 +236,13 @@ else:
         def __del__(self) -> None:
             warnings.warn(
                 "Buffers are not reused on Python 3.11 without the C extension of aiopool, because Python code "
-                "cannot export buffers there. Build it (it takes a C compiler), or use Python 3.12 or later.",
+                "cannot export buffers there. Build it (this needs a C compiler), or use Python 3.12 or later.",
                 RuntimeWarning,
                 stacklevel=6,
             )
 
     def export(content: Content, size_class: SizeClassRef, n: int, wipe: bool) -> memoryview:
-        """A view of the first `n` bytes of `content`, which is not reused."""
+        """Return a view of the first `n` bytes of `content`, which is not reused."""
         global _warned
         if not _warned:
             _warned = True

@@ -1,14 +1,13 @@
-"""What loop-bound stores keep for one loop, from their first use on it until it ends.
+"""The record that loop-bound stores keep for each loop, from their first use on it until it ends.
 
-A processor will not do as the identity of a loop. A thread that runs loop after loop keeps its processor, and a loop
-may be run by one thread now and by another later. So each loop has a record of its own.
+A processor cannot serve as the identity of a loop. A thread that runs several loops in turn keeps its processor, and a
+loop may be run by one thread now and by another later. So each loop has its own record.
 
-The loop itself holds the record, and everything else refers to it weakly. An idle object usually refers to its loop;
-so what is idle for a loop, the record, and the loop are one reference cycle, which goes when nothing else refers to
-the loop, whether it was ever closed or not. When it is closed, it lets go of what it holds, and that is how the record
-hears of the end.
+Only the loop holds the record; everything else refers to it weakly. An idle object usually refers to its loop, so the
+loop, its record and its idle objects are one reference cycle. It is freed when nothing else refers to the loop, even if
+that was never closed. A loop that is closed drops the objects it holds, which tells the record that the loop has ended.
 
-A `Mark` is all that outlives the loop: by it, a checked-out object knows the loop it is bound to.
+Only a `Mark` outlives the loop: it says which loop a checked-out object is bound to.
 """
 
 import sys
@@ -24,7 +23,7 @@ from .shard import Shard
 
 
 class Mark:
-    """One loop's identity, and whether it has ended. Refers to nothing."""
+    """One loop's identity, and whether it has ended. It refers to nothing."""
 
     __slots__ = ("ended",)
 
@@ -33,7 +32,7 @@ class Mark:
 
 
 class Part:
-    """What one store's contents keep for one loop: a shard for each generation. Touched on that loop only."""
+    """One store's shards for one loop, one for each generation. Only code on that loop touches them."""
 
     __slots__ = ("_contents", "shards")
 
@@ -42,7 +41,7 @@ class Part:
         self.shards: dict[int, Shard] = {}
 
     def forget(self) -> None:
-        """The shards go: no processor may remember one."""
+        """Begin a new generation, so that no processor remembers a shard of this part, which is about to be freed."""
         contents = self._contents()
         if contents is not None:
             contents.begin()
@@ -52,11 +51,11 @@ class Part:
 
 
 class LoopRecord:
-    """One loop, and what is idle for it."""
+    """One loop and its idle objects."""
 
     __slots__ = ("__weakref__", "_id", "closers", "closing", "guard", "loop", "mark", "parts", "running", "tie")
 
-    # On the class, because the last loops end after this module's globals were cleared.
+    # On the class, because the last loops end after this module's globals are cleared.
     _all: ClassVar[dict[int, "weakref.ref[LoopRecord]"]] = {}
 
     def __init__(self, running: object) -> None:
@@ -67,8 +66,8 @@ class LoopRecord:
         self.running = weakref.ref(running)
         #: by the id of a store's contents
         self.parts: dict[int, Part] = {}
-        #: for `AsyncPool`, which closes objects shortly before a loop ends: the pools, the guard that waits for the
-        #: end, and whether the end has come
+        #: for `AsyncPool`, which closes objects shortly before a loop ends: the pools, the async generator that waits
+        #: for the end, and whether closing has begun
         self.closers: dict[int, weakref.ref[Any]] = {}
         self.guard: AsyncGenerator[None, None] | None = None
         self.closing = False
@@ -76,24 +75,25 @@ class LoopRecord:
         self.tie: weakref.ref[_Tie] | None = None
 
     def part(self, contents: Any) -> Part:
-        """What is kept here for `contents`, until those die or the loop ends."""
+        """The part for `contents`, which exists until `contents` are freed or the loop ends."""
         key = id(contents)
         part = self.parts.get(key)
         if part is None:
-            # The callback is one C call, because it can run in the middle of anything.
+            # The callback is one C call, because it can run between any two bytecodes.
             part = self.parts.setdefault(key, Part(weakref.ref(contents, partial(self.parts.pop, key))))
         return part
 
     def end(self) -> None:
-        """The loop has ended: nothing of it can be used any more. Never raises; may run in the middle of anything."""
+        """Free the objects of the loop, which has ended. Never raises; may run between any two bytecodes."""
         self.mark.ended = True
         ref = self._all.get(self._id)
-        # The collector clears weak references before it runs finalizers, so a dead one may be ours. Another loop may
-        # have the id by now, and make its record between these two lines: it makes it once more.
+        # The collector clears weak references before it runs finalizers, so a dead reference may be ours. If it belongs
+        # to a new loop with the same id, which stored its record between these two lines, that loop just creates
+        # another record.
         if ref is not None and ref() in (self, None):
             self._all.pop(self._id, None)
         self.guard = None
-        # Taken out first, and freed when this returns: a finalizer may come back here.
+        # Removed first, and freed when this method returns, because a finalizer may call it again.
         gone = list(self.parts.values())
         self.parts.clear()
         for part in gone:
@@ -109,7 +109,7 @@ class _Tie:
         self._record = record
 
     def __del__(self) -> None:
-        record = getattr(self, "_record", None)  # not there if an exception broke it off in the making
+        record = getattr(self, "_record", None)  # missing if an exception interrupted __init__
         if record is not None:
             record.end()
 
@@ -129,23 +129,24 @@ def current_record() -> LoopRecord | None:
 
 
 def _forget(running: object, stale: LoopRecord | None) -> None:
-    """What is known under the id of `running` is of another loop."""
+    """Remove the record under the id of `running`, which belongs to another loop."""
     if stale is None:
-        # It died without an end: an exception came before it was tied to its loop. No new one can take its place.
+        # The record was freed without `end`, because an exception came before its loop held it. `setdefault` would not
+        # replace the entry.
         LoopRecord._all.pop(id(running), None)
     else:
-        stale.end()  # its loop did not let go of its record when it ended, and the id is reused
+        stale.end()  # its loop did not drop the record when it ended, and the id was reused
 
 
 def _new_record(running: object) -> LoopRecord | None:
     record = LoopRecord(running)
-    # One atomic step: a finalizer that got here too must find the same record as we do.
+    # One atomic step, so that a finalizer that got here too finds the same record.
     known = LoopRecord._all.setdefault(id(running), weakref.ref(record))()
     if known is not record:
         return known
     tie = _Tie(record)
     record.tie = weakref.ref(tie)
-    # A loop that is ending already does not take it, and so ends the record at once.
+    # A loop that is already ending does not hold the tie, which ends the record at once.
     record.loop.hold(tie)
     return record
 
@@ -156,27 +157,27 @@ def records() -> list[LoopRecord]:
 
 
 class Bindings:
-    """Which loop each object is bound to. An object is forgotten when it dies.
+    """The loop that each object is bound to. The binding is removed when the object is freed.
 
-    Some objects cannot be referenced weakly, such as a tuple of a reader and a writer. They are forgotten when they
-    come back. When one of them dies while it is checked out, its entry stays until another one has its address. If by
-    then an object of that address that was created elsewhere is put on another loop, it is taken for the dead one and
-    rejected.
+    Some objects do not support weak references, such as a tuple of a reader and a writer. Their bindings are removed
+    when they are put. If such an object is freed while it is checked out, its binding stays until another object at the
+    same address is checked out. If an object that was created elsewhere has that address and is put on another loop, it
+    is mistaken for the freed one and rejected.
     """
 
     __slots__ = ("_entries",)
 
     def __init__(self, entries: dict[int, tuple["weakref.ref[Any] | None", Mark]]) -> None:
-        """`entries` is empty; the C extension looks at it too."""
+        """`entries` is empty at first; the C extension reads it too."""
         self._entries = entries
 
     def bind(self, obj: Any, mark: Mark) -> None:
-        """`obj` is checked out, and bound to the loop of `mark`."""
+        """Bind `obj`, which is checked out, to the loop of `mark`."""
         known = self._entries.get(id(obj))
         if known is not None and known[0] is not None and known[1] is mark and known[0]() is obj:
             return
         try:
-            # The callback is one C call, and runs before the id can be another object's. Its argument, the weak
+            # The callback is one C call, and runs before another object can have the same id. Its argument, the weak
             # reference, serves as the default of pop.
             ref = weakref.ref(obj, partial(self._entries.pop, id(obj)))
         except TypeError:
@@ -184,26 +185,26 @@ class Bindings:
         self._entries[id(obj)] = (ref, mark)
 
     def find(self, obj: Any) -> Mark | None:
-        """The loop that `obj` is bound to; `None`: it was never checked out."""
+        """The mark of the loop that `obj` is bound to; `None` if it was never checked out."""
         ref, mark = self._entries.get(id(obj), (None, None))
         return mark if ref is None or ref() is obj else None
 
     def came_back(self, obj: Any) -> None:
-        """`obj` is idle: as long as it lives, it stays bound to its loop."""
+        """Note that `obj` was put. Its binding stays, unless `obj` does not support weak references."""
         ref, _ = self._entries.get(id(obj), (None, None))
         if ref is None:
             self._entries.pop(id(obj), None)
 
     def forget(self, obj: Any) -> None:
-        """`obj` will never come back."""
+        """Remove the binding of `obj`, which will not be checked out again."""
         self._entries.pop(id(obj), None)
 
 
 class Departure:
     """A retired shard whose objects are to be freed on their own loop.
 
-    To the queue of retired objects it is a shard like others; only, it posts itself to its loop when its turn comes. A
-    loop that ends with it in its queue drops it with all that is in there, which is just as well.
+    The queue of retired objects treats it as a shard; but instead of being freed there, it posts itself to its loop. A
+    loop that ends with it in its queue drops it, which frees the objects too.
     """
 
     __slots__ = ("_loop", "_shard")
@@ -216,7 +217,10 @@ class Departure:
         return len(self._shard)
 
     def free_newest(self) -> bool:
-        """Have the loop free all; where it is not running, let go of one shared object. `False`: nothing is left."""
+        """Have the loop free all objects; if it is not running, free one shared object here.
+
+        Returns `False` if nothing is left to do here.
+        """
         return not self._loop.call_soon(self) and self._shard.free_newest()
 
     def __call__(self) -> None:
@@ -224,5 +228,5 @@ class Departure:
             self._loop.call_soon(self)
 
     def _free_any(self) -> bool:
-        # This is the owner's thread, so the private ones are ours.
+        # This is the owner's thread, so the private objects may be taken.
         return self._shard.take_private() is not None or self._shard.free_newest()

@@ -1,14 +1,14 @@
 """When a cleanup cycle happens.
 
-A cycle makes each store's primary shards its victim, and retires the old victim. One of four things starts it:
+A cycle makes each store's primary shards its victim and retires the old victim. It is started by:
 
 - the interpreter's own full collection;
 - `idle_timeout` seconds with idle objects and no cycle;
 - memory pressure;
 - `cleanup()`.
 
-No lock is needed: a cycle swaps references, and each store ensures that two cycles at once retire nothing twice. Two
-cycles at once deprive the victim of its second chance, as two in a row do, and nothing else.
+No lock is needed: a cycle swaps references, and each store ensures that overlapping cycles retire nothing twice. Two
+overlapping cycles act like two in a row: objects that were idle before both are retired at once.
 """
 
 import os
@@ -23,10 +23,10 @@ from .registry import CollectableStore, pools, stores_of
 
 
 def cleanup() -> None:
-    """Run one cleanup cycle now, over all pools: objects that were idle before the last cycle are retired.
+    """Run one cleanup cycle over all pools now: retire the objects that have been idle since before the last cycle.
 
-    Costs the same for any number of idle objects; they are freed by live loops in slices of a millisecond, or by this
-    call where no loop is running. Safe from any thread.
+    The cost does not depend on the number of idle objects. Running loops free them in slices of a millisecond; if no
+    loop is running, this call frees them. Thread-safe.
 
     >>> pool.put(bytearray(10)); aiopool.cleanup(); pool.stats().idle
     1
@@ -38,7 +38,7 @@ def cleanup() -> None:
 
 
 def _cycle(stores: list[CollectableStore]) -> None:
-    """One cleanup cycle. It touches no object and no shard, so no pool need stand still."""
+    """One cleanup cycle. It touches no object and no shard, so gets and puts need not stop for it."""
     for store in stores:
         freeing.retire(store.rotate())
     freeing.free_queued()
@@ -50,7 +50,7 @@ def _idle_due() -> float:
 
 
 def _with_pressure(idle_due: float) -> float:
-    """When to look next at what is idle until `idle_due`."""
+    """When to check next, given that idle objects are due at `idle_due`."""
     return min(idle_due, memory_pressure.due()) if idle_due < inf else inf
 
 
@@ -59,7 +59,7 @@ def _due() -> float:
 
 
 def _run_due() -> None:
-    """A cycle over the stores whose `idle_timeout` has passed without one; over all, if memory is short."""
+    """Run a cycle over the stores whose `idle_timeout` has passed without one; over all stores if memory is short."""
     now = inf if memory_pressure.is_felt() else monotonic()
     known = pools()
     due = [store for store in stores_of(known) if store.idle_due() <= now]
@@ -69,30 +69,30 @@ def _run_due() -> None:
 
 
 def _look_at_pressure() -> None:
-    """A collection ended, perhaps in a program without a loop, or without timers."""
+    """After a garbage collection: check for memory pressure, because this program may have no loop, or no timer."""
     if memory_pressure.is_felt():
         cleanup()
 
 
 def watch(store: CollectableStore, processor: Processor | None) -> None:
-    """`store` has something idle from now on, says the code that runs as `processor`: see that it is looked at in time.
+    """Schedule cleanup for the idle deadline of `store`, for the code that runs as `processor`.
 
-    Called on a store's slow path, whenever it made a shard or came to a new loop.
+    Called on a store's slow path, whenever it created a shard or its thread runs a new loop.
     """
     gc_clock.listen()
     memory_pressure.begin()
-    # Pinned anew: a context that outlived its loop may have come to another one with this thread.
+    # Look the processor up again: this context may have outlived its loop, and the thread runs another one by now.
     timers.watch(_with_pressure(store.idle_due()), None if processor is None else running_processor())
 
 
 def check_time(store: CollectableStore) -> None:
-    """Off-loop no timer may be running: do what is due, if anything of `store` is."""
+    """Off-loop, where perhaps no timer is set: run everything that is due, if `store` is due."""
     if monotonic() >= store.idle_due():
         timers.run_due()
 
 
 def emptied(stores: Iterable[CollectableStore]) -> None:
-    """`stores` were emptied on purpose: where nothing is idle any more, no loop needs a timer."""
+    """After `stores` were emptied on purpose: cancel the timers if nothing is idle any more."""
     for store in stores:
         freeing.retire(store.forget_empty())
     freeing.free_queued()

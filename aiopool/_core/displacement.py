@@ -1,18 +1,18 @@
-"""What a block that comes back to a full pool displaces.
+"""Displacement: a block that comes back to a full pool replaces blocks that have been idle longer.
 
-A budget that is full of what is not used any more is worth nothing: after a morning of small requests the blocks of
-large ones would be freed each time, until two cleanup cycles have passed. So a block that does not fit frees blocks
-that have been idle longer, of any size class and any loop. The block that comes back was used last of all, so every
-idle block has been idle longer; the one that has been idle longest goes first.
+A budget filled with blocks that are no longer used is worthless: after a morning of small requests, the blocks of large
+requests would be freed each time, until two cleanup cycles have passed. So if a block does not fit, blocks that have
+been idle longer are freed, of any size class and any loop, the one idle longest first. (The block that comes back was
+in use until now, so every idle block has been idle longer.)
 
-How long is told by a number that the budget counts up with each block that is created. A clock would say the same, and
-cost each put more. While no block is created nothing that is idle need go.
+Idle time is measured by the budget's count of created blocks. A clock would give the same order, but make each put
+slower. While no block is created, nothing that is idle needs to be freed.
 
-The oldest block of a shard is at one end of its shared list, so one look at each shard finds the oldest of all, however
-many are idle. No lock is waited for: a shard that another thread has locked is passed over. The trade-offs: the shard
-that the block comes back to is left alone, for there one block is as good as another. And at most `MOST_DISPLACED`
-blocks make room for one, so that no loop is held up for longer than it takes about to create a block; where that is not
-enough, the next block that comes back goes on.
+The oldest block of a shard is at one end of its shared list, so looking at one block of each shard finds the oldest of
+all, however many are idle. No lock is waited for: a shard that another thread has locked is skipped. The trade-offs:
+the shard that the block comes back to is left alone, because there all blocks are equally good. And at most
+`MOST_DISPLACED` blocks are freed for one, which takes about as long as creating a block, so that no loop is held up for
+long. If that does not make enough room, the next block that comes back continues.
 """
 
 import heapq
@@ -23,11 +23,11 @@ from .shard import Shard
 from .store import Store
 
 MOST_DISPLACED = 1024
-"""How many blocks may make room for one: enough for a block of 1 MiB among those of 1 KiB."""
+"""How many blocks may be freed for one: enough for a block of 1 MiB to displace blocks of 1 KiB."""
 
 
 def displace_for(budget: Any, store: Store, size: int) -> bool:
-    """Reserve `size` bytes for a block of `store`, after freeing idle blocks. `False`: there is no room for it."""
+    """Reserve `size` bytes for a block of `store` by freeing idle blocks. Returns `False` if there is no room."""
     if size > budget.limit:
         return False
     own, others = _oldest_of_each(budget, store)
@@ -45,13 +45,13 @@ def displace_for(budget: Any, store: Store, size: int) -> bool:
     return False
 
 
-# When the oldest block came, minus its size, a number to tell equals apart, and the shard. Of those that came at the
-# same time, one large goes instead of many small.
+# When the shard's oldest block became idle, minus its size, a number that breaks ties, and the shard. Among equally old
+# blocks, one large block goes rather than many small ones.
 _Candidate = tuple[int, int, int, Shard]
 
 
 def _oldest_of_each(budget: Any, store: Store) -> tuple[int | None, list[_Candidate]]:
-    """When the oldest block of the asker's own shard came; and a heap of all other shards."""
+    """When the oldest block of the running processor's own shard became idle, and a heap of all other shards."""
     processor = running_processor()
     id = OFF_LOOP if processor is None else processor.id
     own: int | None = None
@@ -72,7 +72,7 @@ def _oldest_of_each(budget: Any, store: Store) -> tuple[int | None, list[_Candid
 
 
 def _look_again(candidates: list[_Candidate]) -> None:
-    """The oldest block of the first candidate's shard has gone."""
+    """Update the first candidate, whose oldest block was taken."""
     _, _, number, shard = candidates[0]
     block = _oldest(shard)
     if block is None:
@@ -82,17 +82,17 @@ def _look_again(candidates: list[_Candidate]) -> None:
 
 
 def _oldest(shard: Shard) -> Any:
-    """The block that has been idle longest there; `None`: none is."""
+    """The block of `shard` that has been idle longest; `None` if it has none."""
     for blocks in (shard.shared, shard.private):
         try:
             return blocks[0]
         except IndexError:
-            pass  # it is empty, or was emptied since
+            pass  # it is empty, or was emptied meanwhile
     return None
 
 
 def _take_oldest(shard: Shard) -> Any:
-    """Take it out; `None`: none is idle, or another thread has the lock of the shared list."""
+    """Take that block; `None` if there is none, or if another thread has locked the shared list."""
     if shard.shared:
         return shard.take_oldest()
-    return shard.take_private()  # any thread may: it is one C call, as the owner's own
+    return shard.take_private()  # safe from any thread here: each thread, even the owner, takes with one C call

@@ -1,14 +1,14 @@
 """How retired objects are freed without stopping a loop.
 
-Freeing a million objects stops a thread for tens of milliseconds. So what is retired is queued, and a live loop frees
-it in slices between its other callbacks. With no loop running no one is kept waiting, and it is freed at once.
+Freeing a million objects stops a thread for tens of milliseconds. So retired objects are queued, and a live loop frees
+them in slices between its other callbacks. If no loop is running, they are freed at once, because no loop has to wait.
 
-Nothing here is anyone's to hold. Any thread may take from the queue, each step is one C call, and a loop that was
-given the work is one that may do it, not the only one. So a loop that does not get its turn, because it is blocked,
-was stopped with the slice in its queue, or raised in the middle, holds nothing up: after `PATIENCE` the timer of any
-other loop takes over, and so does any thread that retires something itself, or runs into a garbage collection.
+No thread owns the work. Any thread may take from the queue, each step is one C call, and posting a slice to a loop does
+not stop others from freeing. So a loop that does not get its turn, because it is blocked, was stopped with the slice in
+its queue, or raised halfway, does not hold up the freeing. After `PATIENCE` seconds the timer of any other loop takes
+over, and so does any thread that retires objects or runs a garbage collection.
 
-The trade-off: two loops may free at the same time. That costs each of them slices of a millisecond, and no more.
+The trade-off: two loops may free at the same time. This costs each of them slices of a millisecond, and nothing else.
 """
 
 import sys
@@ -24,27 +24,27 @@ from .processor import Processor, live_loops, processors
 from .registry import Retired
 
 SLICE = 0.001
-"""The longest that a loop is kept from its other callbacks, in seconds."""
+"""The longest time that freeing keeps a loop from its other callbacks, in seconds."""
 
 PATIENCE = 0.02
-"""How long a loop that was given the work may take to come back to it, in seconds."""
+"""How long a loop may take to run a posted slice before others take over, in seconds."""
 
 _queue: deque[Retired] = deque()
 
-# When something was last freed, or given to a loop; in seconds of time.monotonic().
+# When objects were last freed, or a slice was posted, in seconds of time.monotonic().
 _last_progress = -inf
 
 
 def retire(retired: Iterable[Retired]) -> None:
-    """Queue `retired`, which no store knows any more."""
+    """Queue `retired`, which is no longer in any store."""
     _queue.extend(retired)
 
 
 def free_queued() -> None:
-    """Have what is queued freed: by a live loop in slices, else here and at once."""
+    """Have a live loop free the queue in slices; if there is none, free it here and now."""
     if not _queue:
         return
-    loops = live_loops()  # the running loop first: objects die best where they lived
+    loops = live_loops()  # the running loop first: objects are best freed on the thread that used them
     for index, (processor, loop) in enumerate(loops):
         if _post_slice(processor, loop):
             for other, _ in loops[index + 1 :]:
@@ -54,13 +54,13 @@ def free_queued() -> None:
 
 
 def _post_slice(processor: Processor, loop: LiveLoop) -> bool:
-    """Have `loop` free a slice soon. `False`: it is not running."""
+    """Have `loop` free a slice soon. Returns `False` if it is not running."""
     global _last_progress
     now = monotonic()
     if now - processor.slice_posted < PATIENCE:
         return True  # one is on its way
     try:
-        # All of it before the call: the slice may have run before that returns.
+        # All this before the call: the slice may run before `call_soon` returns.
         processor.slice_posted = _last_progress = now
         slice = _Slice(processor)
         slice.waiting = True
@@ -69,12 +69,12 @@ def _post_slice(processor: Processor, loop: LiveLoop) -> bool:
             slice.waiting = False
         return posted
     except BaseException:
-        processor.slice_posted = -inf  # it was not posted, so let the next caller do it
+        processor.slice_posted = -inf  # perhaps it was not posted, so let the next caller post one
         raise
 
 
 def free_until(deadline: float) -> bool:
-    """Free what is queued until `deadline`, in seconds of time.perf_counter(). `True`: nothing is left."""
+    """Free the queue until `deadline`, in seconds of time.perf_counter(). Returns `True` if nothing is left."""
     global _last_progress
     while True:
         _last_progress = monotonic()
@@ -83,16 +83,17 @@ def free_until(deadline: float) -> bool:
         except IndexError:
             return True
         if native is not None:
-            # No store knows the shard any more; a thread that found it before may still be using it, unreferenced.
+            # No store refers to the shard any more, but a thread that found it before may still use it without
+            # holding a reference.
             native.quiesce(processors())
         if not free_each(retired.free_newest, deadline):
             _queue.append(retired)
             return False
-        # Private objects go with the shard, once the owner lets go of it too: only the owner may touch them.
+        # Only the owner may touch private objects. They are freed with the shard, once the owner drops it too.
 
 
 def free_each(free_one: Callable[[], bool], deadline: float) -> bool:
-    """Call `free_one` until it finds nothing, or until `deadline`. `True`: nothing is left."""
+    """Call `free_one` until it returns `False` or until `deadline`. Returns `True` if nothing is left."""
     while free_one():
         if perf_counter() >= deadline:
             return False
@@ -102,30 +103,30 @@ def free_each(free_one: Callable[[], bool], deadline: float) -> bool:
 class _Slice:
     """Frees on one loop, a slice at a time, until nothing is left.
 
-    A loop that ends with a slice in its queue drops the slice, which hears of that by its finalizer; so it does where
-    a signal handler raised before its first line or after its last. Then another takes over.
+    The finalizer has another loop take over if this one ended with the slice in its queue, or if a signal handler
+    raised before the first line of `__call__` or after its last.
     """
 
     __slots__ = ("_processor", "waiting")
 
     def __init__(self, processor: Processor) -> None:
         self._processor = processor
-        #: whether its loop is still to run it to its end
+        #: whether it is posted and has not run to its end
         self.waiting = False
 
     def __call__(self) -> None:
         try:
             if free_until(perf_counter() + SLICE):
-                timers.adjust_all()  # no loop need wait for this one any more
+                timers.adjust_all()  # no other loop need be ready to take over any more
         finally:
-            # Also when a signal handler raised in there: the rest is still to be freed. If one raises here, the
-            # finalizer does it.
+            # Also if a signal handler raised above, because the rest must still be freed. If one raises here, the
+            # finalizer does this.
             self._processor.slice_posted = -inf
             free_queued()
             self.waiting = False
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        # Without a default, one that an exception broke off in the making would raise here.
+        # `waiting` is missing if an exception interrupted __init__.
         if getattr(self, "waiting", False) and not _is_finalizing():
             self._processor.slice_posted = -inf
             free_queued()
@@ -136,7 +137,7 @@ def _overdue_at() -> float:
 
 
 def _take_over() -> None:
-    """The loop that was given the work did not come back to it in time."""
+    """Free or repost the queue if the loop with the posted slice did not run it in time."""
     if _overdue_at() <= monotonic():
         free_queued()
 

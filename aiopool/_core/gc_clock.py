@@ -1,7 +1,8 @@
-"""The garbage collector as a clock: it ticks when the program makes garbage, which is when memory matters.
+"""Full garbage collections start cleanup cycles: they run when a program creates garbage, which is when memory matters.
 
-But it can stand still for hours, be switched off, or be removed by another's `gc.callbacks.clear()`. So it is one of
-several occasions for a cleanup cycle, and is put back whenever a pool makes a shard.
+But the collector may not run for hours, may be disabled, and other code may call `gc.callbacks.clear()`. So collections
+are only one of several things that start a cleanup cycle, and the callback is added again whenever a pool creates a
+shard.
 """
 
 import atexit
@@ -11,15 +12,15 @@ from collections.abc import Callable
 
 
 class GCClock:
-    """Decides from what `gc.callbacks` report when the whole heap has been gone through, on every build.
+    """Decides, from what `gc.callbacks` report, when the whole heap has been collected, on every build.
 
-    - Free-threaded builds know one generation: each collection is a full one, whatever its number.
-    - Generational builds count a full collection as generation 2.
-    - Incremental builds (3.14.0 to 3.14.4) only ever report generation 1, once an increment, and never 0 in between.
-      A hundred increments count as one full collection: as many young collections lie between two full ones
-      by the thresholds of the generational collector (10 times 10).
+    - Free-threaded builds have one generation: each collection is full, whatever generation it reports.
+    - Generational builds report a full collection as generation 2.
+    - Incremental builds (3.14.0 to 3.14.4) report generation 1 for each increment, and never 0. A hundred increments
+      count as one full collection, because the generational collector runs a hundred young collections (10 times 10,
+      by its thresholds) for each full one.
 
-    `gc.collect()` reports generation 2 everywhere.
+    `gc.collect()` reports generation 2 on every build.
     """
 
     INCREMENTS = 100
@@ -29,7 +30,7 @@ class GCClock:
         self._increments = 0
 
     def is_full(self, generation: int) -> bool:
-        """Whether the collection that reports `generation` ends a pass over the whole heap."""
+        """Whether the collection that reports `generation` completes a pass over the whole heap."""
         if self._every or generation == 2:
             self._increments = 0
             return True
@@ -42,7 +43,7 @@ class GCClock:
 
 _clock = GCClock(every_collection_is_full=bool(sysconfig.get_config_var("Py_GIL_DISABLED")))
 
-# Called when a collection begins, when one ends, when a full one ends, and when one ends that was not full.
+# Called when a collection begins, when one ends, when a full one ends, and when one that was not full ends.
 on_start: list[Callable[[], object]] = []
 on_stop: list[Callable[[], object]] = []
 on_full: list[Callable[[], object]] = []
@@ -60,13 +61,13 @@ def _on_gc(phase: str, info: dict[str, int]) -> None:
 
 
 def listen() -> None:
-    """Hear of collections from now on."""
+    """Receive collection events from now on."""
     if _on_gc not in gc.callbacks:
         gc.callbacks.append(_on_gc)
 
 
 def _stop() -> None:
-    """At exit: a collection while the interpreter takes its modules apart must not find half of this one."""
+    """At exit: a collection during interpreter shutdown must not run this half-cleared module."""
     if _on_gc in gc.callbacks:
         gc.callbacks.remove(_on_gc)
 

@@ -1,10 +1,9 @@
-"""Who holds the bytes of a buffer pool: where each view was acquired that is still alive.
+"""The holders of a buffer pool's blocks: the places where views that are still alive were acquired.
 
-A program whose memory grows has views that it does not drop, and nothing in the program says which. To record every
-acquire costs ten times the acquire. So a pool records one in `sample_every`, and all of them while the debug mode is
-on. Each record tells how many acquires it stands for. What is recorded is forgotten when the block comes back, so a
-program that drops its views has no more records than it has views, and one that keeps them has a record of each so
-many.
+A program whose memory grows keeps views that it should drop, but nothing in the program says which. A record costs ten
+times as much as the acquire itself, so a pool records one acquire in `sample_every`, and all of them in debug mode.
+Each record says how many acquires it stands for, and is removed when the block comes back. So there are never more
+records than live views.
 """
 
 from time import monotonic
@@ -14,22 +13,22 @@ from .._native import native
 from .place import Place, caller
 
 DEFAULT_SAMPLE_EVERY = 1024
-"""Then a record, which takes about one and a half microseconds, costs an acquire two percent."""
+"""A record takes about 1.5 µs, so one in 1024 acquires adds two percent to the average acquire."""
 
 SLOW_PATH_SAMPLES = 16
-"""Acquires that find nothing idle on their own loop are recorded so many times as often: it is there that a pool grows,
-and beside a new block a record is cheap."""
+"""How many times more often acquires are recorded that find no idle block on their own loop: these make a pool grow,
+and a record is cheap compared to a new block."""
 
 
 class Recorded(NamedTuple):
     """One view that is alive."""
 
     place: Place
-    #: bytes of its block
+    #: of its block, in bytes
     size: int
-    #: in seconds of time.monotonic()
+    #: when it was acquired, in seconds of time.monotonic()
     since: float
-    #: how many acquires it was chosen from
+    #: how many acquires this record represents
     stands_for: int
 
 

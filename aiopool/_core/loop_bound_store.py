@@ -1,10 +1,10 @@
-"""The store of a loop-bound pool: each object is handed out only on the loop that it was created on.
+"""The store of a loop-bound pool: each object is only ever checked out on the loop that it was created on.
 
-It has the interface of `Store`. What is idle lies in a record that its loop holds, so a get looks only where its own
-loop's objects are, nothing is stolen, and all of it goes when the loop ends. While the loop lives, what cleanup retires
-is freed there, because the finalizer of a loop-bound object may well use its loop, which no other thread may do.
+It has the interface of `Store`. Idle objects are kept in a record that their loop holds, so a get sees only the objects
+of its own loop, nothing is stolen, and all of them are freed when the loop ends. While the loop lives, retired objects
+are freed on it, because the finalizer of a loop-bound object may use its loop, which no other thread may do.
 
-The trade-off: there is no fast path, and each loop that uses such a store holds a record of it.
+The trade-off: Python has no fast path for it, and each loop that uses such a store holds a record of it.
 """
 
 import itertools
@@ -24,33 +24,33 @@ from .registry import Retired
 from .shard import Counters, Shard
 from .store import Shards
 
-# Looked up once: every take and every put makes this call.
+# Looked up once, because every take and every put makes this call.
 _pinned = pinned.get
 
 
 @in_c
 class LoopBoundStoreBase:
-    """What get and put look at. In Python they always take the slow path; so here this is but a place for bindings."""
+    """The data of the C extension's fast path. The Python version only stores the bindings, and has no fast path."""
 
     __slots__ = ("entries",)
 
-    #: the bindings: by id, a weak reference and the mark of the loop
+    #: the bindings, by object id: a weak reference and the mark of the loop
     entries: dict[int, Any]
-    #: the number of the generation that is published; 0: shards are not remembered
+    #: the number of the published generation; 0: shards are not remembered
     published = 0
 
     def __init__(self) -> None:
         self.entries = {}
 
     def publish(self, gets: bool, puts: bool) -> None:
-        """A generation begins: forget the shards of the last one. May gets and puts take the fast path?"""
+        """Forget the last generation's shards. `gets` and `puts` say which of these may take the fast path."""
 
     def remember(self, published: int, processor: Processor, shard: Shard, mark: Mark) -> None:
-        """`shard` is where the loop with `mark`, which `processor` runs, finds its objects, if that is still so."""
+        """Let the loop with `mark`, which `processor` runs, find `shard`, if `published` is still the generation."""
 
 
 class BoundContents:
-    """What a loop-bound store has counted; what it holds lies in the records of the loops."""
+    """A loop-bound store's counters and generation. Its objects are in the records of the loops."""
 
     __slots__ = ("__weakref__", "_publish", "counters", "cycles", "newest", "numbers", "since")
 
@@ -64,18 +64,19 @@ class BoundContents:
         self.since = monotonic()
 
     def parts(self) -> list[tuple[LoopRecord, Part]]:
-        """What is kept for each loop."""
+        """The part of each loop's record that belongs to this store."""
         return [(record, part) for record in records() if (part := record.parts.get(id(self))) is not None]
 
     def begin(self) -> int:
-        """Begin an empty generation; its number."""
-        # Of two at once the smaller may win. Then what is put next is retired one cycle earlier.
+        """Begin an empty generation and return its number."""
+        # If two threads begin one at once, the smaller number may win. Then the next objects put are retired one cycle
+        # early.
         self.newest = number = next(self.numbers)
         self._publish()
         return number
 
     def retire(self, before: int) -> list[Retired]:
-        """Take out the generations with smaller numbers than `before`, to be freed on their own loops."""
+        """Remove the generations with numbers below `before`. Returns their shards, to be freed on their own loops."""
         return [
             Departure(record.loop, shard)
             for record, part in self.parts()
@@ -85,16 +86,16 @@ class BoundContents:
 
 
 class LoopBoundStore(LoopBoundStoreBase):
-    """Idle objects, each for the loop it was created on. Safe from any thread; never waits."""
+    """Idle objects, each for the loop it was created on. Thread-safe; never waits."""
 
     __slots__ = ("__weakref__", "_bindings", "_contents", "_idle_timeout", "_label", "_observed", "_slots", "max_idle")
 
-    # For the fast paths in Python, which find nothing here.
+    # Always empty, so the fast paths in Python find nothing here.
     fast_get: ClassVar[Shards] = {}
     fast_put: ClassVar[Shards] = {}
 
     def __init__(self, slots: int, max_idle: int | None, idle_timeout: float, label: str) -> None:
-        """As those of `Store`; but `max_idle` bounds what is kept for one loop."""
+        """As for `Store`; but `max_idle` is the most objects kept for one loop."""
         super().__init__()
         self._slots = slots
         self._observed = False
@@ -105,7 +106,7 @@ class LoopBoundStore(LoopBoundStoreBase):
         self._contents = self._new_contents()
 
     def _new_contents(self) -> BoundContents:
-        # Weakly, or the store would live until a garbage collection.
+        # A weak reference to the store, to avoid a reference cycle.
         method = weakref.WeakMethod(self._publish)
         contents = BoundContents(lambda: None if (publish := method()) is None else publish())
         self._publish()
@@ -115,9 +116,9 @@ class LoopBoundStore(LoopBoundStoreBase):
         self.publish(not self._observed, not self._observed and self.max_idle is None)
 
     def require_loop(self) -> LoopRecord:
-        """The record of the loop that runs on this thread.
+        """Return the record of the loop that runs on this thread.
 
-        :raises RuntimeError: there is none.
+        :raises RuntimeError: no loop runs on this thread.
         """
         record = current_record()
         if record is None:
@@ -130,7 +131,7 @@ class LoopBoundStore(LoopBoundStoreBase):
     # --- take and keep ---
 
     def take(self) -> Any:
-        """An idle object of the running loop, or `None`.
+        """Return an idle object of the running loop, or `None`.
 
         :raises RuntimeError: no loop runs on this thread.
         """
@@ -166,16 +167,16 @@ class LoopBoundStore(LoopBoundStoreBase):
         return None
 
     def take_any(self) -> Any:
-        """An idle object of the running loop, or `None`; not counted."""
+        """Return an idle object of the running loop, or `None`; not counted."""
         record = current_record()
         part = None if record is None else record.parts.get(id(self._contents))
         return None if part is None else self._take_from(part)
 
     def admit(self, obj: object) -> bool:
-        """Whether `obj` may be put here. `False`: its loop has ended, so it is of no use any more.
+        """Whether `obj` may be put here. `False` if its loop has ended, so that it is useless.
 
-        :raises ValueError: it was put already.
-        :raises RuntimeError: no loop runs on this thread, or another than that of `obj`.
+        :raises ValueError: it was already put.
+        :raises RuntimeError: no loop runs on this thread, or one that `obj` is not bound to.
         """
         here = current_record() or self.require_loop()
         part = here.parts.get(id(self._contents))
@@ -185,16 +186,16 @@ class LoopBoundStore(LoopBoundStoreBase):
                     f"{identified(obj)} was put already and is idle in {self._label}: put each object once for each get"
                 )
         mark = self._bindings.find(obj)
-        # An object that was never checked out is taken to be created here.
+        # An object that was never checked out is assumed to be created on this loop.
         if mark is not None and mark is not here.mark and not mark.ended:
             raise RuntimeError(
                 f"{identified(obj)} belongs to another loop than the one that runs here, and {self._label} is "
-                "loop-bound: put it on its own loop, as with call_soon_threadsafe"
+                "loop-bound: put it on its own loop, for example with call_soon_threadsafe"
             )
         return not (mark or here.mark).ended
 
     def keep(self, obj: object) -> bool:
-        """Put `obj`, which was admitted. `False`: it is over `max_idle`, and rejected."""
+        """Put `obj`, which was admitted. Returns `False` if that would exceed `max_idle`, and `obj` was rejected."""
         record, part, counters, processor = self._pin()
         counters.puts += 1
         if self.max_idle is not None and len(part) >= self.max_idle:
@@ -202,7 +203,7 @@ class LoopBoundStore(LoopBoundStoreBase):
             counters.rejected += 1
             return False
         self._bindings.came_back(obj)
-        published = self.published  # before the next line: a cycle in between makes this number void
+        published = self.published  # before the next line, so that a cycle in between makes this number outdated
         newest = self._contents.newest
         shard = part.shards.get(newest)
         if shard is None:
@@ -214,14 +215,14 @@ class LoopBoundStore(LoopBoundStoreBase):
         return True
 
     def reject(self, obj: object) -> None:
-        """Count `obj`, which came back and is not kept."""
+        """Count `obj`, which was put and is not kept."""
         self._bindings.forget(obj)
         counters = self._counters(self._processor())
         counters.puts += 1
         counters.rejected += 1
 
     def created(self, obj: object) -> None:
-        """Count `obj`, which was created for the running loop and is checked out."""
+        """Count `obj`, which was created on the running loop and is checked out."""
         self._counters(self._processor()).created += 1
         if obj is not None:
             self._bindings.bind(obj, self.require_loop().mark)
@@ -245,7 +246,7 @@ class LoopBoundStore(LoopBoundStoreBase):
         if processor is None or processor.thread_id != get_ident():
             processor = pin()
         if processor is not None and processor.wakes_at == inf and self.idle_due() < inf:
-            cleanup.watch(self, processor)  # the thread came to another loop, which has no timer yet
+            cleanup.watch(self, processor)  # the thread runs a new loop, which has no timer yet
         return processor
 
     def _counters(self, processor: Processor | None) -> Counters:
@@ -256,56 +257,56 @@ class LoopBoundStore(LoopBoundStoreBase):
     # --- emptying ---
 
     def rotate(self) -> list[Retired]:
-        """One cleanup cycle's part, for each loop."""
+        """Do this store's part of a cleanup cycle. Returns the old victim's shards, to be freed on their own loops."""
         contents = self._contents
         contents.since = monotonic()
         contents.cycles += 1
         return contents.retire(contents.begin() - 1)
 
     def clear(self) -> list[Retired]:
-        """Take out all idle objects of all loops, to be freed on those."""
+        """Remove all idle objects of all loops. Returns their shards, to be freed on their own loops."""
         contents = self._contents
         return contents.retire(contents.begin())
 
     def forget_empty(self) -> list[Retired]:
-        """Where nothing is idle, retire the empty shards."""
+        """If nothing is idle, retire the empty shards."""
         return [] if sum([len(shard) for _, shard in self.shards()]) else self.clear()
 
     def set_aside(self) -> BoundContents:
-        """Be as new, until `bring_back` is called with the result."""
+        """Behave as a new store until `bring_back` is called with the result."""
         kept, self._contents = self._contents, self._new_contents()
         return kept
 
     def bring_back(self, kept: BoundContents) -> list[Retired]:
-        """Hold and count again what was set aside; what came in between, to be freed."""
+        """Restore what was set aside. Returns the shards filled in between, to be freed."""
         passing, self._contents = self._contents, kept
-        return passing.retire(passing.begin())  # which publishes
+        return passing.retire(passing.begin())  # `begin` publishes
 
     def observe(self, observed: bool) -> None:
-        """Whether every get and put must take the slow path, where it is observed."""
+        """Send every get and put down the slow path, which notifies the observer, or no longer."""
         self._observed = observed
         self._publish()
 
     def renew_locks(self) -> None:
-        """In the child of a fork: what lost threads locked is locked no more."""
+        """In the child of a fork: replace the locks, because a thread that held one is gone."""
         for _, shard in self.shards():
             shard.renew_lock()
 
-    # --- looking at it ---
+    # --- inspecting ---
 
     def idle_due(self) -> float:
-        """When idle objects call for a cycle, in seconds of time.monotonic(); infinity: nothing is idle."""
+        """When the idle objects need a cleanup cycle, in seconds of time.monotonic(); infinity if nothing is idle."""
         contents = self._contents
         return contents.since + self._idle_timeout if [part for _, part in contents.parts() if part.shards] else inf
 
     def shards(self) -> list[tuple[Mark, Shard]]:
-        """All shards, the victim's included, each with the mark of its loop."""
+        """All shards, including the victim's, each with the mark of its loop."""
         return [(record.mark, shard) for record, part in self._contents.parts() for shard in list(part.shards.values())]
 
     def counts(self) -> dict[int, Counters]:
-        """What each processor did, by id."""
+        """The counters of each processor, by id."""
         return self._contents.counters.copy()
 
     def cycles(self) -> int:
-        """How many cleanup cycles the store went through."""
+        """How many cleanup cycles the store has gone through."""
         return self._contents.cycles

@@ -1,20 +1,20 @@
-"""The event loop that runs on this thread, and how to give it work.
+"""The event loop that runs on this thread, behind one interface for asyncio, uvloop and trio.
 
-Four things are asked of a loop: to call something soon, from any thread; to call something after a while; to hold
-something until it ends; and whether it is running. asyncio and uvloop answer with methods of the loop; trio answers
-with a token and a system task. The two classes here give both the same interface.
+The package needs four things from a loop: run a callback soon, from any thread; run a callback after a delay; keep an
+object alive until the loop ends; and tell whether it is running. With asyncio and uvloop these are methods of the loop;
+with trio they take a token and a system task. The two classes here give both the same interface.
 
-They hold the loop weakly: a closed loop that stays in memory would hide its own `ResourceWarning`. They answer
-`False` instead of raising when the loop has ended, because a loop may end between any check and the next line, and
-every caller then does the same: it turns to another loop.
+They refer to the loop weakly, because a closed loop that stays in memory would never emit its `ResourceWarning`. They
+return `False` instead of raising when the loop has ended, because a loop may end between any check and the next line,
+and every caller reacts in the same way: it tries another loop.
 
-The caller may be a finalizer, which can run in the middle of the loop's own code: while asyncio compares two timers to
-find the place of a new one on its heap. A timer added at that moment breaks the heap, and `call_later` raises in
-unrelated code. So nothing here touches a loop except through the call that every loop offers to signal handlers and
-other threads. Timers are set and tasks are spawned from there, in a callback of the loop.
+The caller may be a finalizer, which can run in the middle of the loop's own code, for example while asyncio compares
+two timers to insert one into its heap. A timer added at that moment breaks the heap, and `call_later` raises in
+unrelated code. So this module touches a loop only through the call that every loop offers to signal handlers and other
+threads. Callbacks that it posts in this way set timers and spawn tasks.
 
 A fork copies a running loop into a child that never runs it, although the copy still says `is_running()`. So each
-`LiveLoop` belongs to the process that made it.
+`LiveLoop` belongs to the process that created it.
 """
 
 import asyncio
@@ -30,19 +30,19 @@ Callback = Callable[[], object]
 
 TRIO = "trio.lowlevel"
 
-# Looked up once: every pin off the fast path makes this call.
+# Looked up once, because every pin off the fast path makes this call.
 get_running_loop = asyncio._get_running_loop
 
 A_CENTURY = 100 * 365 * 86_400.0
-"""In seconds: longer than any loop runs, and as long as uvloop can wait."""
+"""In seconds. Longer than any loop runs, and as long as uvloop can wait."""
 
 
 class LiveLoop(Protocol):
-    """A loop that was running when it was looked at."""
+    """A loop that was running when this was created."""
 
     @property
     def ends_async_generators_last(self) -> bool:
-        """Whether the loop lets go of what it holds before it shuts down its async generators."""
+        """Whether the loop drops the objects it holds before it shuts down its async generators."""
         ...
 
     @property
@@ -51,35 +51,35 @@ class LiveLoop(Protocol):
         ...
 
     def is_loop(self, running: object) -> bool:
-        """Whether this stands for `running`, as `running_loop` gave it."""
+        """Whether this is the loop `running`, a result of `running_loop`."""
         ...
 
     def is_running(self) -> bool:
-        """Whether the loop runs callbacks in this process. Safe from any thread."""
+        """Whether the loop runs callbacks in this process. Thread-safe."""
         ...
 
     def keeps_real_time(self) -> bool:
-        """Whether a timer of one second fires after one second; not so on a loop with a clock of its own."""
+        """Whether a timer of one second fires after one second. It may not on a loop with its own clock."""
         ...
 
     def call_soon(self, callback: Callback) -> bool:
-        """Call `callback` on the loop's thread; from any thread. `False`: the loop is not running."""
+        """Call `callback` on the loop's thread. Thread-safe. Returns `False` if the loop is not running."""
         ...
 
     def call_later(self, seconds: float, callback: Callback) -> Callback:
-        """Call `callback` after `seconds`, unless what this returns is called first.
+        """Call `callback` after `seconds`. Calling the returned function first cancels this.
 
-        Only in a callback of the loop, as what it returns. A loop that ends first drops `callback`.
+        Use both only in a callback of the loop. A loop that ends first drops `callback`.
         """
         ...
 
     def hold(self, thing: object) -> None:
-        """Keep `thing` alive until the loop ends; from any thread. Does nothing if the loop has ended."""
+        """Keep `thing` alive until the loop ends. Thread-safe. Does nothing if the loop has ended."""
         ...
 
 
 class AsyncioLoop:
-    """A loop with asyncio's interface: asyncio's own, uvloop's, winloop's."""
+    """A loop with asyncio's interface: asyncio's own, uvloop's or winloop's."""
 
     __slots__ = ("_forks", "ref")
 
@@ -108,7 +108,7 @@ class AsyncioLoop:
             return False
         try:
             loop.call_soon_threadsafe(callback, context=_no_context())
-        except RuntimeError:  # closed since the line above
+        except RuntimeError:  # it was closed after the check
             return False
         return True
 
@@ -116,7 +116,7 @@ class AsyncioLoop:
         loop = self.ref()
         if loop is None:
             return _nothing
-        # The loop alone holds the handle, so that the callback dies when the loop drops it.
+        # Only the loop holds the handle, so that the callback is freed when the loop drops it.
         handle = weakref.ref(loop.call_later(seconds, callback, context=_no_context()))
         return partial(_cancel, handle)
 
@@ -128,15 +128,15 @@ class AsyncioLoop:
         if loop is None:
             return
         if self.keeps_real_time():
-            # A closed loop drops its timers. This one never fires, so it need not be set again.
+            # A closed loop drops its timers. This one is due so late that it never fires.
             self.call_later(A_CENTURY, partial(self._hold, thing))
         else:
-            # A clock of its own may jump to any timer. Such a loop lets go when it is collected.
+            # A clock of its own may jump to any timer. Such a loop drops `thing` when it is collected.
             vars(loop).setdefault("_aiopool_held", []).append(thing)
 
 
 class TrioLoop:
-    """One run of trio, held by its token."""
+    """One run of trio, identified by its token."""
 
     __slots__ = ("_forks", "_real_time", "_token")
 
@@ -153,7 +153,7 @@ class TrioLoop:
         return self._token() is running
 
     def is_running(self) -> bool:
-        # A run that is over lets go of its token. Where the token outlives it, call_soon answers.
+        # A run that has ended drops its token. If the token outlives the run, call_soon returns False.
         return self._token() is not None and self._forks == _forks
 
     def keeps_real_time(self) -> bool:
@@ -198,7 +198,7 @@ class TrioLoop:
         try:
             trio.lowlevel.spawn_system_task(task, *args, name="aiopool", context=_no_context())
         except RuntimeError:
-            pass  # the run is ending: its system nursery takes no more tasks
+            pass  # the run is ending, and its system nursery accepts no more tasks
 
 
 def _cancel(handle: "weakref.ref[asyncio.TimerHandle]") -> None:
@@ -208,7 +208,7 @@ def _cancel(handle: "weakref.ref[asyncio.TimerHandle]") -> None:
 
 
 def _waits_a_minute_for_a_minute() -> bool:
-    """Whether the running trio's clock is a real one. That of `trio.testing.MockClock` stands still, or jumps."""
+    """Whether the clock of the running trio is a real one. A `trio.testing.MockClock` stands still, or jumps."""
     import trio
 
     clock: Any = trio.lowlevel.current_clock()
@@ -217,14 +217,14 @@ def _waits_a_minute_for_a_minute() -> bool:
 
 
 def _mock_clock() -> Any:
-    # Its rate may be 1 for now and change later. Where nobody imported it, no clock is one.
+    # Its rate may be 1 for now and change later. If the module was never imported, no clock is a MockClock.
     return getattr(sys.modules.get("trio.testing"), "MockClock", ())
 
 
 def running_loop() -> object | None:
-    """The asyncio loop or trio token of the loop that runs on this thread; `None` off-loop.
+    """The asyncio loop, or trio's token, of the loop that runs on this thread; `None` off-loop.
 
-    trio is looked up in `sys.modules`: where nobody imported it, no run of it can be under way.
+    trio is looked up in `sys.modules`, because if it was never imported, no trio run can be in progress.
     """
     loop = get_running_loop()
     if loop is not None or TRIO not in sys.modules:
@@ -233,7 +233,7 @@ def running_loop() -> object | None:
 
 
 def innermost_loop() -> object | None:
-    """As `running_loop`; but where trio runs as a guest of asyncio, the loop whose code is running."""
+    """As `running_loop`; but when trio runs as a guest of asyncio, the loop whose code is running."""
     if TRIO not in sys.modules:
         return get_running_loop()
     return _trio_token("in_trio_task") or running_loop()
@@ -241,7 +241,7 @@ def innermost_loop() -> object | None:
 
 def _trio_token(is_running: str) -> object | None:
     lowlevel = sys.modules.get(TRIO)
-    # An import under way in another thread shows a module that has no names yet.
+    # While another thread is importing it, the module may not have its names yet.
     question = getattr(lowlevel, is_running, None)
     if lowlevel is None or question is None or not question():
         return None
@@ -250,25 +250,26 @@ def _trio_token(is_running: str) -> object | None:
 
 
 def live_loop(running: object) -> LiveLoop:
-    """What gives work to `running`, as `running_loop` gave it."""
+    """The `LiveLoop` for `running`, a result of `running_loop`."""
     if isinstance(running, asyncio.AbstractEventLoop):
         return AsyncioLoop(running)
     return TrioLoop(running)
 
 
 def _no_context() -> contextvars.Context:
-    """An empty context: a timer that waits a minute must not keep a request's variables alive."""
+    """An empty context, so that a timer that waits a minute does not keep a request's variables alive."""
     return contextvars.Context()
 
 
 def _nothing() -> None:
-    """What cancels a timer that was never set."""
+    """Cancel a timer that was never set."""
 
 
-# How many forks lie between the first process and this one.
+# How many forks separate the first process from this one.
 _forks = 0
 
-# The trio run that was under way in this thread when the process was forked. asyncio itself forgets its loop then.
+# The trio run that was in progress in this thread when the process was forked. (asyncio forgets its running loop in
+# the child by itself.)
 _left_behind: object = None
 
 

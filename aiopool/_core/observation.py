@@ -1,8 +1,8 @@
-"""Whether anything observes what is got and put: the debug mode.
+"""The observer of all gets and puts: how the debug mode sees them.
 
-Observing costs nothing while it is off. A fast path finds its shard in a mapping that is empty while an observer is
-there, so that every get and put falls through to the slow path, and only that asks for the observer. Methods that were
-bound before are observed too, because it is the store that changes and not the methods.
+Observation costs nothing while it is off. The fast paths look for their shard in a mapping that is empty while an
+observer is set, so every get and put falls through to the slow path, and only the slow path looks for an observer.
+Bound methods that a program stored earlier are observed too, because the store changes and not the methods.
 """
 
 from typing import Any, ClassVar, Protocol
@@ -11,40 +11,40 @@ from .registry import pools, register, stores_of
 
 
 class Observer(Protocol):
-    """What the slow paths of pools tell. `pool` is the user's pool; what a call raises reaches the pool's caller."""
+    """Called by the slow paths. `pool` is the user's pool; an exception raised here reaches the pool's caller."""
 
     def created(self, pool: Any) -> None:
-        """`pool` was made: none of its gets and puts has gone unseen."""
+        """`pool` was just created, so all its gets and puts will be observed."""
 
     def got(self, pool: Any, obj: Any) -> None:
-        """`obj` is checked out, from now on."""
+        """`obj` is now checked out."""
 
     def putting(self, pool: Any, obj: Any) -> None:
-        """`obj` is about to be put. If this raises, it is not."""
+        """`obj` is about to be put. If this raises, it is not put."""
 
     def not_kept(self, pool: Any, obj: Any) -> None:
-        """`obj` came back and was not kept; or it never will come back, because a block that borrowed it raised."""
+        """`obj` was put and not kept; or it will never be put, because the block that borrowed it raised."""
 
 
 class Observation:
-    """The current observer. A class, because that is read without writing to a reference count that threads share."""
+    """Holds the current observer. A class attribute is read without writing to a reference count that threads share."""
 
     observer: ClassVar[Observer | None] = None
 
 
 def observe(observer: Observer | None) -> None:
-    """Have all gets and puts observed from now on; `None`: no more."""
+    """Set the observer of all gets and puts; `None` ends observation."""
     Observation.observer = observer
     for store in stores_of(pools()):
         store.observe(observer is not None)
 
 
 def introduce(pool: Any) -> None:
-    """`pool` was just made: register it, and have it observed if an observer is there."""
+    """Register `pool`, which was just created, and have it observed if there is an observer."""
     register(pool)
     observer = Observation.observer
     if observer is not None:
         observer.created(pool)
-    # Read again: an observer that came after the registration has told the stores itself.
+    # Read the observer again, because it may have changed after the registration.
     for store in pool._stores:
         store.observe(Observation.observer is not None)

@@ -1,4 +1,4 @@
-"""Where the user's code called a pool: for the debug mode, and for the holders of buffers."""
+"""The place where the user's code called a pool, for the debug mode and for the holders of buffers."""
 
 import sys
 from types import FrameType
@@ -19,7 +19,7 @@ class Place(NamedTuple):
 
 
 def caller() -> Place:
-    """Where the running code left the user's own for the pool's."""
+    """The innermost line of the user's code on the stack, which called the pool."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _is_in_between(frame):
         frame = frame.f_back
@@ -29,7 +29,7 @@ def caller() -> Place:
 
 
 def _is_in_between(frame: FrameType) -> bool:
-    # An ExitStack that enters a borrow is not who borrows.
+    # If an ExitStack enters a borrow, report the code that uses the stack.
     return (frame.f_globals.get("__package__") or "").partition(".")[0] == _PACKAGE or frame.f_globals.get(
         "__name__"
     ) == "contextlib"

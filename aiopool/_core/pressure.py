@@ -1,17 +1,17 @@
-"""Whether memory is short, as the kernel tells it: then cleanup cycles need not wait for their time.
+"""Memory pressure, as the kernel reports it. When memory is short, cleanup cycles run early.
 
-A limit on memory ends a process without asking its garbage collector first, and a machine that is short of memory slows
-everything down. Linux tells both beforehand: how much memory a control group uses of what it may, and for how long
-tasks stalled for want of memory (PSI). Cleanup asks once a second, and only while something is idle. So a process with
-nothing to give back never asks, and neither does one in which idle objects are used up.
+A memory limit kills a process without running its garbage collector first, and a machine that is short of memory slows
+everything down. Linux reports both in advance: how much of its limit a control group uses, and for how long tasks
+stalled waiting for memory (PSI). Cleanup checks once a second, and only while objects are idle, so a process with
+nothing to give back never checks.
 
-Why it asks, and is not told: the kernel would wake us (a PSI trigger is a file to poll), but only a process that may
-write to the files of its control group, which in a container is the exception. The timers of idle objects are there
-anyway, and a look is a few small reads, some tens of microseconds. The trade-off: a process that fills its memory
-within a second is not saved.
+It polls rather than waiting for a notification. The kernel could wake us (a PSI trigger is a file to poll), but only if
+the process may write to the files of its control group, which is rare in a container. The timers of idle objects exist
+anyway, and a check takes a few small reads, some tens of microseconds. The trade-off: polling does not help a process
+that fills its memory within a second.
 
-What counts as used is the working set, as Kubernetes has it: without the file cache that the kernel can drop at once.
-A container's memory is always full of that, and nothing is wrong then.
+Usage is measured as the working set, as in Kubernetes: without the file cache that the kernel can drop at once. That
+cache normally fills the rest of a container's memory, which is no problem.
 """
 
 import os
@@ -22,27 +22,27 @@ from time import monotonic
 from typing import NamedTuple
 
 EVERY = 1.0
-"""Seconds from one look to the next."""
+"""Seconds between two checks."""
 
 USED = 0.9
-"""The share of a limit from which memory is short."""
+"""Memory is short when this fraction of a limit is used."""
 
 STALLED = 0.1
-"""The share of the time that tasks stalled, from which memory is short. systemd has the same by default."""
+"""Memory is short when tasks stalled for this fraction of the time. systemd has the same default."""
 
 FORGET = 5.0
-"""Seconds after which a count of stalls is too old to compare with."""
+"""Seconds after which an earlier total of stalls is too old to compare with."""
 
 FIND_EVERY = 60.0
-"""Seconds after which limits are looked for again: they can be set while a process runs."""
+"""Seconds after which limits are looked up again, because they can be set while a process runs."""
 
 
 class _Kind(NamedTuple):
-    """What the files of a control group are called."""
+    """The names of a control group's files."""
 
     limits: tuple[str, ...]
     used: str
-    #: the line in memory.stat with the file cache that can be dropped at once
+    #: the line in memory.stat that gives the file cache that can be dropped at once
     cache: bytes
 
 
@@ -50,7 +50,7 @@ _UNIFIED = _Kind(("memory.max", "memory.high"), "memory.current", b"inactive_fil
 _LEGACY = _Kind(("memory.limit_in_bytes",), "memory.usage_in_bytes", b"total_inactive_file")
 
 NO_LIMIT = 2**60
-"""Bytes. What the legacy kind has where there is no limit is a little less than 2**63."""
+"""In bytes. The legacy kind reports a little less than 2**63 where there is no limit."""
 
 
 class _Group(NamedTuple):
@@ -60,13 +60,13 @@ class _Group(NamedTuple):
     kind: _Kind
 
     def is_nearly_full(self) -> bool:
-        """Whether its working set comes near its limit."""
+        """Whether its working set is near its limit."""
         enough = USED * self.limit()
         used = _number_in(f"{self.folder}/{self.kind.used}")
         return used >= enough and used - self._cache() >= enough
 
     def limit(self) -> float:
-        """In bytes; infinity: there is none."""
+        """In bytes; infinity if there is none."""
         limit = min([_number_in(f"{self.folder}/{name}") for name in self.kind.limits])
         return limit if limit < NO_LIMIT else inf
 
@@ -79,33 +79,33 @@ class _Group(NamedTuple):
 
 
 class MemoryPressure:
-    """What the kernel tells. Safe from any thread: two looks at once cost a few reads."""
+    """Checks the kernel's reports. Thread-safe, because two checks at once only cost a few more reads."""
 
     def __init__(self, root: str = "") -> None:
-        """`root` is where `/proc` and `/sys` lie."""
+        """`root` is the directory that contains `/proc` and `/sys`."""
         self._root = root
-        #: control groups with a limit, and the file about stalls
+        #: control groups with a limit, and the file that reports stalls
         self._groups: list[_Group] = []
         self._stalls: str | None = None
-        #: when they were found, and last looked at; in seconds of time.monotonic()
+        #: when these were found, and last checked, in seconds of time.monotonic()
         self._found = self._looked = -inf
-        #: when tasks had stalled for how long, both in seconds
+        #: the time of the last check and the total of stalls at that time, both in seconds
         self._known_stalls: tuple[float, float] | None = None
 
     def due(self) -> float:
-        """When to look next, in seconds of time.monotonic(); infinity: the kernel tells nothing."""
+        """When to check next, in seconds of time.monotonic(); infinity if the kernel reports nothing."""
         if sys.platform != "linux" or (self._found > -inf and not self._groups and self._stalls is None):
             return inf
         return self._looked + EVERY
 
     def begin(self) -> None:
-        """Something is idle from now on: there is no need to make up for looks before that."""
+        """Start checking, because an object became idle. Checks missed before that need not be made up for."""
         now = monotonic()
         if self._looked < now - EVERY:
             self._looked = now
 
     def is_felt(self) -> bool:
-        """Whether memory is short. Looks, if it is time for that."""
+        """Whether memory is short. `False` if the next check is not yet due."""
         now = monotonic()
         if now < self.due():
             return False
@@ -113,15 +113,15 @@ class MemoryPressure:
         if now - self._found >= FIND_EVERY:
             self._find(now)
         try:
-            stalled = self._has_stalled(now)  # first, for it must be known at the next look
+            stalled = self._has_stalled(now)  # first, because the next check compares with this total
             return stalled or any(group.is_nearly_full() for group in self._groups)
         except (OSError, ValueError):
-            # The process came to another group, or the kernel is not one that is known here.
+            # The process moved to another group, or this kernel has other files.
             self._find(now)
             return False
 
     def _find(self, now: float) -> None:
-        """Look for the files. Where one is not as it should be, it tells nothing."""
+        """Find the files. One that cannot be read as expected is ignored."""
         self._found = now
         self._groups = [group for group in self._own_groups() if _is_limited(group)]
         stalls = [f"{group.folder}/memory.pressure" for group in self._own_groups() if group.kind is _UNIFIED]
@@ -130,7 +130,7 @@ class MemoryPressure:
         self._stalls, self._known_stalls = (readable[0] if readable else None), None
 
     def _own_groups(self) -> Iterator[_Group]:
-        """The control groups of this process, of both kinds, each from its own up to the topmost."""
+        """The control groups of this process, of both kinds, each from the innermost to the root."""
         try:
             lines = _read(f"{self._root}/proc/self/cgroup").decode().splitlines()
         except (OSError, ValueError):
@@ -143,7 +143,7 @@ class MemoryPressure:
             mount = f"{self._root}/sys/fs/cgroup" + ("/memory" if controllers else "")
             path = path.rstrip("/")
             if not os.path.isdir(mount + path):
-                path = ""  # in a container it may be that outside
+                path = ""  # in a container this may be the path outside
             while path:
                 yield _Group(mount + path, kind)
                 path = path.rpartition("/")[0]
@@ -161,7 +161,7 @@ class MemoryPressure:
 
 def _is_limited(group: _Group) -> bool:
     try:
-        group.is_nearly_full()  # all that will be read can be
+        group.is_nearly_full()  # raises if a file that it needs cannot be read
         return group.limit() < inf
     except (OSError, ValueError):
         return False
@@ -169,14 +169,14 @@ def _is_limited(group: _Group) -> bool:
 
 def _tells_stalls(file: str) -> bool:
     try:
-        _stalls_in(file)  # where PSI is switched off it is there, but cannot be read
+        _stalls_in(file)  # if PSI is disabled, the file exists but cannot be read
     except (OSError, ValueError):
         return False
     return True
 
 
 def _stalls_in(file: str) -> float:
-    """For how many seconds some task has stalled, from `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`."""
+    """Seconds that some task has stalled, from a line such as `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`."""
     some = _read(file).partition(b"\n")[0]
     return int(some.rpartition(b"total=")[2]) / 1e6
 
@@ -187,7 +187,7 @@ def _number_in(file: str) -> float:
 
 
 def _read(file: str) -> bytes:
-    """What `file` holds. `open` would take four times as long as the system calls, and be most of a look."""
+    """The contents of `file`. `open` would take four times as long as the system calls, and most of a check."""
     descriptor = os.open(file, os.O_RDONLY)
     try:
         return os.read(descriptor, 65536)

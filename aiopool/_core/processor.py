@@ -1,17 +1,17 @@
-"""Which event-loop thread am I? A processor is the answer: a small dense id that one live thread owns.
+"""A processor identifies an event-loop thread: a small dense id that one live thread owns.
 
-Go asks its scheduler (`runtime_procPin`). Python has nothing to ask, so a processor is bound in a `ContextVar`, and
-every task of the loop inherits it. But contexts travel: into `asyncio.to_thread`, into coroutines sent to other loops,
-on free-threaded builds into every new thread. A binding is therefore a hint that is checked on every use: it holds
-only in the thread that owns the processor. Where it does not hold, `pin` finds the thread's own processor and binds
-that one. So a context that travels costs a look-up and harms nothing.
+Go asks its scheduler which processor runs the code (`runtime_procPin`). Python has no such call, so a processor is
+bound in a `ContextVar`, which every task of the loop inherits. But contexts travel: into `asyncio.to_thread`, into
+coroutines sent to other loops, and on free-threaded builds into every new thread. A binding is therefore a hint that is
+checked on every use: it is valid only in the thread that owns the processor. Where it is not valid, `pin` finds the
+thread's own processor and binds that one. So a context that travels costs a lookup and is otherwise harmless.
 
-Comparing thread idents is sound because a processor is released when its thread ends. Idents are reused at once, and a
-processor that outlived its thread would be taken for that of the next thread with the same ident. The release hangs on
-a `threading.local`, whose values die in their own thread, before its ident is free again.
+Comparing thread idents is sound because a processor is released when its thread ends. Idents are reused at once, so a
+processor that outlived its thread would be mistaken for that of the next thread with the same ident. A
+`threading.local` triggers the release: its values are freed in their own thread, before the ident is free again.
 
 Nothing here takes a lock. An id is claimed with one `dict.setdefault`, which is atomic, so neither a finalizer that
-pins in the middle of a claim, nor a `fork` in the middle of one, finds anything half-done.
+pins during a claim nor a `fork` during a claim sees an inconsistent state.
 """
 
 import itertools
@@ -33,7 +33,7 @@ OFF_LOOP = 0
 
 @in_c
 class Identity:
-    """What a pin looks at."""
+    """The attributes that a pin checks."""
 
     __slots__ = ("id", "loop_ref", "thread_id", "wakes_at")
 
@@ -46,13 +46,13 @@ class Identity:
 class Processor(Identity):
     """One event-loop thread's identity, from the thread's first pin to its end.
 
-    `id` is the smallest positive integer that no live thread owned; `thread_id` is the owner's `threading.get_ident()`,
-    or `None` while it is parked between two loops, and once the thread has ended.
+    `id` is the smallest positive integer that no live thread owned. `thread_id` is the owner's
+    `threading.get_ident()`, or `None` while the processor is parked between two loops and after the thread has ended.
     """
 
     __slots__ = ("__weakref__", "loop", "slice_posted", "timer")
 
-    # On the class, because the last threads end after this module's globals were cleared.
+    # On the class, because the last threads end after this module's globals are cleared.
     _owners: ClassVar[dict[int, "Processor"]] = {}
 
     def __init__(self, thread_id: int | None) -> None:
@@ -61,47 +61,47 @@ class Processor(Identity):
         self.move_to(None)
 
     def move_to(self, loop: LiveLoop | None) -> None:
-        """From now on the thread runs `loop`. What was left to the one before is its own affair."""
+        """Record that the thread now runs `loop`. Timers and slices posted to the previous loop are forgotten."""
         self.loop: LiveLoop | None = loop
-        #: the loop itself, if it is one of asyncio's kind
+        #: weak reference to the loop, if it has asyncio's interface
         self.loop_ref = None if loop is None else loop.ref
-        #: the loop's one timer, and when it fires or will be set to, in seconds of time.monotonic()
+        #: the loop's one timer, and when it fires or is about to be set to fire, in seconds of time.monotonic()
         self.timer: Any = None
         self.wakes_at = inf
-        #: when a slice of freeing was posted that has not run yet, in seconds of time.monotonic()
+        #: when the slice that has not run yet was posted, in seconds of time.monotonic(); -infinity: none is posted
         self.slice_posted = -inf
 
     def __repr__(self) -> str:
         return f"<aiopool.Processor {self.id} of thread {self.thread_id}>"
 
     def park(self) -> None:
-        """Make every binding to this processor void, until its thread pins anew. The id stays the thread's.
+        """Invalidate every binding to this processor until its thread pins again. The thread keeps the id.
 
-        A get or put under way goes on as this processor, which is harmless: no other thread can be it.
+        A get or put in progress continues as this processor, which is harmless: no other thread can own it.
         """
         self.thread_id = None
 
     def release(self) -> None:
-        """Give the id back. No code may be running as this processor. Safe to call twice."""
-        # First of all no context can pin it any more; only then may another thread have the id, and the shards with it.
+        """Make the id available again. No code may be running as this processor. Safe to call twice."""
+        # Invalidate all bindings first; only then may another thread get the id, and the shards with it.
         self.thread_id = None
-        # Not atomic, and need not be: while the id is this processor's, no other can be stored there.
+        # This need not be atomic: as long as the entry is this processor's, `_claim` stores no other there.
         if self._owners.get(self.id) is self:
             del self._owners[self.id]
 
 
 UNBOUND = Processor(None)
-"""What a context without a binding holds. No thread has the ident `None`, so it never passes the check."""
+"""The default in a context without a binding. No thread has the ident `None`, so it never passes the check."""
 
 pinned: ContextVar[Processor] = ContextVar("aiopool.processor", default=UNBOUND)
 
 
 came_to_loop: list[Callable[["Processor"], object]] = []
-"""Called with a processor whose thread runs another loop than when it last pinned."""
+"""Callbacks that get a processor whose thread runs a different loop than at its last pin."""
 
 
 def pin() -> Processor | None:
-    """The processor of the running code; `None` off-loop. Binds it in the current context. Never waits."""
+    """Return the processor of the running code; `None` off-loop. Binds it in the current context. Never waits."""
     processor = running_processor()
     if processor is None:
         return None
@@ -113,11 +113,11 @@ def pin() -> Processor | None:
 
 
 def running_processor() -> Processor | None:
-    """As `pin`, but binds nothing, and leaves a parked processor parked.
+    """As `pin`, but bind nothing, and leave a parked processor parked.
 
-    For cleanup and freeing, which finalizers and the collector start in any context. A context may outlive its loop, as
-    the one in which a thread runs loop after loop does. What uses no pool must not make a binding there, or make one
-    valid again, for then the thread would look like a processor when no loop runs.
+    For cleanup and freeing, which finalizers and the garbage collector start in any context. A context may outlive its
+    loop; one example is the context in which a thread runs loop after loop. Only gets and puts may make a binding
+    there, or make one valid again; otherwise the thread would seem to have a processor while it runs no loop.
     """
     running = running_loop()
     if running is None:
@@ -125,8 +125,8 @@ def running_processor() -> Processor | None:
     processor = pinned.get()
     if processor.thread_id != get_ident():
         processor = _own_processor()
-    # The thread runs another loop than when it last came here.
     if processor.loop is None or not processor.loop.is_loop(running):
+        # The thread runs a different loop than at the last call.
         processor.move_to(live_loop(running))
         for function in came_to_loop:
             function(processor)
@@ -134,9 +134,9 @@ def running_processor() -> Processor | None:
 
 
 def current_processor() -> Processor | None:
-    """The processor of the running event-loop thread; `None` on a thread that runs no event loop.
+    """Return the processor of the running event-loop thread; `None` on a thread that runs no event loop.
 
-    Safe from any thread, a few hundred nanoseconds.
+    Thread-safe. Takes a few hundred nanoseconds.
 
     >>> async def main(): return aiopool.current_processor().thread_id == threading.get_ident()
     >>> asyncio.run(main()), aiopool.current_processor()
@@ -151,7 +151,7 @@ def processors() -> list[Processor]:
 
 
 def live_loops() -> list[tuple[Processor, LiveLoop]]:
-    """The processors whose loop runs in this process, and that loop; the running thread's own first."""
+    """The processors whose loop runs in this process, each with that loop; the running thread's own first."""
     own = running_processor()
     known = processors()
     return [
@@ -162,7 +162,7 @@ def live_loops() -> list[tuple[Processor, LiveLoop]]:
 
 
 class _Ownership:
-    """Lies in its thread's local storage, and so dies with the thread and releases its processor."""
+    """Held in a thread's local storage, so that the processor is released when the thread ends."""
 
     __slots__ = ("processor",)
 
@@ -170,7 +170,7 @@ class _Ownership:
         self.processor = processor
 
     def __del__(self) -> None:
-        processor = getattr(self, "processor", None)  # not there if an exception broke it off in the making
+        processor = getattr(self, "processor", None)  # missing if an exception interrupted __init__
         if processor is not None:
             processor.release()
 
@@ -179,12 +179,12 @@ _thread = threading.local()
 
 
 def _own_processor() -> Processor:
-    """The processor of this thread, born here if it has none yet."""
+    """The processor of this thread, created here if it has none yet."""
     known: _Ownership | None = getattr(_thread, "ownership", None)
     if known is not None:
         return known.processor
-    # A finalizer that pins during the claim gets here too, and its processor is in place first: then that one is the
-    # thread's, and the second claim releases itself as its ownership is dropped.
+    # A finalizer that pins during the claim gets here too and stores its processor first. Then the thread keeps that
+    # one, and the second claim is released when its ownership is dropped.
     ownership: _Ownership = vars(_thread).setdefault("ownership", _Ownership(_claim()))
     return ownership.processor
 
@@ -199,7 +199,7 @@ def _claim() -> Processor:
 
 
 def _after_fork_in_child() -> None:
-    """Only the forking thread lives on, and the loop that it ran is not running here."""
+    """Release all processors but the forking thread's own, which is parked: its loop does not run in the child."""
     ownership: _Ownership | None = getattr(_thread, "ownership", None)
     own = None if ownership is None else ownership.processor
     for processor in processors():

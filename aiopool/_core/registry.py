@@ -1,7 +1,7 @@
-"""Every live pool, for what concerns all of them: cleanup cycles, statistics, isolation, the debug mode.
+"""All live pools, for cleanup cycles, statistics, isolation and the debug mode.
 
-The references are weak, so that a pool that is no longer referenced goes with all it holds. Pools are known by
-identity: a subclass may define an equality of its own.
+The references are weak, so that a pool that is no longer referenced is freed with its idle objects. Pools are compared
+by identity, because a subclass may define its own equality.
 """
 
 import weakref
@@ -10,48 +10,48 @@ from typing import Any, Protocol
 
 
 class Retired(Protocol):
-    """What a cleanup cycle took out of a store for good."""
+    """Objects that a cleanup cycle removed from a store for good."""
 
     def __len__(self) -> int: ...
 
     def free_newest(self) -> bool:
-        """Let go of one object; `False`: there is none left that the caller should free."""
+        """Free one object; return `False` if none is left for the caller to free."""
         ...
 
 
 class CollectableStore(Protocol):
-    """What cleanup asks of a store."""
+    """The interface of a store that cleanup uses."""
 
     def rotate(self) -> list[Retired]:
-        """One cleanup cycle's part: primary becomes the victim; the old victim, to be freed."""
+        """Do this store's part of a cleanup cycle: primary becomes the victim. Returns the old victim, to be freed."""
         ...
 
     def idle_due(self) -> float:
-        """When idle objects call for a cycle, in seconds of time.monotonic(); infinity: nothing is idle."""
+        """When the idle objects need a cleanup cycle, in seconds of time.monotonic(); infinity if nothing is idle."""
         ...
 
     def clear(self) -> list[Retired]:
-        """Take out all idle objects, to be freed."""
+        """Remove all idle objects and return them, to be freed."""
         ...
 
     def forget_empty(self) -> list[Retired]:
-        """Where nothing is idle, retire the empty shards."""
+        """If nothing is idle, retire the empty shards."""
         ...
 
     def set_aside(self) -> Any:
-        """Be as new until `bring_back` is called with the result."""
+        """Behave as a new store until `bring_back` is called with the result."""
         ...
 
     def bring_back(self, kept: Any) -> list[Retired]:
-        """Hold again what was set aside; what came in between, to be freed."""
+        """Restore what was set aside. Returns the objects put in between, to be freed."""
         ...
 
     def observe(self, observed: bool) -> None:
-        """Whether every get and put must take the slow path, where it is observed."""
+        """Send every get and put down the slow path, which notifies the observer, or no longer."""
         ...
 
     def renew_locks(self) -> None:
-        """In the child of a fork: what lost threads locked is locked no more."""
+        """In the child of a fork: replace the locks, because a thread that held one is gone."""
         ...
 
 
@@ -59,14 +59,15 @@ _pools: dict[int, "weakref.ref[Any]"] = {}
 
 
 def register(pool: Any) -> None:
-    """Know `pool` from now on, and the stores in its `_stores`, until it is no longer referenced."""
+    """Add `pool`, and so the stores in its `_stores`, until it is no longer referenced."""
     key = id(pool)
-    # The callback is one C call, because it can run in the middle of anything. Its argument serves as pop's default.
+    # The callback is one C call, because it can run between any two bytecodes. Its argument, the weak reference, serves
+    # as the default of pop.
     _pools[key] = weakref.ref(pool, partial(_pools.pop, key))
 
 
 def pools() -> list[Any]:
-    """The live pools, oldest first. Safe from any thread.
+    """Return the live pools, oldest first. Thread-safe.
 
     >>> pool = Pool(bytearray, name="frames")
     >>> pool in aiopool.pools()
@@ -76,5 +77,5 @@ def pools() -> list[Any]:
 
 
 def stores_of(pools: list[Any]) -> list[CollectableStore]:
-    """The stores of `pools`. The caller keeps those alive: a pool that died in a cycle would free its objects there."""
+    """The stores of `pools`. The caller keeps these alive: a pool freed during a cycle would free its objects there."""
     return [store for pool in pools for store in pool._stores]

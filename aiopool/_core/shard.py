@@ -1,19 +1,19 @@
 """One pool's part that belongs to one processor: a private slot, and a shared list that others may steal from.
 
-The private slot is a list of at most one object, because `list.pop` takes it and empties the slot in one C call. A
-finalizer or a signal handler can run between any two bytecodes, so taking with two (read, then clear) would hand one
-object out twice.
+The private slot is a list of at most one object, because `list.pop` takes the object and empties the slot in one C
+call. A finalizer or a signal handler can run between any two bytecodes, so taking it in two steps (read, then clear)
+could return one object twice.
 
-The shared list has a lock, and the lock is only ever tried. The holder may be a frame further down this very stack (a
-finalizer runs inside it), and then waiting would be a deadlock; or a thread that was descheduled in it, and then
-waiting would stop a loop for milliseconds. Code that does not get the lock does the next best thing: a put
-goes into private space, past the one slot, and a take finds nothing here. The trade-off: under contention an object can
-be out of the others' reach until the next put that gets the lock moves it over, and a get can miss although something
-was there. If a signal handler raises in the one moment between getting the lock and the `try` behind it, the shared
-list stays out of reach until the next cleanup cycle replaces the shard.
+The shared list has a lock, and no code ever waits for it. The holder may be this same thread, interrupted by the
+finalizer that wants the lock, and waiting would be a deadlock; or it is another thread that was descheduled, and
+waiting would stop a loop for milliseconds. Without the lock, a put adds the object to the private list, beyond the one
+slot, and a take finds nothing here. The trade-off: under contention, an object can be out of reach of other processors
+until the next put that gets the lock moves it to the shared list, and a get can miss although an object was idle. If a
+signal handler raises between acquiring the lock and the `try` that follows, the shared list stays out of reach until
+the next cleanup cycle replaces the shard.
 
-The lock guards counting and moving. That no object is ever handed out twice does not depend on it: each hand-out is one
-`list.pop`, `deque.pop` or `deque.popleft`, atomic with and without a GIL.
+The lock guards counting and moving. It is not needed to return each object only once: every take is one `list.pop`,
+`deque.pop` or `deque.popleft`, which is atomic with and without a GIL.
 """
 
 from collections import deque
@@ -25,10 +25,10 @@ from .._native import in_c
 
 @in_c
 class Counters:
-    """What one processor did with one pool. Only its own thread counts here, so `+=` needs no lock.
+    """Counts of what one processor did with one pool. Only its own thread writes them, so `+=` needs no lock.
 
-    The off-loop counters have many writers: exact with a GIL, since no thread switch comes inside a `+=` on an
-    attribute; without one they may miss some.
+    The off-loop counters have many writers. They are exact with a GIL, because threads never switch inside a `+=` on an
+    attribute; without a GIL some increments may be lost.
     """
 
     __slots__ = ("asked", "created", "misses", "private", "puts", "rejected", "shared", "stolen", "victim")
@@ -42,25 +42,24 @@ class Counters:
         self.created = 0
         self.puts = 0
         self.rejected = 0
-        #: bytes, in a size class
+        #: requested bytes, in a size class
         self.asked = 0
 
 
 @in_c
 class Shard:
-    """Objects that one processor put. `private` is for its owner alone; everything else for any thread.
+    """Objects that one processor put. Only the owner may touch `private`; any thread may use everything else.
 
-    A shard lives for two cleanup cycles. Its counters live as long as the pool, and each shard gets them in turn.
+    A shard lives for two cleanup cycles. Its counters live as long as the pool and pass from shard to shard.
     """
 
     __slots__ = ("counters", "lock", "private", "shared", "slots")
 
     def __init__(self, counters: Counters, slots: int = 1) -> None:
-        """`slots` is how many objects stay private while the lock can be had.
+        """`slots` objects stay private: one, but none in the off-loop shard, so that none is stuck in a worker thread.
 
-        One; but none in the shard of off-loop code, so that nothing gets stuck in a worker thread. Many threads are
-        that shard's owner. What they do to its private space (where objects go while the lock is busy) is one C call
-        each, so that is safe too.
+        All off-loop threads are owners of the off-loop shard. Each of their operations on `private` (used only while
+        the lock is busy) is one C call, so that is safe too.
         """
         self.private: list[Any] = []
         self.shared: deque[Any] = deque()
@@ -72,8 +71,8 @@ class Shard:
         return len(self.private) + len(self.shared)
 
     def holds_private(self, obj: object) -> bool:
-        """Whether `obj` lies in private space already; by identity."""
-        for held in self.private:  # noqa: SIM110 - a generator would cost more than all the rest of a put
+        """Whether `obj` is in `private`; compares by identity."""
+        for held in self.private:  # noqa: SIM110 - a generator would cost more than the rest of a put
             if held is obj:
                 return True
         return False
@@ -81,8 +80,8 @@ class Shard:
     def put(self, obj: object) -> None:
         """Keep `obj`, in the private slot if that is free. Owner only."""
         private = self.private
-        # Between the check and the append a finalizer may fill the slot. Then two objects are private; the owner's
-        # gets find both, and the next put moves one over.
+        # A finalizer may fill the slot between the check and the append. Then two objects are private; the owner's
+        # gets find both, and the next put moves one to the shared list.
         if len(private) < self.slots:
             private.append(obj)
             return
@@ -100,29 +99,35 @@ class Shard:
             lock.release()
 
     def take_private(self) -> Any:
-        """The object in private space, or `None`. Owner only."""
+        """Take a private object; `None` if there is none. Owner only."""
         private = self.private
         if not private:
-            return None  # usual on the slow paths, and an exception would cost more than all the rest
+            return None  # common on the slow paths, where an exception would cost more than everything else
         try:
             return private.pop()
         except IndexError:
-            return None  # a finalizer took it since we looked
+            return None  # a finalizer took it after the check
 
     def take_newest(self) -> Any:
-        """The object put last to the shared list: for the owner, in whose cache it is. `None`: nothing, or busy."""
+        """Take the object put last to the shared list; `None` if it is empty or locked.
+
+        For the owner, whose CPU cache may still hold that object.
+        """
         lock = self.lock
         if not self.shared or not lock.acquire(False):
             return None
         try:
             return self.shared.pop()
         except IndexError:
-            return None  # another thread took it since we looked
+            return None  # another thread took it after the check
         finally:
             lock.release()
 
     def take_oldest(self) -> Any:
-        """The object put first to the shared list: for stealers, which so stay out of the owner's way."""
+        """Take the object put first to the shared list; `None` if it is empty or locked.
+
+        For other processors, which use the opposite end from the owner.
+        """
         lock = self.lock
         if not self.shared or not lock.acquire(False):
             return None
@@ -134,14 +139,14 @@ class Shard:
             lock.release()
 
     def free_newest(self) -> bool:
-        """Let go of one shared object; `False`: there was none. For retired shards.
+        """Free one shared object; return `False` if there was none. For retired shards.
 
-        It asks for no lock, because the object dies here, and no object may die while a lock is held. One `pop` is
-        atomic, and a last stealer that is still at work finds one object fewer.
+        It takes no lock, because no object may be freed while a lock is held. One `pop` is atomic, and a processor that
+        is still stealing just finds one object fewer.
 
-        The newest first, because of allocators that return memory from the top of the heap only, as glibc's does:
-        freed from the bottom up, a burst of buffers is returned in one call at the very end, which takes as long as
-        freeing everything at once.
+        The newest is freed first, because some allocators, such as glibc's, return memory only from the top of the
+        heap. Freed from the bottom up, a burst of buffers would be returned in one call at the very end, which takes as
+        long as freeing everything at once.
         """
         try:
             self.shared.pop()
@@ -150,5 +155,5 @@ class Shard:
         return True
 
     def renew_lock(self) -> None:
-        """In the child of a fork: a thread that held the lock is not there to release it."""
+        """In the child of a fork: replace the lock, because a thread that held it is gone."""
         self.lock = Lock()

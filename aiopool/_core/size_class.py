@@ -1,4 +1,4 @@
-"""A size class: all blocks of one size, the store in which they lie idle, and what was done with them."""
+"""A size class: all blocks of one size, the store that keeps idle ones, and their statistics."""
 
 import weakref
 from typing import Any
@@ -12,7 +12,7 @@ from .observation import Observation
 from .store import Store
 
 OVERSIZE = 0
-"""The size of the class whose blocks are not kept; each has the size that is asked for."""
+"""Marks the class whose blocks are not kept. Each of its blocks has exactly the requested size."""
 
 PAGE = 4096
 
@@ -20,9 +20,9 @@ PAGE = 4096
 def sizes(smallest: int, largest: int) -> list[int]:
     """The sizes of the classes from `smallest` to `largest` bytes.
 
-    They double up to a page, and from there on there are four for each doubling, so that a block is at most a quarter
-    larger than what it is asked for. (A message of 2^k bytes and a header would else take twice the memory, and twice
-    the budget.) Still finer classes would waste less, and find less idle.
+    They double up to a page. From there on, each doubling has four classes, so a block is at most a quarter larger than
+    requested. (Otherwise a message of 2^k bytes plus a header would use twice the memory, and twice the budget.) Even
+    finer classes would waste less memory, but an acquire would find an idle block less often.
     """
     found = [smallest]
     while found[-1] * 2 <= PAGE:
@@ -35,10 +35,10 @@ def sizes(smallest: int, largest: int) -> list[int]:
 
 @in_c
 class SizeClass:
-    """Blocks of `size` bytes. Safe from any thread; never waits.
+    """Blocks of `size` bytes. Thread-safe; never waits.
 
-    What is checked out is no number that many threads add to, for nothing would ever set that right again. It is a
-    dict with an entry for each block; each change is one C call, atomic with and without a GIL.
+    Checked-out blocks are entries of a dict, each change of which is one C call, atomic with and without a GIL. A
+    number that many threads add to would become wrong, and nothing would ever correct it.
     """
 
     __slots__ = (
@@ -57,25 +57,25 @@ class SizeClass:
     )
 
     def __init__(self, size: int, store: Store, budget: IdleBudget, wipe: bool, sample_every: int) -> None:
-        """One acquire in `sample_every` is recorded, a power of two; 0: none is."""
+        """One acquire in `sample_every`, a power of two, is recorded; none if it is 0."""
         self.size = size
         self.store = store
         self.budget = budget
         self.wipe = wipe
-        #: how many idle blocks made room for others
+        #: how many idle blocks were freed to make room for others
         self.displaced = 0
-        #: what was recorded of views that are alive, by the id of their bytes
+        #: the recorded views that are alive, by the id of their bytes
         self.holders: dict[int, Recorded] = {}
-        # By the id of the bytes, which is unique while they live: their size.
+        # The sizes of the blocks that are checked out, by the id of their bytes, which is unique while they live.
         self._checked_out: dict[int, int] = {}
-        # What is checked out knows its size class by this, so that it does not keep the pool alive.
+        # Blocks that are checked out refer to the size class by this, so that they do not keep the pool alive.
         self._itself = weakref.ref(self)
         self._sample_every = sample_every
         self._unsampled_hits = 0
         self._unsampled_others = 0
 
     def acquire(self, n: int) -> memoryview:
-        """A view of `n` bytes, over an idle block or a new one."""
+        """Return a view of `n` bytes, over an idle block or a new one."""
         store = self.store
         block: Block | None = store.take()
         stands_for = self._stands_for(block is None)
@@ -84,7 +84,7 @@ class SizeClass:
             block.content.belong_to(self._itself)
             self.budget.now += 1
             store.created(block)
-        store.count_asked(n)  # now that there is a block: what cannot be served is not counted
+        store.count_asked(n)  # only now that there is a block, so that failed requests are not counted
         block.leave_budget()
         view = export(block.content, self._itself, n, self.wipe)
         if stands_for:
@@ -92,13 +92,13 @@ class SizeClass:
         return view
 
     def _stands_for(self, is_new: bool) -> int:
-        """How many acquires a record of this one stands for; 0: it is not recorded."""
+        """How many acquires a record of this one represents; 0 if it is not recorded."""
         if Observation.observer is not None:
             return 1  # the debug mode is on
         every = self._sample_every
         if not every:
             return 0
-        # Not exact where threads count at once, and need not be.
+        # Threads that count at once may lose increments. That is harmless, because sampling need not be exact.
         if is_new:
             every = max(1, every // SLOW_PATH_SAMPLES)
             self._unsampled_others += 1
@@ -110,24 +110,24 @@ class SizeClass:
         try:
             self.holders[id(content)] = record_holder(len(content), stands_for)
         except MemoryError:
-            pass  # the view is there, and what is recorded are samples
+            pass  # the view exists, and a missing sample does no harm
 
     def note_checked_out(self, content: Content) -> None:
-        """A view over `content` exists, from now on."""
+        """Count `content` as checked out, because a view over it exists now."""
         size = len(content)
         self._checked_out[id(content)] = size
         self.budget.count_in_use(size)
 
     def note_back(self, content: Content) -> None:
-        """No view over `content` exists any more."""
+        """Count `content` as no longer checked out, because no view over it exists any more."""
         size = self._checked_out.pop(id(content), 0)
         self.holders.pop(id(content), None)
         if size:
             self.budget.count_in_use(-size)
 
     def take_back(self, content: Content) -> None:
-        """No view over `content` exists any more: keep it, if there is room."""
-        self.note_back(content)  # before another thread can get it, and check it out
+        """Keep `content`, over which no view exists any more, if there is room."""
+        self.note_back(content)  # first, before another thread can check it out again
         size = len(content)
         if self.size == OVERSIZE:
             return
@@ -147,15 +147,15 @@ class SizeClass:
         try:
             self.store.keep(block)
         except MemoryError:
-            pass  # there is none to keep it with: it is dropped, and gives some back
+            pass  # no memory to keep it: it is dropped, which frees some
 
     def bytes_in_use(self) -> int:
-        """Bytes of the blocks that are checked out."""
-        # A copy, made in one C call: other threads check out meanwhile.
+        """The total size of the blocks that are checked out."""
+        # A copy made in one C call, because other threads check out blocks meanwhile.
         return sum(list(self._checked_out.values()))
 
 
 def recount_idle(budget: Any, size_classes: tuple[Any, ...]) -> None:
-    """Set `budget` right by what lies in the stores of `size_classes`, if it may be wrong. In C it never is."""
+    """Correct `budget`, if it may be wrong, by counting the idle blocks of `size_classes`. In C it is always right."""
     if native is None and not budget.exact:
         budget.recount(sum([each.size * len(shard) for each in size_classes for _, shard in each.store.shards()]))

@@ -4,17 +4,18 @@
            → victim (own private slot, then every shared list)
     keep:  private slot if free → own shared list
 
-What a take finds is private to the running thread in the common case, and so costs no lock and no look at any other
-thread. The price is that an object can lie idle with one processor while another creates a new one: private slots
-cannot be stolen. Bounded as they are by one object for each processor, that is the trade-off that Go makes too.
+In the common case a take finds an object that is private to the running thread, so it needs no lock and does not look
+at the data of other threads. The price is that an object can be idle in one processor's private slot, which cannot be
+stolen, while another processor creates a new one. There is at most one such object for each processor; Go makes the
+same trade-off.
 
-Shards lie in generations, each a mapping from processor ids to shards. The newest is the primary, the one before it
-the victim; a cleanup cycle begins a new one and retires what is older. A generation is taken out with one `dict.pop`,
-so whatever cycles and `clear` run into each other, each retires what the others did not, and nothing twice. A cycle
-that an exception breaks off leaves one generation too many, which the next one retires.
+Shards are kept in generations, each a mapping from processor ids to shards. The newest is the primary, the one before
+it the victim; a cleanup cycle begins a new one and retires all older than the victim. A generation is removed with one
+`dict.pop`, so when cycles and `clear` overlap, each retires what the others did not, and nothing is retired twice. A
+cycle interrupted by an exception leaves one generation too many, which the next cycle retires.
 
-The fast paths of a pool look only at `fast_get` and `fast_put`: the primary, as long as the usual case is all there is
-to do; an empty mapping while somebody observes, or where `max_idle` must be counted.
+The fast paths of a pool look only at `fast_get` and `fast_put`. They are the primary in the usual case, and an empty
+mapping while an observer is set or where `max_idle` must be enforced.
 """
 
 import itertools
@@ -35,12 +36,12 @@ Shards = dict[int, Shard]
 
 _EMPTY: Shards = {}
 
-# Looked up once: every take and every put makes this call.
+# Looked up once, because every take and every put makes this call.
 _pinned = pinned.get
 
 
 class Contents:
-    """What a store holds and has counted."""
+    """A store's shards and counters."""
 
     __slots__ = ("counters", "cycles", "generations", "numbers", "since")
 
@@ -53,13 +54,13 @@ class Contents:
         self.since = monotonic()
 
     def begin(self) -> int:
-        """Begin an empty generation; its number."""
+        """Begin an empty generation and return its number."""
         number = next(self.numbers)
         self.generations[number] = {}
         return number
 
     def retire(self, before: int) -> list[Retired]:
-        """Take out the generations with smaller numbers than `before`; their shards."""
+        """Remove the generations with numbers below `before`, and return their shards."""
         retired: list[Retired] = []
         for number in sorted(self.generations):
             if number < before:
@@ -69,7 +70,7 @@ class Contents:
 
 @in_c
 class Store:
-    """Idle objects that any event-loop thread may take. Safe from any thread; never waits."""
+    """Idle objects that any event-loop thread may take. Thread-safe; never waits."""
 
     __slots__ = (
         "__weakref__",
@@ -86,9 +87,9 @@ class Store:
     )
 
     def __init__(self, slots: int, max_idle: int | None, idle_timeout: float, label: str) -> None:
-        """`slots` is how many objects stay private to a processor, and `max_idle` how many one processor keeps at most.
+        """`slots` objects stay private to a processor, which keeps at most `max_idle` objects in all.
 
-        `label` is what errors call the pool.
+        Error messages call the pool `label`.
         """
         self._slots = slots
         self.max_idle = max_idle
@@ -99,15 +100,15 @@ class Store:
         self._publish()
 
     def _publish(self) -> None:
-        """Let takes and puts find the newest generations."""
+        """Make the newest generations visible to takes and puts."""
         while True:
             contents, observed = self._contents, self._observed
             numbers = sorted(contents.generations)
             primary = contents.generations.get(numbers[-1])
             if primary is None:
-                continue  # retired since, and so there is a newer one; no put may ever see the shared empty mapping
-            # In this order, so that every idle object can be found at every moment: between the two the same shards may
-            # be primary and victim. A get looks at them twice, a put finds them and lands in the victim.
+                continue  # retired meanwhile, so there is a newer one; no put may ever see the shared empty mapping
+            # The victim first, so that every idle object can be found at every moment. Between the two assignments the
+            # same shards may be primary and victim: a get looks at them twice, and a put adds to the victim.
             #: what the last cleanup cycle set aside
             self.victim = contents.generations.get(numbers[-2], _EMPTY) if len(numbers) > 1 else _EMPTY
             #: where objects are put now
@@ -124,7 +125,7 @@ class Store:
     # --- take and keep ---
 
     def take(self) -> Any:
-        """An idle object, or `None`. Counted as a hit or a miss of the running processor."""
+        """Return an idle object, or `None`. Counts a hit or a miss of the running processor."""
         processor = _pinned()
         if processor.thread_id == get_ident():
             shard = self.fast_get.get(processor.id)
@@ -144,8 +145,8 @@ class Store:
         counters = self._counters(id)
         shard = self.primary.get(id)
         if shard is not None:
-            # From here on a cleanup cycle may make our shard the victim's. It stays ours, and what is in it is found
-            # now or looked at twice; it cannot be found by two, because each take is atomic.
+            # From here on a cleanup cycle may make our shard the victim's. That is harmless: the shard still belongs to
+            # this processor, at worst we look at it twice, and two takes never get one object, because each is atomic.
             obj = shard.take_private()
             if obj is not None:
                 counters.private += 1
@@ -169,28 +170,29 @@ class Store:
         victim = self.victim
         own = victim.get(id)
         if own is not None:
-            # Still touched by its owner only: code that retires it later leaves the private slot alone.
+            # Only the owner touches it: code that retires the shard later leaves the private slot alone.
             obj = own.take_private()
             if obj is not None:
                 return obj
         return _steal(victim, id)
 
     def take_any(self) -> Any:
-        """An idle object of any processor, or `None`; not counted. For a store without private slots."""
+        """Return an idle object of any processor, or `None`; not counted. For a store without private slots."""
         for shards in (self.primary, self.victim):
             for shard in list(shards.values()):
                 obj = shard.take_oldest()
                 if obj is None:
-                    # Where a put found the lock busy. Any thread may take it, in a shard without private slots.
+                    # A put that found the lock busy used the private space. Without private slots any thread may take
+                    # from there.
                     obj = shard.take_private()
                 if obj is not None:
                     return obj
         return None
 
     def admit(self, obj: object) -> bool:
-        """Whether `obj` may be put here: always.
+        """Whether `obj` may be put here: always true.
 
-        :raises ValueError: it lies in the running processor's private slot already.
+        :raises ValueError: it is already in the running processor's private slot.
         """
         processor: Processor | None = _pinned()
         if processor is None or processor.thread_id != get_ident():
@@ -204,7 +206,7 @@ class Store:
         return True
 
     def keep(self, obj: object) -> bool:
-        """Put `obj`, which was admitted. `False`: it is over `max_idle`, and rejected."""
+        """Put `obj`, which was admitted. Returns `False` if that would exceed `max_idle`, and `obj` was rejected."""
         processor = _pinned()
         if processor.thread_id == get_ident():
             shard = self.fast_put.get(processor.id)
@@ -224,13 +226,13 @@ class Store:
         shard = self.primary.get(id)
         if shard is None:
             shard = self._add_shard(id, processor)
-        # A cleanup cycle since then made this the victim's shard, or retired it. In the victim the object is found as
-        # any other; from a retired shard it goes when we let go of the shard, as if it had come before the cycle.
+        # Meanwhile a cleanup cycle may have made this the victim's shard, or retired it. Both are harmless: gets look
+        # in the victim too, and with a retired shard the object is freed, as if it had been put before the cycle.
         shard.put(obj)
         return True
 
     def reject(self, obj: object) -> None:
-        """Count `obj`, which came back and is not kept."""
+        """Count `obj`, which was put and is not kept."""
         id, _ = self._pin()
         counters = self._counters(id)
         counters.puts += 1
@@ -242,15 +244,15 @@ class Store:
         self._counters(id).created += 1
 
     def count_asked(self, n: int) -> None:
-        """Count `n` bytes that were asked for. For size classes."""
+        """Count `n` requested bytes. For size classes."""
         id, _ = self._pin()
         self._counters(id).asked += n
 
     def require_loop(self) -> None:
-        """Objects that are bound to no loop need none."""
+        """Do nothing: objects that are bound to no loop need none."""
 
     def _pin(self) -> tuple[int, Processor | None]:
-        """The id to run as, and the processor, if it is one."""
+        """The id to run as, and the processor, or `None` off-loop."""
         processor: Processor | None = _pinned()
         if processor is None or processor.thread_id != get_ident():
             processor = pin()
@@ -259,7 +261,7 @@ class Store:
                 cleanup.check_time(self)
             return OFF_LOOP, None
         if processor.wakes_at == inf and self.idle_due() < inf:
-            cleanup.watch(self, processor)  # the thread came to another loop, which has no timer yet
+            cleanup.watch(self, processor)  # the thread runs a new loop, which has no timer yet
         return processor.id, processor
 
     def _counters(self, id: int) -> Counters:
@@ -271,19 +273,19 @@ class Store:
         if not any(contents.generations.copy().values()):
             contents.since = monotonic()
         new = Shard(self._counters(id), 0 if processor is None else self._slots)
-        # One atomic step, or a finalizer that got here too would lose its shard to ours with all it put there.
+        # One atomic step, or ours would replace the shard of a finalizer that got here too, with all it put there.
         shard = self.primary.setdefault(id, new)
         cleanup.watch(self, processor)
         return shard
 
     def _idle_at(self, id: int) -> int:
-        """How many idle objects are kept there, the victim's included."""
+        """How many idle objects the processor `id` has, including the victim's."""
         return sum([len(shard) for shards in (self.primary, self.victim) if (shard := shards.get(id)) is not None])
 
     # --- emptying ---
 
     def rotate(self) -> list[Retired]:
-        """One cleanup cycle's part: primary becomes the victim; the old victim's shards, to be freed."""
+        """Do this store's part of a cleanup cycle: primary becomes the victim. Returns the old victim's shards."""
         contents = self._contents
         number = contents.begin()
         contents.since = monotonic()
@@ -292,68 +294,68 @@ class Store:
         return contents.retire(number - 1)
 
     def clear(self) -> list[Retired]:
-        """Take out all idle objects; their shards, to be freed."""
+        """Remove all idle objects, and return their shards, to be freed."""
         contents = self._contents
         number = contents.begin()
         self._publish()
         retired = contents.retire(number)
-        self._publish()  # what was retired is no victim either
+        self._publish()  # again, because the victim was retired too
         return retired
 
     def forget_empty(self) -> list[Retired]:
-        """Where nothing is idle, retire the empty shards: the next put makes one, and has it watched."""
-        # An object that is put in between goes as if a cleanup cycle had come.
+        """If nothing is idle, retire the empty shards. The next put creates a new one, and has it watched."""
+        # An object that is put in between is retired too, as by a cleanup cycle.
         return [] if sum([len(shard) for _, shard in self.shards()]) else self.clear()
 
     def set_aside(self) -> Contents:
-        """Be as new, until `bring_back` is called with the result.
+        """Behave as a new store until `bring_back` is called with the result.
 
-        A get or put under way goes on with the shard it holds, as in a cleanup cycle; so an object is in one of the
-        two contents, never in both.
+        A get or put already in progress continues with its shard, as in a cleanup cycle, so an object is never in both
+        the old and the new contents.
         """
         kept, self._contents = self._contents, Contents()
         self._publish()
         return kept
 
     def bring_back(self, kept: Contents) -> list[Retired]:
-        """Hold and count again what was set aside; what came in between, to be freed."""
+        """Restore what was set aside. Returns the shards filled in between, to be freed."""
         passing, self._contents = self._contents, kept
         self._publish()
         return passing.retire(passing.begin())
 
     def observe(self, observed: bool) -> None:
-        """Whether every get and put must take the slow path, where it is observed."""
+        """Send every get and put down the slow path, which notifies the observer, or no longer."""
         self._observed = observed
         self._publish()
 
     def renew_locks(self) -> None:
-        """In the child of a fork: what lost threads locked is locked no more."""
+        """In the child of a fork: replace the locks, because a thread that held one is gone."""
         for _, shard in self.shards():
             shard.renew_lock()
 
-    # --- looking at it ---
+    # --- inspecting ---
 
     def idle_due(self) -> float:
-        """When idle objects call for a cycle, in seconds of time.monotonic(); infinity: nothing is idle."""
+        """When the idle objects need a cleanup cycle, in seconds of time.monotonic(); infinity if nothing is idle."""
         contents = self._contents
         return contents.since + self._idle_timeout if self.primary or self.victim else inf
 
     def shards(self) -> list[tuple[int, Shard]]:
-        """All shards, the victim's included, each with its processor's id."""
-        # Copies: a collection in the middle of an iteration may run a finalizer that adds a shard.
+        """All shards, including the victim's, each with its processor's id."""
+        # Copies, because a garbage collection during an iteration may run a finalizer that adds a shard.
         return [pair for shards in self._contents.generations.copy().values() for pair in shards.copy().items()]
 
     def counts(self) -> dict[int, Counters]:
-        """What each processor did, by id."""
+        """The counters of each processor, by id."""
         return self._contents.counters.copy()
 
     def cycles(self) -> int:
-        """How many cleanup cycles the store went through."""
+        """How many cleanup cycles the store has gone through."""
         return self._contents.cycles
 
 
 def _steal(shards: Shards, id: int) -> Any:
-    """The oldest object of the first shard, from the one after `id` on and round to it, that has one to spare."""
+    """Take the oldest object of the first shard that has one, starting after `id` and wrapping around; or `None`."""
     for other in _ring(shards, id):
         obj = shards[other].take_oldest()
         if obj is not None:
@@ -362,7 +364,7 @@ def _steal(shards: Shards, id: int) -> Any:
 
 
 def _ring(shards: Shards, id: int) -> list[int]:
-    # A copy, made in one C call: other threads add shards meanwhile. None is ever taken out.
+    # A copy made in one C call, because other threads add shards meanwhile. None is ever removed.
     ids = sorted(shards)
     start = bisect_right(ids, id)
     return ids[start:] + ids[:start]

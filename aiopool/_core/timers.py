@@ -1,14 +1,15 @@
-"""One timer for each loop, for whatever is due next; none while nothing is.
+"""One timer for each loop, which fires when the next duty is due. A loop has no timer while nothing is due.
 
-It is a timer on the loop and not a thread, because a process with a thread that its user did not start can no longer
-fork without a warning. Each loop has its own, so that none depends on another: the first that fires does the work, and
-the others find nothing to do. The trade-off: where no loop is running, work waits for the next call into the package.
+The package sets timers on loops and starts no thread, because a process with a thread that its user did not start
+can no longer fork without a warning. Each loop has a timer of its own, so that no loop depends on another: the first
+timer that fires does the work, and the others find nothing to do. The trade-off: if no loop is running, work waits for
+the next call into the package.
 
-What may become due registers here once, as two functions. So this module knows neither cleanup nor freeing.
+Cleanup and freeing register their duties here, each as two functions, so this module does not import them.
 
-A loop may have a clock of its own: trio's `MockClock` jumps to the next timer, and so do test loops with virtual time.
-Such a loop gets no timer, or an idle pool would move its clock. A loop that hides it well is noticed when a timer
-fires early, and gets none from then on.
+A loop may have its own clock: trio's `MockClock` jumps to the next timer, and so do test loops with virtual time. Such
+a loop gets no timer, because an idle pool would move its clock. If the clock cannot be recognized in advance, it is
+noticed when a timer fires early, and the loop gets no timer from then on.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ LATE = 1.0
 
 
 class Duty(NamedTuple):
-    """Something that becomes due. Times are in seconds of time.monotonic()."""
+    """Work that becomes due. Times are in seconds of time.monotonic()."""
 
     due: Callable[[], float]
     run: Callable[[], None]
@@ -34,26 +35,26 @@ _duties: list[Duty] = []
 
 
 def add(due: Callable[[], float], run: Callable[[], None]) -> None:
-    """`run` is to be called at the time that `due` tells; infinity: never, as things are."""
+    """Have `run` called at the time that `due` returns; infinity means that nothing is due at present."""
     _duties.append(Duty(due, run))
 
 
 def next_due() -> float:
-    """When the next duty is due; infinity: none is."""
+    """When the next duty is due; infinity if none is."""
     return min([duty.due() for duty in _duties])
 
 
 def run_due() -> None:
-    """Do what is due by now."""
+    """Run the duties that are due by now."""
     for duty in _duties:
         if duty.due() <= monotonic():
             duty.run()
 
 
 def watch(due: float, processor: Processor | None) -> None:
-    """Something is due at `due`, says the code that runs as `processor`: wake its loop then, if not earlier."""
+    """Wake the loop of `processor` at `due` or earlier; any loop, if `processor` is `None`."""
     if processor is None:
-        # Off-loop there is nothing to set a timer on. One loop is enough: it sets the timer for all that is due.
+        # Off-loop there is nothing to set a timer on. One loop is enough, because its timer serves all duties.
         for other, _ in live_loops():
             if wake_by(due, other):
                 return
@@ -62,43 +63,43 @@ def watch(due: float, processor: Processor | None) -> None:
 
 
 def wake_by(due: float, processor: Processor) -> bool:
-    """Wake the loop of `processor` at `due`, if not earlier; from any thread. `False`: it cannot be woken."""
+    """Wake the loop of `processor` at `due` or earlier. Thread-safe. Returns `False` if it cannot be woken."""
     loop = processor.loop
     if loop is None or not loop.keeps_real_time():
         return False
-    # A time that has passed without a wake is not believed.
+    # If `wakes_at` has passed without a wake, ignore it.
     if due >= processor.wakes_at > monotonic() - LATE:
         return True
     try:
-        # Before the call: the loop may have set the timer before it returns.
+        # Before the call, because the loop may set the timer before `_adjust_soon` returns.
         processor.wakes_at, before = due, processor.wakes_at
         if _adjust_soon(processor, loop):
             return True
         processor.wakes_at = before
     except BaseException:
-        processor.wakes_at = inf  # perhaps none was posted, so let the next caller do it
+        processor.wakes_at = inf  # perhaps nothing was posted, so let the next caller do it
         raise
     return False
 
 
 def _came_to_loop(processor: Processor) -> None:
-    """What another loop was to wake for may be due on a loop that is new."""
+    """Set a timer on a new loop too, because a loop that already has one may be blocked or about to end."""
     due = next_due()
     if due < inf:
         wake_by(due, processor)
 
 
 def adjust_all() -> None:
-    """What was due may be due no more: let each loop set its timer anew, or cancel it."""
+    """After a duty was done: have each loop with a timer set it again, or cancel it."""
     for processor, loop in live_loops():
         if processor.wakes_at < inf:
             _adjust_soon(processor, loop)
 
 
 def _adjust_soon(processor: Processor, loop: LiveLoop) -> bool:
-    """Have `loop` look at its timer soon. `False`: it is not running."""
+    """Have `loop` adjust its timer soon. Returns `False` if it is not running."""
     adjusting = _Adjusting(processor, loop)
-    # Before the call: the loop may have run it to its end before that returns.
+    # Before the call, because the loop may run it to its end before `call_soon` returns.
     adjusting.waiting = True
     posted = loop.call_soon(adjusting)
     if not posted:
@@ -107,14 +108,14 @@ def _adjust_soon(processor: Processor, loop: LiveLoop) -> bool:
 
 
 class _Adjusting:
-    """Sets a loop's timer anew. Where an exception comes in between, the processor is as one without a timer."""
+    """Adjusts a loop's timer. If an exception interrupts this, the processor is left as one without a timer."""
 
     __slots__ = ("_loop", "_processor", "waiting")
 
     def __init__(self, processor: Processor, loop: LiveLoop) -> None:
         self._processor = processor
         self._loop = loop
-        #: whether its loop is still to run it to its end
+        #: whether it is posted and has not run to its end
         self.waiting = False
 
     def __call__(self) -> None:
@@ -124,18 +125,18 @@ class _Adjusting:
     def __del__(self) -> None:
         if getattr(self, "waiting", False) and self._processor.loop is self._loop:
             self._processor.wakes_at = inf
-            # Dropped by a loop that ended before it had its timer: as with the timer, a context may outlive it.
+            # The loop ended before its timer was set. As in `_Timer`, a context may outlive it.
             self._processor.park()
 
 
 def _adjust(processor: Processor, loop: LiveLoop) -> None:
-    """On the loop: have the one timer fire when the next duty is due."""
+    """Have the loop's one timer fire when the next duty is due. Call on the loop."""
     if processor.loop is not loop:
         return  # the thread runs another loop by now
     due = next_due()
     timer: _Timer | None = processor.timer
     if timer is not None and timer.due <= due < inf:
-        processor.wakes_at = timer.due  # when it fires it looks again
+        processor.wakes_at = timer.due  # it is adjusted again when it fires
         return
     if timer is not None:
         processor.timer = None
@@ -146,10 +147,10 @@ def _adjust(processor: Processor, loop: LiveLoop) -> None:
 
 
 class _Timer:
-    """Looks at what is due when its time has come.
+    """Runs the duties that are due when it fires.
 
-    A loop that ends first drops its timers, and this one hears of that by its finalizer. Then the processor is parked:
-    a context that outlives the loop would go on pinning it, and the next loop would get no timer.
+    A loop that ends first drops its timers, which `dropped` notices. Then the processor is parked: otherwise a context
+    that outlives the loop would still pin it, and the next loop would get no timer.
     """
 
     __slots__ = ("_cancel", "_loop", "_processor", "_waiting", "due")
@@ -162,28 +163,30 @@ class _Timer:
         self._cancel = loop.call_later(max(0.0, due - monotonic()), _Firing(self))
 
     def cancel(self) -> None:
-        """Do not fire. On the loop."""
+        """Cancel the timer. Call on the loop."""
         self._waiting = False
         self._cancel()
 
     def fire(self) -> None:
-        """On the loop: the time has come."""
+        """Run what is due. Called by the loop."""
         processor = self._processor
-        # Loops round to milliseconds. One that is wrong by more has a clock of its own, and would fire for ever.
+        # Loops round to milliseconds. A loop that is wrong by more has its own clock, and its timers would fire for
+        # ever.
         keeps_time = self.due - monotonic() < 0.1
         try:
             if keeps_time:
                 run_due()
         finally:
-            # Also when a signal handler raised in there. If one raises here, the loop lets go of a timer that waits.
+            # Also if a signal handler raised above. If one raises here, the loop drops this timer while it is still
+            # marked as waiting, and `dropped` does this.
             processor.timer = None
             if keeps_time:
-                # Soon, and not now: what was due may have given the loop something to do that ends what is due next.
+                # Soon, not now: the duties may have posted work to the loop that completes the next duty.
                 _adjust_soon(processor, self._loop)
             self._waiting = False
 
     def dropped(self) -> None:
-        """The loop let go of this timer."""
+        """Called when the loop has dropped this timer."""
         processor = self._processor
         if self._waiting and processor.loop is self._loop and processor.timer in (self, None):
             processor.timer = None
@@ -192,7 +195,7 @@ class _Timer:
 
 
 class _Firing:
-    """What the loop holds of a timer, so that the timer hears when the loop drops it."""
+    """The callback that the loop holds, whose finalizer tells the timer when the loop drops it."""
 
     __slots__ = ("_timer",)
 
@@ -203,7 +206,7 @@ class _Firing:
         self._timer.fire()
 
     def __del__(self) -> None:
-        timer = getattr(self, "_timer", None)  # not there if an exception broke it off in the making
+        timer = getattr(self, "_timer", None)  # missing if an exception interrupted __init__
         if timer is not None:
             timer.dropped()
 

@@ -1,9 +1,9 @@
-"""Which implementation is in use: chosen once, here, when the package is imported.
+"""The choice between the C extension and pure Python, made once, when the package is imported.
 
-The C extension is optional. Where it could not be built, or `AIOPOOL_NO_EXTENSIONS` is set, every class is the Python
-one, which gives the same answers. `AIOPOOL_REQUIRE_NATIVE` turns that into an error, for programs that should fail
-rather than be slow. Each class and function that also exists in C has one of the two decorators below; nothing else
-makes a choice.
+The C extension is optional. If it was not built, or `AIOPOOL_NO_EXTENSIONS` is set, the Python versions of all classes
+are used, which give the same answers. `AIOPOOL_REQUIRE_NATIVE` turns that into an error, for programs that should fail
+rather than be slow. Each class and function that also exists in C has one of the two decorators below. No other code
+makes this choice.
 """
 
 import inspect
@@ -25,27 +25,27 @@ native: Any = None
 _reason = "AIOPOOL_NO_EXTENSIONS is set"
 if not os.environ.get("AIOPOOL_NO_EXTENSIONS"):
     try:
-        # A plain import statement, so that tools that freeze programs find the extension.
+        # A plain import statement, so that tools that freeze programs (PyInstaller, for example) find the extension.
         from . import _extension  # type: ignore[attr-defined, unused-ignore]
 
         native = _extension
     except ImportError as error:
-        # A missing module raises the same kind of ImportError as one that does not load.
+        # A missing module and one that does not load raise the same kind of ImportError.
         missing = find_spec(f"{__name__}._extension") is None
         _reason = "it was not built" if missing else f"it does not load ({error})"
 
 
 def _is_stale(module: ModuleType) -> bool:
-    """Whether `module` was built from other C sources than those beside it. A wheel has none, and is never stale."""
+    """Whether `module` was built from other C sources than those in this folder. False in a wheel, which has none."""
     sources = sorted(Path(__file__).parent.glob("*.[ch]"))
-    # As in setup.py.
+    # The same checksum as in setup.py.
     return bool(sources) and getattr(module, "source", None) != crc32(b"".join(map(Path.read_bytes, sources))) & (
         0x7FFFFFFF
     )
 
 
 if native is not None and _is_stale(native):
-    # The Python modules would fail on missing names or, worse, not fail where it behaves differently.
+    # The Python modules might fail on missing names or, worse, work with code that behaves differently.
     native, _reason = None, "it was built from other C sources"
 
 implementation = "python" if native is None else "native"
@@ -66,16 +66,16 @@ if native is None and not _reason.startswith(("AIOPOOL", "it was not")):
 
 
 def in_c(python: C) -> C:
-    """The class or function of the same name from the C extension, where it is in use; else `python`."""
+    """The class or function of the same name from the C extension, if that is in use; otherwise `python`."""
     chosen: C = getattr(native, python.__name__, python)
     return chosen
 
 
 def with_c_methods(python: C) -> C:
-    """`python`, with those of its methods in C that the extension has, where it is in use.
+    """Replace methods of the class `python` with those that exist in C, if the extension is in use.
 
-    They are put into the class itself: CPython's shortcut for calls of C methods requires them to belong to the very
-    type of the object. Each keeps the signature and the docstring of the Python method that it replaces.
+    They are set on the class itself and not on a base class, because CPython's fast calls of C methods require that the
+    method belongs to the object's own type. Each keeps the signature and docstring of the Python method it replaces.
     """
     if native is None:
         return python
@@ -87,7 +87,7 @@ def with_c_methods(python: C) -> C:
 
 
 def _text_signature(method: Any) -> str:
-    """The signature in the form of C methods: without annotations, and with a `$` before `self`."""
+    """The signature as C methods have it: without annotations, and with a `$` before `self`."""
     signature = inspect.signature(method)
     bare = [each.replace(annotation=inspect.Parameter.empty) for each in signature.parameters.values()]
     text = str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
@@ -95,5 +95,5 @@ def _text_signature(method: Any) -> str:
 
 
 def has_gil() -> bool:
-    """Whether the GIL is enabled now. Importing an extension that needs it may enable it."""
+    """Whether the GIL is enabled now. Importing an extension module that needs it may enable it."""
     return getattr(sys, "_is_gil_enabled", lambda: True)()

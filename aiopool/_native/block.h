@@ -1,9 +1,9 @@
-/* Beside _core/block.py: what a block is made of, and what its views see.
+/* The C version of _core/block.py: a block's memory, and its buffer interface.
 
-   A block is its own exporter: CPython holds a reference to it for as long as any view over it lives. When the last is
-   gone it would be deallocated, and instead it puts itself back (size_class.h). No collection ever ends it early, because
-   the collector does not know blocks; and it need not: an idle block is in a store, and closing the size class empties
-   that. */
+   A block is its own exporter, to which CPython holds a reference as long as any view over it lives. When the last view
+   is gone, its deallocator puts the block back into its store instead of freeing it (size_class.h). The garbage
+   collector does not track blocks, so it never breaks one apart early. It need not track them, because an idle block is
+   in a store, and closing the size class empties the store. */
 
 #pragma once
 
@@ -15,13 +15,13 @@ typedef struct {
     PyObject_HEAD
     PyObject *module;
     State *state;
-    Py_ssize_t size; /* 0: blocks are not kept, and each has the size that is asked for */
+    Py_ssize_t size; /* 0: blocks are not kept, and each has exactly the requested size */
     StoreObject *store;
     BudgetObject *budget;
     PerProcessor in_use;   /* bytes that are checked out */
     Count displaced;       /* blocks */
-    PyObject *holders;     /* a dict: what was recorded of blocks that are checked out, by their address */
-    long long sample_bits; /* an acquire is recorded if its number has none of them */
+    PyObject *holders;     /* a dict of the recorded blocks that are checked out, by their address */
+    long long sample_bits; /* an acquire is recorded if its number has none of these bits */
     char wipe;
     Flag closed;
 } SizeClassObject;
@@ -31,19 +31,20 @@ typedef struct {
     SizeClassObject *size_class;
     char *bytes;
     Py_ssize_t size;
-    union {                  /* so that all of it is in one cache line */
+    union {                  /* so that the whole object fits in one cache line */
         Py_ssize_t length;   /* of the view, while checked out */
-        uint64_t idle_since; /* in the budget's terms, while idle */
+        uint64_t idle_since; /* a value of the budget's `now`, while idle */
     };
-    PyObject *holder; /* its key in the holders, while checked out; NULL: nothing is recorded */
+    PyObject *holder; /* its key in the holders, while checked out; NULL: it is not recorded */
     char is_mapped;
     char idle;
     char checked_out;
     PADDING
 } BlockObject;
 
-/* Without a GIL a reference belongs to the thread that made the object, and when another one drops the last, CPython
-   leaves the object to its thread, which may be asleep. Blocks go from thread to thread, so they belong to none. */
+/* Without a GIL an object belongs to the thread that created it. If another thread drops the last reference, CPython
+   leaves the deallocation to the owning thread, which may be asleep. Blocks pass from thread to thread, so they belong
+   to none. */
 static void
 belong_to_no_thread(PyObject *block)
 {
@@ -88,7 +89,8 @@ block_dealloc(BlockObject *self)
     SizeClassObject *size_class = self->size_class;
     memory_free(self->bytes, self->size, self->is_mapped);
     if (self->idle) {
-        /* Freed by any thread: to be used by all. And only now, so that there are never more idle bytes than may be. */
+        /* Given back to the common budget, because any thread may run this; and only after the memory was freed, so
+           that the idle bytes never exceed the limit. */
         budget_give_back(size_class->budget, NULL, self->size);
     }
     type->tp_free(self);
@@ -121,7 +123,7 @@ static PyType_Slot block_slots[] = {
     {0, NULL},
 };
 
-/* Not known to the collector: see above. */
+/* Not tracked by the garbage collector: see above. */
 static PyType_Spec block_spec = {
     "aiopool._native._extension.Block", sizeof(BlockObject), 0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, block_slots,

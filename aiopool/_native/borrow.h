@@ -1,4 +1,4 @@
-/* Beside Borrow in _pool.py: an object from a pool for the duration of one block. */
+/* The C version of Borrow in _pool.py: an object from a pool for the duration of one block. */
 
 #pragma once
 
@@ -8,16 +8,16 @@ struct BorrowObject {
     PyObject_HEAD
     vectorcallfunc call;
     State *state;
-    PyObject *pool; /* for as long as it lives, and with it the state: cycles through it are broken in the pool */
-    PyObject *held; /* NULL outside of the block */
+    PyObject *pool; /* never cleared, because it keeps the state alive: the pool breaks reference cycles */
+    PyObject *held; /* NULL outside the block */
 };
 
 static PyObject *borrow_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwnames);
 
-/* To allocate a borrow costs as much as a get, so one is kept for the next block. With a GIL it is the interpreter's,
-   and holds nothing. Without one it is the processor's, and goes on holding its pool and its type: both are shared, and
-   to count these references would make all processors write to the same memory. A garbage collection lets go of it, so
-   that no pool lives for ever (drop_spare_borrows). */
+/* Allocating a borrow costs as much as a get, so one is kept for the next block. With a GIL each interpreter keeps one,
+   which holds no references. Without a GIL each processor keeps one, which continues to hold its pool and its type:
+   both are shared, and changing their reference counts would make all processors write to the same memory. A garbage
+   collection drops it, so that it does not keep a pool alive forever (drop_spare_borrows). */
 #ifdef Py_GIL_DISABLED
 static BorrowObject *
 take_spare_borrow(State *state, PoolObject *pool)
@@ -35,7 +35,7 @@ static bool
 keep_spare_borrow(BorrowObject *self)
 {
     if (self->state->pinned == NULL || PyErr_Occurred() != NULL) {
-        return false; /* the module was cleared; or the code that let go is raising, and a pin would clear that */
+        return false; /* the module was cleared; or an exception is being raised, which a pin would clear */
     }
     IdentityObject *processor = pin(self->state);
     BorrowObject *none = NULL;
@@ -90,7 +90,7 @@ keep_spare_borrow(BorrowObject *self)
     PyObject *pool = self->pool;
     state->spare_borrow = self;
     Py_DECREF(state->borrow_type);
-    Py_DECREF(pool); /* last: the state may go with it */
+    Py_DECREF(pool); /* last, because this may free the state */
     return true;
 }
 
@@ -142,27 +142,27 @@ static void
 borrow_dealloc(BorrowObject *self)
 {
     PyObject_GC_UnTrack(self);
-    Py_TRASHCAN_BEGIN(self, borrow_dealloc) /* what it holds may hold a borrow, and so on */
+    Py_TRASHCAN_BEGIN(self, borrow_dealloc) /* the held object may hold a borrow, and so on */
     borrow_clear(self);
     if (!keep_spare_borrow(self)) {
         PyTypeObject *type = Py_TYPE(self);
         PyObject *pool = self->pool;
         PyObject_GC_Del(self);
-        Py_DECREF(pool); /* late: the state may go with it */
+        Py_DECREF(pool); /* late, because this may free the state */
         Py_DECREF(type);
     }
     Py_TRASHCAN_END
 }
 
-/* A subclass may have a get and a put of its own. */
+/* False for a subclass, which may override get and put. */
 static inline bool
 has_our_methods(BorrowObject *self)
 {
     return Py_IS_TYPE(self->pool, self->state->public_type);
 }
 
-/* Let the borrow hold obj instead of what it held. In one step, so that two threads that leave a block by the same
-   borrow cannot both take the object out. */
+/* Replace the held object with obj and return the old one. In one step, so that two threads that leave a block of the
+   same borrow cannot both get the object. */
 static inline PyObject *
 exchange_held(BorrowObject *self, PyObject *obj)
 {
@@ -180,7 +180,7 @@ refuse_to_enter(BorrowObject *self)
 {
     PyObject *held;
     Py_BEGIN_CRITICAL_SECTION(self);
-    held = Py_NewRef(self->held == NULL ? Py_None : self->held); /* NULL: another thread left the block just now */
+    held = Py_NewRef(self->held == NULL ? Py_None : self->held); /* NULL: another thread has just left the block */
     Py_END_CRITICAL_SECTION();
     PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(held), "__qualname__");
     if (name != NULL) {
@@ -203,7 +203,7 @@ borrow_enter(BorrowObject *self, PyObject *Py_UNUSED(ignored))
     if (obj == NULL) {
         return NULL;
     }
-    Py_XDECREF(exchange_held(self, Py_NewRef(obj))); /* new() may have entered this very borrow */
+    Py_XDECREF(exchange_held(self, Py_NewRef(obj))); /* new() may have entered this same borrow */
     return obj;
 }
 
@@ -232,8 +232,9 @@ borrow_exit(BorrowObject *self, PyObject *const *args, Py_ssize_t nargs)
     return result;
 }
 
-/* A with statement binds __enter__ and __exit__ to the block's object before it calls them, and making two bound methods
-   costs as much as all the rest. So both are attributes that give the object itself, and calling it enters or leaves. */
+/* A with statement binds __enter__ and __exit__ to its object before it calls them, and creating two bound methods
+   costs as much as everything else. So both are attributes whose value is the object itself, and calling the object
+   enters or leaves the block. */
 static PyObject *
 borrow_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
@@ -251,7 +252,7 @@ itself_get(PyObject *self, PyObject *instance, PyObject *Py_UNUSED(type))
     return Py_NewRef(instance == NULL ? self : instance);
 }
 
-/* ExitStack takes both from the class, and calls them with the borrow in front. */
+/* ExitStack gets both from the class, and calls them with the borrow as the first argument. */
 static PyObject *
 itself_call(PyObject *self, PyObject *args, PyObject *kwargs)
 {
@@ -273,7 +274,7 @@ itself_call(PyObject *self, PyObject *args, PyObject *kwargs)
 }
 
 static PyType_Slot itself_slots[] = {
-    {Py_tp_doc, "An attribute that gives the object whose attribute it is."},
+    {Py_tp_doc, "An attribute whose value is the object that it belongs to."},
     {Py_tp_call, itself_call},
     {Py_tp_dealloc, free_plain},
     {Py_tp_traverse, traverse_type},
@@ -285,7 +286,7 @@ static PyType_Spec itself_spec = {
     "aiopool._native._extension.Itself", sizeof(PyObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, itself_slots,
 };
 
-/* An awaitable with its answer ready. */
+/* An awaitable whose result is ready. */
 typedef struct {
     PyObject_HEAD
     PyObject *answer;
@@ -325,7 +326,7 @@ ready_next(ReadyObject *self)
         PyErr_SetString(PyExc_RuntimeError, "cannot await the same block twice");
         return NULL;
     }
-    /* Called, not set: a tuple would be taken for the exception's arguments. */
+    /* Created by a call, because PyErr_SetObject would use a tuple as the exception's arguments. */
     PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, answer);
     if (stop != NULL) {
         PyErr_SetObject(PyExc_StopIteration, stop);

@@ -1,9 +1,9 @@
-/* Beside _core/loop_bound_store.py: the usual case of a get and a put on a loop-bound pool.
+/* The C version of _core/loop_bound_store.py: the usual case of a get and a put on a loop-bound pool.
 
-   A processor remembers its loop's shard of such a store, as it remembers its shard of another one, by a number that
-   each generation has for itself. Here the pin must be certain of the loop too. What is idle stays bound to its loop for
-   as long as it lives, so a get need not bind it; a put must find that it is bound to this one. Objects that cannot be
-   referenced weakly are bound anew each time, by Python. */
+   A processor remembers its loop's shard of such a store by the number of the generation, as it does for other stores.
+   Here the pin must also verify the loop. An object stays bound to its loop as long as it lives, so a get need not bind
+   it; a put must check that it is bound to this loop. Objects that do not support weak references are bound again at
+   each get, and their binding ends at the put. */
 
 #pragma once
 
@@ -13,7 +13,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *module;
     State *state;
-    PyObject *entries; /* the dict of the bindings: id → (weak reference, mark) */
+    PyObject *entries; /* the dict of bindings: id → (weak reference or None, mark) */
     Number fast_get;   /* as in a Store */
     Number fast_put;
 } BoundStoreObject;
@@ -25,7 +25,7 @@ bound_shard(IdentityObject *processor, uint64_t generation)
     return generation != 0 && remembered->generation == generation ? remembered->shard : NULL;
 }
 
-/* False: no memory. */
+/* Bind an object that does not support weak references. Returns false if there is no memory. */
 static bool
 bind_while_checked_out(BoundStoreObject *self, IdentityObject *processor, PyObject *obj)
 {
@@ -37,7 +37,7 @@ bind_while_checked_out(BoundStoreObject *self, IdentityObject *processor, PyObje
     return bound;
 }
 
-/* private slot → own shared list of the running loop. NULL without an exception: the slow path must see to it. */
+/* private slot → own shared list, of the running loop. Returns NULL without an exception if the slow path must get. */
 static PyObject *
 bound_take(BoundStoreObject *self, IdentityObject *processor)
 {
@@ -60,7 +60,8 @@ bound_take(BoundStoreObject *self, IdentityObject *processor)
     return obj;
 }
 
-/* Whether obj is bound to the loop that the processor runs. Sets the key of a binding that ends when it is put. */
+/* Whether obj is bound to the loop that the processor runs. If the binding must end with the put, sets ends to its
+   key. */
 static bool
 is_bound_here(BoundStoreObject *self, IdentityObject *processor, PyObject *obj, PyObject **ends)
 {
@@ -76,11 +77,11 @@ is_bound_here(BoundStoreObject *self, IdentityObject *processor, PyObject *obj, 
     }
     Py_XDECREF(entry);
     Py_XDECREF(key);
-    PyErr_Clear(); /* Python looks again, and raises */
+    PyErr_Clear(); /* Python tries again, and raises */
     return here;
 }
 
-/* False: the slow path must see to it. */
+/* Put obj. Returns false if the slow path must do it. */
 static bool
 bound_keep(BoundStoreObject *self, IdentityObject *processor, PyObject *obj)
 {
@@ -103,7 +104,7 @@ bound_keep(BoundStoreObject *self, IdentityObject *processor, PyObject *obj)
     if (!kept) {
         Py_DECREF(obj);
         if (ends != NULL && !bind_while_checked_out(self, processor, obj)) {
-            PyErr_Clear(); /* it is taken for one that was created here */
+            PyErr_Clear(); /* harmless: an object without a binding is assumed to be created on this loop */
         }
     }
     Py_XDECREF(ends);
@@ -168,7 +169,7 @@ bound_store_remember(BoundStoreObject *self, PyObject *args)
         return NULL;
     }
     IdentityObject *identity = (IdentityObject *)processor;
-    /* A cycle publishes another number before it retires the shard. */
+    /* If the numbers are equal, the shard is not retired yet: a cycle publishes a new number first. */
     if (published != 0 && published == self->fast_get) {
         identity->remembered[published % REMEMBERED] =
             (Remembered){published, (ShardObject *)shard, ((ShardObject *)shard)->counters};
@@ -178,8 +179,9 @@ bound_store_remember(BoundStoreObject *self, PyObject *args)
 }
 
 static PyMethodDef bound_store_methods[] = {
-    {"publish", (PyCFunction)bound_store_publish, METH_VARARGS, "Forget the shards; may gets and puts be fast?"},
-    {"remember", (PyCFunction)bound_store_remember, METH_VARARGS, "The shard of the loop that a processor runs."},
+    {"publish", (PyCFunction)bound_store_publish, METH_VARARGS,
+     "Forget the last generation's shards, and say whether gets and puts may take the fast path."},
+    {"remember", (PyCFunction)bound_store_remember, METH_VARARGS, "Let the loop that a processor runs find its shard."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -190,7 +192,7 @@ bound_store_get_published(BoundStoreObject *self, void *Py_UNUSED(closure))
 }
 
 static PyGetSetDef bound_store_getset[] = {
-    {"published", (getter)bound_store_get_published, NULL, "The number of the generation that is published.", NULL},
+    {"published", (getter)bound_store_get_published, NULL, "The number of the published generation.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -200,7 +202,7 @@ static PyMemberDef bound_store_members[] = {
 };
 
 static PyType_Slot bound_store_slots[] = {
-    {Py_tp_doc, "What get and put look at in a loop-bound store."},
+    {Py_tp_doc, "The data of a loop-bound store that get and put use."},
     {Py_tp_new, bound_store_new},
     {Py_tp_dealloc, bound_store_dealloc},
     {Py_tp_traverse, bound_store_traverse},

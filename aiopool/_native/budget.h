@@ -1,11 +1,11 @@
-/* Beside _core/idle_budget.py: how many bytes a buffer pool may keep idle.
+/* The C version of _core/idle_budget.py: the budget of idle bytes of one buffer pool.
 
-   Without a GIL, a number that every put and every take writes would hold up all processors. So each processor has an
+   Without a GIL, a number that every put and every take writes would slow down all processors. So each processor has an
    allowance: bytes that are counted as used, and that only this processor may fill with idle blocks. Taking an idle
-   block adds to it, and putting a block uses it up. At most a small fraction of the limit stays with a processor, so
-   that little is lost to processors that have nothing to keep.
+   block adds to the allowance, and putting a block uses it. A processor keeps at most a small fraction of the limit, so
+   that processors with nothing to keep do not hold much of it.
 
-   What a block that does not fit displaces is in displacement.h. */
+   displacement.h deals with blocks that do not fit. */
 
 #pragma once
 
@@ -15,22 +15,22 @@ enum { ALLOWANCE_FRACTION = 256 };
 
 typedef struct {
     PyObject_HEAD
-    PyObject *stores; /* a tuple: where the blocks lie that are counted here */
+    PyObject *stores; /* a tuple of the stores whose blocks are counted here */
     Count limit;
     PerProcessor in_use; /* bytes that are checked out */
 #ifdef Py_GIL_DISABLED
     PerProcessor allowances;
 #endif
-    Number now; /* how many blocks were created: idle blocks are compared by it, see displacement.h */
-    PADDING     /* what comes before is read with each acquire, and what follows is written by all processors */
-    Count used;        /* bytes, allowances included; never more than the limit */
-    Count peak_used;   /* the most bytes that were idle; without a GIL, the most that was seen */
-    Count peak_in_use; /* the most bytes that were checked out; without a GIL, the most that was seen */
-    Number oldest_since; /* none has been idle longer */
+    Number now; /* how many blocks were created; serves as the time at which a block becomes idle */
+    PADDING     /* the fields above are read by each acquire, and those below are written by all processors */
+    Count used;        /* bytes, including allowances; never more than the limit */
+    Count peak_used;   /* the most bytes that were idle at once; without a GIL, the most that was noticed */
+    Count peak_in_use; /* the most bytes that were checked out at once; without a GIL, the most that was noticed */
+    Number oldest_since; /* no block has been idle since before this */
     Flag displacing;
 } BudgetObject;
 
-/* Without a GIL another thread may have seen more. */
+/* Raise a peak to value, unless another thread has already recorded a higher one. */
 static void
 note_peak(Count *peak, long long value)
 {
@@ -60,8 +60,8 @@ budget_count_back(BudgetObject *self, const IdentityObject *processor, long long
     per_processor_add(&self->in_use, processor, -size);
 }
 
-/* Without a GIL nothing on a fast path can know the sum. So the peak is looked for when a block was created, for only
-   that makes a pool larger, and when somebody asks. */
+/* Without a GIL no fast path can know the sum. So the peak is updated when a block was created, because only that makes
+   a pool grow, and when the peak is read. */
 static void
 budget_look_for_peak(BudgetObject *self)
 {
@@ -109,16 +109,16 @@ budget_idle(BudgetObject *self)
 }
 
 #ifdef Py_GIL_DISABLED
-/* Reserve size bytes, which are more than the allowance; and with them, where the limit permits, enough for the next
-   puts: otherwise a loop that drops many blocks in a row would write to the common number with each. allowance may be
-   NULL. It is also here that the peak is looked for. */
+/* Reserve size bytes, which are more than the allowance, and if the limit permits it, enough for the next puts;
+   otherwise a loop that drops many blocks in a row would write to the common number for each. This also updates the
+   peak. allowance may be NULL. */
 static OUT_OF_LINE bool
 budget_refill(BudgetObject *self, Count *allowance, long long size)
 {
     long long missing = size - (allowance == NULL ? 0 : count_read(allowance));
     long long extra = count_read(&self->limit) / ALLOWANCE_FRACTION / 2;
     if (allowance == NULL || extra < size) {
-        extra = 0; /* it would not do for a single block, and other processors could not use it */
+        extra = 0; /* it would not be enough for a single block, and other processors could not use it */
     }
     if (!budget_reserve_common(self, missing + extra)) {
         extra = 0;
@@ -133,7 +133,7 @@ budget_refill(BudgetObject *self, Count *allowance, long long size)
     return true;
 }
 
-/* The allowance has become too large: keep half of what may stay. */
+/* Reduce an allowance that has become too large to half of its maximum. */
 static OUT_OF_LINE void
 budget_shrink(BudgetObject *self, Count *allowance, long long allowed)
 {
@@ -143,7 +143,7 @@ budget_shrink(BudgetObject *self, Count *allowance, long long allowed)
 }
 #endif
 
-/* Count size more idle bytes. False: the limit does not permit it. */
+/* Count size more idle bytes. Returns false, and counts nothing, if that would exceed the limit. */
 static inline bool
 budget_reserve(BudgetObject *self, const IdentityObject *processor, long long size)
 {
@@ -161,7 +161,7 @@ budget_reserve(BudgetObject *self, const IdentityObject *processor, long long si
 #endif
 }
 
-/* size bytes are no longer idle. */
+/* Count size fewer idle bytes. */
 static inline void
 budget_give_back(BudgetObject *self, const IdentityObject *processor, long long size)
 {
@@ -206,7 +206,7 @@ budget_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     BudgetObject *self = (BudgetObject *)type->tp_alloc(type, 0);
     if (self != NULL) {
-        self->limit = overflow ? LLONG_MAX / 2 : Py_MIN(bytes, LLONG_MAX / 2); /* more than there can be */
+        self->limit = overflow ? LLONG_MAX / 2 : Py_MIN(bytes, LLONG_MAX / 2); /* more than any machine has */
         self->stores = Py_NewRef(stores);
     }
     return (PyObject *)self;
@@ -232,7 +232,7 @@ budget_close(BudgetObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* In the child of a fork: a thread that held the lock is not there to release it. */
+/* In the child of a fork: release the lock, because a thread that held it is gone. */
 static PyObject *
 budget_renew_lock(BudgetObject *self, PyObject *Py_UNUSED(ignored))
 {
@@ -266,21 +266,21 @@ budget_get_peak_in_use(BudgetObject *self, void *Py_UNUSED(closure))
 }
 
 static PyMethodDef budget_methods[] = {
-    {"close", (PyCFunction)budget_close, METH_NOARGS, "From now on nothing is kept."},
-    {"renew_lock", (PyCFunction)budget_renew_lock, METH_NOARGS, "In the child of a fork."},
+    {"close", (PyCFunction)budget_close, METH_NOARGS, "Reject every block from now on."},
+    {"renew_lock", (PyCFunction)budget_renew_lock, METH_NOARGS, "In the child of a fork: release the lock."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef budget_getset[] = {
     {"used", (getter)budget_get_used, NULL, "Bytes that are idle now.", NULL},
     {"limit", (getter)budget_get_limit, NULL, "Bytes that may be idle.", NULL},
-    {"peak_used", (getter)budget_get_peak_used, NULL, "The most bytes that were idle.", NULL},
-    {"peak_in_use", (getter)budget_get_peak_in_use, NULL, "The most bytes that were checked out.", NULL},
+    {"peak_used", (getter)budget_get_peak_used, NULL, "The most bytes that were idle at once.", NULL},
+    {"peak_in_use", (getter)budget_get_peak_in_use, NULL, "The most bytes that were checked out at once.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot budget_slots[] = {
-    {Py_tp_doc, "Bytes that may lie idle."},
+    {Py_tp_doc, "Bytes that may be kept idle."},
     {Py_tp_new, budget_new},
     {Py_tp_dealloc, budget_dealloc},
     {Py_tp_methods, budget_methods},

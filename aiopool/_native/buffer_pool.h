@@ -1,6 +1,7 @@
-/* Beside _buffer_pool.py: acquire.
+/* The C version of _buffer_pool.py: acquire.
 
-   Which size class serves n bytes: the bits of n tell the first class that may, and then it is one of the next four. */
+   To find the size class for n bytes, the number of bits in n gives the first candidate; it is that one or one of the
+   next few. */
 
 #pragma once
 
@@ -12,8 +13,8 @@ typedef struct {
     State *state;
     PyObject *size_classes; /* a tuple, the smallest first; NULL before it is set */
     Py_ssize_t largest;     /* bytes of the largest block */
-    Py_ssize_t *sizes;      /* of their blocks */
-    unsigned short first[8 * sizeof(Py_ssize_t)]; /* by bits of n: the first class whose size has as many */
+    Py_ssize_t *sizes;      /* the size of each class's blocks */
+    unsigned short first[8 * sizeof(Py_ssize_t)]; /* by number of bits: the first class whose size has that many */
 } BuffersObject;
 
 static PyObject *
@@ -38,7 +39,7 @@ buffers_traverse(BuffersObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* The pool goes: free what is idle, and let nothing more be kept. */
+/* The pool is being freed: free the idle blocks, and keep none from now on. */
 static void
 buffers_close(BuffersObject *self)
 {
@@ -55,7 +56,7 @@ buffers_dealloc(BuffersObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    buffers_close(self); /* where a subclass has a finalizer of its own, that ran instead of ours */
+    buffers_close(self); /* needed if a subclass has its own finalizer, which ran instead of ours */
     Py_XDECREF(self->size_classes);
     PyMem_Free(self->sizes);
     Py_XDECREF(self->module);
@@ -83,7 +84,7 @@ bits_of(Py_ssize_t n)
 #endif
 }
 
-/* False: no memory, or the sizes do not ascend. */
+/* Returns false, with an exception set, if there is no memory or the sizes do not ascend. */
 static bool
 set_sizes(BuffersObject *self, PyObject *size_classes)
 {
@@ -122,7 +123,7 @@ buffers_set_size_classes(BuffersObject *self, PyObject *given, void *Py_UNUSED(c
         right = Py_IS_TYPE(PyTuple_GET_ITEM(given, i), self->state->size_class_type);
     }
     if (!right) {
-        PyErr_SetString(PyExc_TypeError, "the size classes are a tuple, set once");
+        PyErr_SetString(PyExc_TypeError, "the size classes must be a tuple, and can be set only once");
         return -1;
     }
     if (!set_sizes(self, given)) {
@@ -152,7 +153,7 @@ buffers_acquire_slow(BuffersObject *self, PyObject *arg, Py_ssize_t n)
             return view;
         }
     }
-    PyErr_Clear(); /* of a number that is too large, or without memory: Python says what is wrong */
+    PyErr_Clear(); /* the number is too large, or there is no memory: the Python method raises a better message */
     return PyObject_CallMethodOneArg((PyObject *)self, self->state->acquire_slow, arg);
 }
 
@@ -181,7 +182,7 @@ static PyGetSetDef buffers_getset[] = {
 };
 
 static PyType_Slot buffers_slots[] = {
-    {Py_tp_doc, "What acquire looks at."},
+    {Py_tp_doc, "The data that acquire uses."},
     {Py_tp_new, buffers_new},
     {Py_tp_finalize, buffers_close},
     {Py_tp_dealloc, buffers_dealloc},

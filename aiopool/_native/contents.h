@@ -1,5 +1,5 @@
-/* What a store holds and has counted: two generations of shards, and a set of counters for each processor. Apart from
-   the store, so that test isolation can set it aside and bring it back. */
+/* The contents of a store: two generations of shards, and a set of counters for each processor. They are an object of
+   their own, so that test isolation can set them aside and bring them back. */
 
 #pragma once
 
@@ -10,10 +10,10 @@ typedef struct {
     SHARED(ShardsObject *) primary; /* never NULL */
     SHARED(ShardsObject *) victim;  /* or NULL */
     PyObject *counters;             /* a dict, by processor id; entries are never removed */
-    CountersObject *off_loop;       /* the one for id 0, borrowed; NULL: there is none yet. With the lock held */
+    CountersObject *off_loop;       /* the one for id 0, borrowed; NULL: there is none yet. Guarded by the lock */
     Count cycles;
-    double since; /* when the primary was last replaced, or began to fill; with the lock held */
-    void *owner;  /* the store whose contents they are, to be compared with only: its lock guards them */
+    double since; /* when the primary was last replaced, or began to fill. Guarded by the lock */
+    void *owner;  /* the store that they belong to, whose lock guards them; only compared, never dereferenced */
 } ContentsObject;
 
 static ContentsObject *
@@ -57,7 +57,7 @@ contents_dealloc(ContentsObject *self)
 }
 
 static PyType_Slot contents_slots[] = {
-    {Py_tp_doc, "What a store holds and has counted."},
+    {Py_tp_doc, "A store's shards and counters."},
     {Py_tp_dealloc, contents_dealloc},
     {Py_tp_traverse, contents_traverse},
     {0, NULL},

@@ -1,7 +1,7 @@
-/* Beside _core/displacement.py: what a block that does not fit displaces.
+/* The C version of _core/displacement.py: a block that does not fit replaces blocks that have been idle longer.
 
-   Without a GIL the private slot of another processor cannot be looked at. Blocks that lie there are displaced only where
-   there is nothing else, by taking out all that their store holds, as clear() does. */
+   Without a GIL the private slot of another processor must not be read. Blocks in such slots are displaced only if
+   there are no others, by emptying their whole store, as clear() does. */
 
 #pragma once
 
@@ -9,7 +9,7 @@
 
 enum { MOST_DISPLACED = 1024, MOST_LOOKS = 256 };
 
-/* A shard's oldest block, in its shared list or in private space. */
+/* The place of a shard's oldest block, in its shared list or its private list. */
 typedef struct {
     StoreObject *store; /* NULL: there is none */
     bool in_victim;
@@ -19,7 +19,7 @@ typedef struct {
     Py_ssize_t size;
 } Oldest; /* {0}: there is none */
 
-/* For whom room is made. */
+/* The put that needs room. */
 typedef struct {
     StoreObject *store;
     Runner runner;
@@ -46,7 +46,8 @@ oldest_shard(const Oldest *place)
     return shards_at(place->in_victim ? contents->victim : contents->primary, place->id);
 }
 
-/* The block that place leads to, with the lock of a shared list held; NULL: there is none, or the lock is not free. */
+/* The block at that place, after locking the list if it is a shared one; NULL if there is none, or if the list is
+   already locked. */
 static BlockObject *
 lock_oldest(const Oldest *place)
 {
@@ -56,7 +57,7 @@ lock_oldest(const Oldest *place)
         return NULL;
     }
     PyObject *obj = count_read(&ring->count) == 0 ? NULL : ring->items[ring->first];
-    /* Python code that finds the store can put anything there. */
+    /* It may not be a block, because Python code that finds the store can put anything there. */
     if (obj == NULL || !Py_IS_TYPE(obj, place->store->state->block_type) || !((BlockObject *)obj)->idle) {
         if (!place->in_private) {
             lock_release(&shard->lock);
@@ -80,10 +81,10 @@ is_older(const Oldest *one, const Oldest *other)
     if (other->store == NULL || one->since != other->since) {
         return other->store == NULL || one->since < other->since;
     }
-    return one->size > other->size; /* of those that came at the same time, one large instead of many small */
+    return one->size > other->size; /* among equally old blocks, one large block goes rather than many small ones */
 }
 
-/* Looks at one shard. Between store_enter and store_leave. */
+/* Update oldest and next with the blocks of one shard. Call between store_enter and store_leave. */
 static void
 look_at_shard(Oldest place, Asker asker, Oldest *oldest, uint64_t *next)
 {
@@ -109,7 +110,7 @@ look_at_shard(Oldest place, Asker asker, Oldest *oldest, uint64_t *next)
     }
 }
 
-/* Looks at all shards of one store, or only at the asker's own one. */
+/* The same with all shards of a store except the asker's own, or with only that one. */
 static void
 look_at_store(StoreObject *store, bool only_own, Asker asker, Oldest *oldest, uint64_t *next)
 {
@@ -128,8 +129,9 @@ look_at_store(StoreObject *store, bool only_own, Asker asker, Oldest *oldest, ui
     store_leave(store, asker.runner);
 }
 
-/* The block that has been idle longest, and since when the next one is. False: it lies in the asker's own shard. There it
-   is of the same size as the block that comes back, and one is as good as the other. */
+/* Find the block that has been idle longest, and since when the next one has been idle. Returns false if that block
+   is in the asker's own shard: it has the same size as the block that comes back, so replacing it would gain
+   nothing. */
 static bool
 find_oldest(BudgetObject *self, Asker asker, Oldest *oldest, uint64_t *next)
 {
@@ -137,7 +139,7 @@ find_oldest(BudgetObject *self, Asker asker, Oldest *oldest, uint64_t *next)
     *oldest = own;
     *next = UINT64_MAX;
     look_at_store(asker.store, true, asker, &own, next);
-    /* In a burst that is more than the budget, most stop here. */
+    /* In a burst that exceeds the budget, most puts stop here. */
     if (own.store != NULL && own.since <= self->oldest_since) {
         return false;
     }
@@ -152,7 +154,7 @@ find_oldest(BudgetObject *self, Asker asker, Oldest *oldest, uint64_t *next)
     return !is_own;
 }
 
-/* The block there, if it is still as old as it was, or as old as the next one elsewhere; NULL: it is not. */
+/* Take the block at that place, if it is still as old as it was, or older than the next one; otherwise return NULL. */
 static BlockObject *
 take_oldest(const Oldest *place, Asker asker, uint64_t next)
 {
@@ -171,14 +173,14 @@ take_oldest(const Oldest *place, Asker asker, uint64_t next)
     return block;
 }
 
-/* Free all that a store holds. Never raises. */
+/* Free all idle objects of a store. Never raises. */
 static void
 empty_store(StoreObject *self)
 {
     State *state = self->state;
     ShardsObject *retired[2];
     if (!store_take_out(self, retired)) {
-        PyErr_Clear(); /* without memory it stays, until the next block comes back */
+        PyErr_Clear(); /* no memory: the objects stay until the next block comes back */
         return;
     }
     PyObject *processors = state->processors == NULL ? NULL : PyObject_CallNoArgs(state->processors);
@@ -189,15 +191,15 @@ empty_store(StoreObject *self)
     Py_XDECREF(processors);
     for (int i = 0; i < 2; i++) {
         if (retired[i] != NULL) {
-            /* No thread can come to them any more. And now: without a GIL they belong to the threads that made them, and
-               would be deallocated by those, which may be asleep. */
+            /* No thread can reach the shards any more. They are emptied here, because without a GIL they belong to the
+               threads that created them, which may be asleep and would have to deallocate them. */
             shards_clear(retired[i]);
             Py_DECREF(retired[i]);
         }
     }
 }
 
-/* Where all that is idle lies in private slots of other processors: that of the largest blocks. */
+/* Empty the store with the largest blocks. Called when all idle blocks are in private slots of other processors. */
 static void
 displace_private(BudgetObject *self)
 {
@@ -211,10 +213,10 @@ displace_private(BudgetObject *self)
     }
 }
 
-/* Count size more idle bytes, and free idle blocks until there is room for them. False: there is none.
+/* Count size more idle bytes, after freeing idle blocks to make room. Returns false if there is no room.
 
-   One thread at a time; another that comes meanwhile does not wait. What is freed here left its store before, and no lock
-   is held meanwhile that a get or a put would want. */
+   Only one thread at a time does this; others do not wait for it. A block is removed from its store before it is freed,
+   and no lock that a get or a put needs is held meanwhile. */
 static OUT_OF_LINE bool
 budget_reserve_displacing(BudgetObject *self, StoreObject *store, IdentityObject *processor, Py_ssize_t size)
 {

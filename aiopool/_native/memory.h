@@ -1,13 +1,13 @@
-/* The bytes of a block.
+/* Allocation of a block's bytes.
 
-   From 64 KiB on, a block on Linux has a mapping of its own. malloc would be cheaper for blocks that are freed and
-   created again at once, and that is what the pool itself is for. What it costs to leave them to glibc: its heap shrinks
-   from the top only. A burst that is freed in another order than it came is therefore returned to the system by the last
-   free of all, in one call that takes 70 ms for each GiB; or it is never returned, when something small lies above it.
-   munmap returns each block when it is freed, so slices of freeing stay slices, whatever the order was.
+   On Linux, a block of 64 KiB or more has its own mapping. malloc would be cheaper only for blocks that are freed and
+   created again at once, which the pool avoids anyway. But glibc's heap shrinks only from the top. A burst of blocks
+   that are freed in a different order than they were created is therefore returned to the system by the very last free,
+   in one call that takes 70 ms for each GiB; or never, if a small allocation lies above them. munmap returns each block
+   when it is freed, so slices of freeing stay short in any order.
 
-   From 4 MiB on, the mapping asks for huge pages, as NumPy does for its arrays: a fault for each 2 MiB instead of for
-   each 4 KiB. Smaller blocks would be resident as a whole where only a part is used. */
+   From 4 MiB on, the mapping requests huge pages, as NumPy does for its arrays, which means one page fault for each
+   2 MiB instead of each 4 KiB. With huge pages a smaller block would be fully resident even if only a part is used. */
 
 #pragma once
 
@@ -21,11 +21,11 @@ enum {
     MAPPED_FROM = 64 * 1024,
     HUGE_FROM = 4 * 1024 * 1024,
     HUGE_PAGE = 2 * 1024 * 1024,
-    LARGEST_PAGE = 64 * 1024, /* of those that are not huge, on any machine: mappings begin and end with one */
-    /* A process may have 65,530 mappings. Neighbours count as one until a block between them is freed, so at worst a
-       block is one more. The largest blocks are few, and are mapped always. */
+    LARGEST_PAGE = 64 * 1024, /* the largest regular page of any machine; the size of a mapping is a multiple of it */
+    /* By default a process may have 65,530 mappings. Adjacent mappings count as one until a block between them is
+       freed, so at worst each block counts as one. Blocks that get huge pages are few, and are always mapped. */
     MOST_MAPPED = 32 * 1024,
-    TRACED_AS = 0, /* the domain in which tracemalloc knows what PyMem_RawMalloc gave */
+    TRACED_AS = 0, /* tracemalloc's domain for allocations of PyMem_RawMalloc */
 };
 
 static atomic_int mapped_blocks;
@@ -43,7 +43,7 @@ mapped_size(Py_ssize_t size)
     return ((size_t)size + LARGEST_PAGE - 1) / LARGEST_PAGE * LARGEST_PAGE;
 }
 
-/* At a multiple of HUGE_PAGE, because only whole ones can be huge. */
+/* Aligned to HUGE_PAGE, because only aligned pages can be huge. */
 static char *
 map_huge_pages(size_t size)
 {
@@ -57,7 +57,7 @@ map_huge_pages(size_t size)
     }
     munmap(pages + before + size, HUGE_PAGE - before);
 #ifdef MADV_HUGEPAGE
-    madvise(pages + before, size, MADV_HUGEPAGE); /* a wish: where it is not granted, pages are small */
+    madvise(pages + before, size, MADV_HUGEPAGE); /* only a request: if it fails, the pages are small */
 #endif
     return pages + before;
 }
@@ -81,7 +81,7 @@ unmap_block(char *bytes, Py_ssize_t size)
 {
     PyTraceMalloc_Untrack(TRACED_AS, (uintptr_t)bytes);
     if (munmap(bytes, mapped_size(size)) < 0) {
-        /* One mapping more than a process may have: the memory goes back, if not the addresses. */
+        /* The process would exceed its number of mappings. This returns the memory, though not the addresses. */
         madvise(bytes, mapped_size(size), MADV_DONTNEED);
     }
     atomic_fetch_sub(&mapped_blocks, 1);
@@ -102,7 +102,7 @@ unmap_block(char *Py_UNUSED(bytes), Py_ssize_t Py_UNUSED(size))
 
 #endif
 
-/* Zero. NULL: no memory. */
+/* Return zeroed memory; NULL if there is none. */
 static char *
 memory_allocate(Py_ssize_t size, char *is_mapped)
 {

@@ -1,27 +1,27 @@
-/* The C extension: what _core/ does, on every path that a program takes in normal operation.
+/* The C extension: a faster version of _core/ for every path that a program takes in normal operation.
 
-   Each header stands beside the Python module that it follows, with the same order and the same words, and gives the
-   same answers. The Python code is the reference, and the place to read first. What is unusual (the first pin of a
-   thread, loop-bound pools, the debug mode, errors in arguments) is left to it, and works on these types as on its own.
+   Each header is the C version of a Python module, with the same structure and the same vocabulary, and gives the same
+   answers. The Python code is the reference: read it first. Unusual cases (the first pin of a thread, loop-bound pools,
+   the debug mode, wrong arguments) are left to the Python code, which uses these types like its own.
 
-   Where the speed comes from:
-   - a pin is cached for each thread together with the version of the thread's context. CPython changes the version
-     whenever another context becomes the current one, so as long as it is the same, the ContextVar need not be asked;
+   The speed comes from three things:
+   - a pin is cached for each thread, together with the version of the thread's context. CPython changes the version
+     whenever another context becomes current, so while it is unchanged the ContextVar need not be read;
    - a processor remembers the shards that it used last, by the generation that they belong to;
    - without a GIL, nothing on a fast path writes to memory that another processor reads: no shared counter, and no
      reference count of a shared object.
 
-   The headers, each on top of the ones before: state.h, processor.h, shard.h, shards.h; contents.h, store.h,
+   The headers, each of which uses only those before it: state.h, processor.h, shard.h, shards.h; contents.h, store.h,
    store_retire.h, store_type.h, bound_store.h; pool.h, borrow.h; per_processor.h, budget.h, memory.h, block.h,
-   displacement.h, size_class.h, buffer_pool.h; receive_buffer.h, receive_now.h, reader.h. This is the one file that
-   is compiled, so that the compiler sees the fast paths whole. */
+   displacement.h, size_class.h, buffer_pool.h; receive_buffer.h, receive_now.h, reader.h. Only this file is compiled,
+   so that the compiler can inline the fast paths completely. */
 
 #include "borrow.h"
 #include "buffer_pool.h"
 #include "reader.h"
 #include "receive_now.h"
 
-/* Which ContextVar carries the processor, and the Python functions that are called from here. */
+/* Set the ContextVar that holds the processor, and the Python functions that are called from C. */
 static PyObject *
 native_bind(PyObject *module, PyObject *args, PyObject *kwargs)
 {
@@ -57,11 +57,11 @@ methods_for(State *state, PyObject *class)
     if (PyType_Check(class) && PyType_IsSubtype((PyTypeObject *)class, state->reader_type)) {
         return reader_methods;
     }
-    PyErr_Format(PyExc_TypeError, "%.80R is no subclass of PoolBase, BufferPoolBase or ReaderBase", class);
+    PyErr_Format(PyExc_TypeError, "%.80R is not a subclass of PoolBase, BufferPoolBase or ReaderBase", class);
     return NULL;
 }
 
-/* The names of the methods that there are here for a class. */
+/* The names of the methods of a class that exist in C. */
 static PyObject *
 methods(PyObject *module, PyObject *class)
 {
@@ -77,8 +77,8 @@ methods(PyObject *module, PyObject *class)
     return names;
 }
 
-/* The C method of that name, for a class, with a text that begins with its signature. All copies of the package in a
-   process have the same text, so the first is kept for all, for ever. */
+/* Return a descriptor of a class's C method, with a docstring that begins with its signature. All copies of the package
+   in a process have the same docstring, so the first is kept for all of them, and never freed. */
 static PyObject *
 method_descriptor(PyObject *module, PyObject *args)
 {
@@ -93,7 +93,7 @@ method_descriptor(PyObject *module, PyObject *args)
         method++;
     }
     if (method == NULL || method->ml_name == NULL) {
-        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "there is no method %s here", name);
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "%.80R has no C method %s", class, name);
     }
     if (method->ml_doc == NULL) {
         char *copy = PyMem_RawMalloc(strlen(text) + 1);
@@ -116,16 +116,17 @@ defer_counting(PyObject *Py_UNUSED(module), PyObject *object)
 }
 
 static PyMethodDef native_methods[] = {
-    {"bind", (PyCFunction)(void (*)(void))native_bind, METH_VARARGS | METH_KEYWORDS, "Tell what is called from here."},
+    {"bind", (PyCFunction)(void (*)(void))native_bind, METH_VARARGS | METH_KEYWORDS,
+     "Set the Python objects that are used from C."},
     {"defer_reference_counting", defer_counting, METH_O, "Let all threads use an object without writing to it."},
-    {"quiesce", quiesce, METH_O, "Wait until each processor that is busy with a shard was done once."},
+    {"quiesce", quiesce, METH_O, "Wait until each processor that is busy with a shard has finished."},
 #ifdef Py_GIL_DISABLED
-    {"drop_spare_borrows", drop_spare_borrows, METH_O, "Let go of the pools that processors' spare borrows hold."},
+    {"drop_spare_borrows", drop_spare_borrows, METH_O, "Drop the spare borrows of processors, which hold pools."},
 #endif
-    {"set_receive_sizes", set_receive_sizes, METH_VARARGS, "Tell the sizes of chunks and messages."},
+    {"set_receive_sizes", set_receive_sizes, METH_VARARGS, "Set the sizes of chunks and messages."},
     RECEIVE_NOW_METHODS
-    {"methods", methods, METH_O, "The names of the methods that there are here for a class."},
-    {"method_descriptor", method_descriptor, METH_VARARGS, "The C method of that name, for a class."},
+    {"methods", methods, METH_O, "The names of the methods of a class that exist in C."},
+    {"method_descriptor", method_descriptor, METH_VARARGS, "Return a descriptor of a class's C method."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -244,7 +245,7 @@ static int
 native_clear(PyObject *module)
 {
     State *state = PyModule_GetState(module);
-    Py_CLEAR(state->pinned); /* first: from now on no borrow is kept */
+    Py_CLEAR(state->pinned); /* first, because this stops borrows from being kept */
     if (state->spare_borrow != NULL) {
         PyObject_GC_Del(state->spare_borrow); /* before its type */
         state->spare_borrow = NULL;

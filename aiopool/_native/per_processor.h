@@ -1,6 +1,6 @@
-/* A number that each processor counts for itself, so that no two write to the same memory. With a GIL that is one
-   number; without one it is an array by processor id, each entry on a cache line of its own, in pieces that never
-   move. Id 0 is off-loop code's, where many threads count. */
+/* A counter with a separate entry for each processor, so that no two processors write to the same memory. With a GIL
+   it is one number. Without a GIL it is an array indexed by processor id, each entry on its own cache line, in pieces
+   that never move. The entry for id 0 is shared by all off-loop threads. */
 
 #pragma once
 
@@ -24,7 +24,7 @@ typedef struct {
     SHARED(Entries *) first;
 } PerProcessor;
 
-/* NULL: no memory. */
+/* Returns NULL if there is no memory. */
 static Entries *
 entries_at(SHARED(Entries *) *place)
 {
@@ -32,7 +32,7 @@ entries_at(SHARED(Entries *) *place)
     if (known == NULL) {
         Entries *fresh = PyMem_RawCalloc(1, sizeof(Entries));
         if (fresh != NULL && !atomic_compare_exchange_strong(place, &known, fresh)) {
-            PyMem_RawFree(fresh); /* another thread was first */
+            PyMem_RawFree(fresh); /* another thread was faster */
             fresh = known;
         }
         known = fresh;
@@ -51,7 +51,7 @@ per_processor_entry(PerProcessor *self, const IdentityObject *processor)
     return entries == NULL ? NULL : &entries->entries[id].value;
 }
 
-/* Make sure that the processor can count. False: no memory. */
+/* Create the processor's entry. Returns false if there is no memory. */
 static bool
 per_processor_reserve(PerProcessor *self, const IdentityObject *processor)
 {
@@ -63,7 +63,7 @@ per_processor_add(PerProcessor *self, const IdentityObject *processor, long long
 {
     Count *entry = per_processor_entry(self, processor);
     if (entry == NULL) {
-        return; /* without memory for a count it is wrong, and nothing else is */
+        return; /* no memory for the entry: only this count is wrong */
     }
     if (processor == NULL) {
         atomic_fetch_add_explicit(entry, more, memory_order_relaxed);

@@ -1,4 +1,4 @@
-/* Beside _pool.py: get and put. */
+/* The C version of get and put in _pool.py. */
 
 #pragma once
 
@@ -8,7 +8,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *module;
     State *state;
-    PyObject *store;         /* from its creation on */
+    PyObject *store;         /* set once, in __init__ */
     StoreObject *plain;      /* the same, if it is a Store; else NULL */
     BoundStoreObject *bound; /* the same, if it is a LoopBoundStore; else NULL */
     PyObject *create;        /* new, or None */
@@ -44,7 +44,7 @@ pool_traverse(PoolObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* The store stays: what runs as its objects die may still call get. */
+/* The store stays, because finalizers of its objects may still call get. */
 static int
 pool_clear(PoolObject *self)
 {
@@ -76,7 +76,7 @@ static int
 pool_set_store(PoolObject *self, PyObject *store, void *Py_UNUSED(closure))
 {
     if (store == NULL || self->store != Py_None) {
-        PyErr_SetString(PyExc_TypeError, "the store of a pool is set once");
+        PyErr_SetString(PyExc_TypeError, "the store of a pool can be set only once");
         return -1;
     }
     self->plain = Py_IS_TYPE(store, self->state->store_type) ? (StoreObject *)store : NULL;
@@ -85,7 +85,7 @@ pool_set_store(PoolObject *self, PyObject *store, void *Py_UNUSED(closure))
     return 0;
 }
 
-/* Nothing is idle: create. */
+/* Create an object, because nothing is idle. */
 static PyObject *
 pool_create(PoolObject *self, Runner runner)
 {
@@ -107,7 +107,7 @@ pool_get_slow(PoolObject *self)
     if (store != NULL && !store_pin(store, &runner)) {
         return NULL;
     }
-    if (store == NULL || store->observed) { /* looked at after the pin, which may begin to observe */
+    if (store == NULL || store->observed) { /* checked after the pin, whose Python code may set an observer */
         return PyObject_CallMethodNoArgs((PyObject *)self, self->state->get_slow);
     }
     PyObject *obj = store_take_as(store, runner);
@@ -134,7 +134,7 @@ pool_get(PoolObject *self, PyObject *Py_UNUSED(ignored))
     return obj != NULL ? obj : pool_get_slow(self);
 }
 
-/* Whether reset lets obj be kept. -1: it raised. */
+/* Call reset. Returns 1 if obj may be kept, 0 if not, and -1 if reset raised. */
 static int
 pool_reset(PoolObject *self, PyObject *obj)
 {
@@ -144,7 +144,7 @@ pool_reset(PoolObject *self, PyObject *obj)
         Py_XDECREF(result);
         return accepted;
     }
-    /* Usually it is accepted; an awaitable is an error. */
+    /* Any other result is accepted, except an awaitable, which is an error. */
     PyObject *accepts = PyObject_CallMethodObjArgs((PyObject *)self, self->state->accepts, result, obj, NULL);
     int accepted = accepts == NULL ? -1 : PyObject_IsTrue(accepts);
     Py_XDECREF(accepts);
@@ -152,7 +152,7 @@ pool_reset(PoolObject *self, PyObject *obj)
     return accepted;
 }
 
-/* Reset obj; count it as rejected if that does not let it be kept. As pool_reset. */
+/* As pool_reset, but count obj as rejected unless it may be kept. */
 static int
 pool_reset_or_reject(PoolObject *self, Runner runner, PyObject *obj)
 {
@@ -187,7 +187,7 @@ pool_put_slow(PoolObject *self, PyObject *obj)
     }
     if (self->reset != Py_None) {
         int accepted = pool_reset_or_reject(self, runner, obj);
-        /* The code of reset may have run on, or begun to observe: pin anew. */
+        /* Pin again, because reset runs Python code, which may have set an observer or run a loop. */
         if (accepted < 0 || (accepted == 1 && !store_pin(store, &runner))) {
             return NULL;
         }
@@ -226,7 +226,7 @@ pool_put(PoolObject *self, PyObject *obj)
 
 static PyObject *pool_borrow(PoolObject *self, PyObject *ignored);
 
-/* Without docstrings: each gets the signature and the docstring of the Python method that it stands for. */
+/* Without docstrings, because each gets the signature and the docstring of the Python method that it replaces. */
 static PyMethodDef pool_methods[] = {
     {"get", (PyCFunction)pool_get, METH_NOARGS, NULL},
     {"put", (PyCFunction)pool_put, METH_O, NULL},
@@ -244,7 +244,7 @@ static int
 pool_set_callable(PyObject *self, PyObject *value, void *offset)
 {
     if (value == NULL) {
-        PyErr_SetString(PyExc_TypeError, "what a pool calls cannot be deleted");
+        PyErr_SetString(PyExc_TypeError, "a pool's `new` and `reset` cannot be deleted");
         return -1;
     }
     Py_SETREF(*(PyObject **)((char *)self + (uintptr_t)offset), Py_NewRef(value));
@@ -259,7 +259,7 @@ static PyGetSetDef pool_getset[] = {
 };
 
 static PyType_Slot pool_slots[] = {
-    {Py_tp_doc, "What get and put look at."},
+    {Py_tp_doc, "The data that get and put use."},
     {Py_tp_new, pool_new},
     {Py_tp_dealloc, pool_dealloc},
     {Py_tp_traverse, pool_traverse},

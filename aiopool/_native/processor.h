@@ -1,4 +1,4 @@
-/* Beside _core/processor.py: what a processor is made of here, and the pin. */
+/* The C version of _core/processor.py: the part of a processor that is used from C, and the pin. */
 
 #pragma once
 
@@ -7,8 +7,8 @@
 typedef struct ShardObject ShardObject;
 typedef struct CountersObject CountersObject;
 
-/* The processor's shard and counters in a store, and the store's generation. Borrowed: the store keeps them alive for as
-   long as that generation is its primary, and the number of a generation is never used again. */
+/* The processor's shard and counters in a store, and the number of the store's generation. The references are borrowed:
+   the store keeps both alive as long as that generation is its primary, and numbers of generations are never reused. */
 typedef struct {
     uint64_t generation;
     ShardObject *shard;       /* NULL: not looked up yet */
@@ -22,23 +22,23 @@ struct IdentityObject {
     PyObject *module;
     State *state;
     Py_ssize_t id;
-    Ident thread_id;    /* 0: released, parked, or of no thread */
+    Ident thread_id;    /* 0: released, parked, or never owned by a thread */
     double wakes_at;    /* when the timer on its loop fires */
     PyObject *loop_ref; /* a weak reference to the asyncio loop that its thread ran last, or None */
-    PyObject *mark;     /* of that loop, for loop-bound stores, or None */
+    PyObject *mark;     /* that loop's mark, for loop-bound stores, or None */
     Flag busy;
     SHARED(BorrowObject *) spare_borrow;
     Remembered remembered[REMEMBERED];
     PADDING
 };
 
-/* "busy": without a GIL another thread may run two cleanup cycles while an owner stands between finding a shard and
-   being done with it, and the shard would be freed under it. So the owner raises its flag before it looks at a store's
-   generations, and lowers it when done. Code that frees shards has taken them out of their store first, and then waits
-   until each flag that it finds raised was lowered once (quiesce): an owner that raises its flag later sees the new
-   generations. Both the flag and the generations are accessed in the one total order of sequentially consistent
-   atomics; anything weaker would let both sides miss each other. The flag lies in the processor, so no other thread's
-   cache line slows the owner. */
+/* "busy": without a GIL another thread may run two cleanup cycles after an owner found a shard and before it has
+   finished with it, and would free the shard while it is in use. So the owner sets its flag before it reads a store's
+   generations, and clears it when it has finished. Code that frees shards removes them from their store first, and then
+   waits until each flag that it finds set has been cleared once (quiesce): an owner that sets its flag later sees the
+   new generations. Both the flag and the generations are accessed with sequentially consistent atomics, which have one
+   total order; with a weaker order both sides could miss each other's write. The flag is in the processor, so the owner
+   writes only to its own cache lines. */
 static inline void
 busy_begin(IdentityObject *processor)
 {
@@ -59,7 +59,7 @@ busy_end(IdentityObject *processor)
 #endif
 }
 
-/* The last pin of this thread. With a GIL one place serves all threads, for they take turns of milliseconds. */
+/* The last pin of this thread. With a GIL one place serves all threads, because each runs for milliseconds in turn. */
 #ifdef Py_GIL_DISABLED
 static THREAD_LOCAL Pin last_pin_of_thread;
 #endif
@@ -77,7 +77,7 @@ last_pin(State *state)
 
 /* The processor that this thread pinned last, which need not be bound in the current context. */
 typedef struct {
-    IdentityObject *processor; /* borrowed: its thread keeps it */
+    IdentityObject *processor; /* borrowed, because its thread keeps it alive */
     uint64_t serial;
 } Own;
 
@@ -105,16 +105,16 @@ refers_to(PyObject *reference, PyObject *object)
     if (!PyWeakref_Check(reference) || PyWeakref_GetRef(reference, &referent) <= 0) {
         return false;
     }
-    Py_DECREF(referent); /* the caller has another, if it is the same */
+    Py_DECREF(referent); /* if it is the object, the caller has another reference */
     return referent == object;
 #else
-    /* A dead reference refers to None, and so does the question for a loop off-loop. */
+    /* A dead reference refers to None, and off-loop the running loop is None too. */
     return object != Py_None && PyWeakref_Check(reference) && PyWeakref_GET_OBJECT(reference) == object;
 #endif
 }
 
-/* In a context that was never here, as that of a new task: where this thread's processor runs the loop that it ran
-   last, bind that processor. All else is left to Python. */
+/* Bind this thread's processor in a context without a binding, such as that of a new task, if the thread still runs the
+   loop that the processor ran last. Everything else is left to Python. */
 static IdentityObject *
 bind_own(State *state, PyThreadState *thread)
 {
@@ -143,14 +143,14 @@ pin_in_another_context(State *state, PyThreadState *thread)
         return NULL;
     }
     if (PyContextVar_Get(state->pinned, NULL, &bound) < 0) {
-        PyErr_Clear(); /* the slow path asks again, and raises */
+        PyErr_Clear(); /* the slow path tries again, and raises */
         return NULL;
     }
     if (bound == NULL) {
         return NULL;
     }
     bool holds = PyObject_TypeCheck(bound, state->identity_type) && is_own((IdentityObject *)bound);
-    Py_DECREF(bound); /* its thread keeps it */
+    Py_DECREF(bound); /* its thread keeps it alive */
     return holds ? cache_pin(state, thread, (IdentityObject *)bound) : bind_own(state, thread);
 }
 
@@ -161,7 +161,7 @@ is_current(State *state, const Pin *last, PyThreadState *thread)
            && last->serial == state->serial;
 }
 
-/* The processor that the current context is bound to, if that is this thread's; else NULL. Borrowed. */
+/* The processor bound in the current context, if it is this thread's; otherwise NULL. Borrowed. */
 static inline IdentityObject *
 pin(State *state)
 {
@@ -173,8 +173,8 @@ pin(State *state)
     return pin_in_another_context(state, thread);
 }
 
-/* Whether no loop runs on this thread. As a loop runs each callback in a context that it enters for it, this is the
-   same for as long as the context is. False: it is not known without asking Python. */
+/* Whether no loop runs on this thread. A loop enters a context for each callback, so the answer stays the same as
+   long as the context does. False means that only Python can tell. */
 static bool
 is_off_loop(State *state)
 {
@@ -188,26 +188,27 @@ is_off_loop(State *state)
     bool off_loop = loop == Py_None && trio == NULL;
     Py_XDECREF(loop);
     Py_XDECREF(trio);
-    PyErr_Clear(); /* Python asks again, and raises */
+    PyErr_Clear(); /* Python tries again, and raises */
     if (off_loop) {
         *last = (Pin){NULL, true, false, thread->id, thread->context_ver, state->serial};
     }
     return off_loop;
 }
 
-/* Whether the loop that runs is the one that the processor, which is pinned, ran last. False: ask Python. */
+/* Whether the running loop is the one that the processor, which is pinned, ran last. False means that only Python can
+   tell. */
 static inline bool
 is_on_its_loop(State *state, IdentityObject *processor)
 {
     Pin *last = last_pin(state);
     if (last->processor != processor || !last->on_its_loop) {
         PyObject *loop = PyObject_CallNoArgs(state->get_running_loop);
-        PyObject *trio = PyImport_GetModule(state->trio); /* may run as a guest of the loop */
+        PyObject *trio = PyImport_GetModule(state->trio); /* if not NULL, trio may run as a guest of the loop */
         last->on_its_loop = last->processor == processor && loop != NULL && trio == NULL
                             && refers_to(processor->loop_ref, loop);
         Py_XDECREF(loop);
         Py_XDECREF(trio);
-        PyErr_Clear(); /* Python asks again, and raises */
+        PyErr_Clear(); /* Python tries again, and raises */
     }
     return last->on_its_loop;
 }
@@ -229,7 +230,7 @@ identity_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(
     return (PyObject *)self;
 }
 
-/* It will not pass for a pin any more. */
+/* Remove the processor from this thread's caches. */
 static void
 unpin(IdentityObject *self)
 {
@@ -301,7 +302,8 @@ identity_get_loop_ref(IdentityObject *self, void *Py_UNUSED(closure))
     return Py_NewRef(self->loop_ref);
 }
 
-/* Only by the thread itself. What it remembers of loop-bound stores is the loop's. */
+/* Called only by the processor's own thread. Forgets the shards, because those of loop-bound stores belong to the
+   previous loop. */
 static int
 identity_set_loop_ref(IdentityObject *self, PyObject *value, void *Py_UNUSED(closure))
 {
@@ -312,7 +314,7 @@ identity_set_loop_ref(IdentityObject *self, PyObject *value, void *Py_UNUSED(clo
     return 0;
 }
 
-enum { LARGEST_ID = 1 << 20 }; /* more than a process has threads; shards are found by it */
+enum { LARGEST_ID = 1 << 20 }; /* more than a process has threads; limits the size of arrays indexed by id */
 
 static PyObject *
 identity_get_id(IdentityObject *self, void *Py_UNUSED(closure))
@@ -326,7 +328,7 @@ identity_set_id(IdentityObject *self, PyObject *value, void *Py_UNUSED(closure))
     Py_ssize_t id = value == NULL ? -1 : PyLong_AsSsize_t(value);
     if (id < 0 || id > LARGEST_ID) {
         if (!PyErr_Occurred()) {
-            PyErr_Format(PyExc_ValueError, "the id of a processor is from 0 to %d", LARGEST_ID);
+            PyErr_Format(PyExc_ValueError, "the id of a processor must be from 0 to %d", LARGEST_ID);
         }
         return -1;
     }
@@ -361,7 +363,7 @@ static PyType_Spec identity_spec = {
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE, identity_slots,
 };
 
-/* Wait until each processor that is busy was done once. */
+/* Wait until each processor that is busy has finished once. */
 static void
 wait_for_busy(State *state, PyObject *processors)
 {

@@ -1,9 +1,9 @@
-/* Beside streams/_reader.py: the reads whose bytes are there.
+/* The C version of streams/_reader.py: reads whose bytes have already been received.
 
-   `await reader.readexactly(n)` creates no coroutine: it returns a Read, and the first step of that takes the bytes. As
-   with a coroutine nothing happens before, so a read that is cancelled before it has begun has taken nothing. When the
-   bytes are not there, or anything is unusual, the Read creates the coroutine of the Python method and hands every step
-   on to that. */
+   `await reader.readexactly(n)` creates no coroutine: it returns a Read, whose first step takes the bytes. As with a
+   coroutine, nothing happens before the first step, so a read that is cancelled before it begins takes nothing. If the
+   bytes have not been received yet, or anything is unusual, the Read creates the coroutine of the Python method and
+   forwards every step to it. */
 
 #pragma once
 
@@ -32,7 +32,7 @@ reader_set_received(ReaderObject *self, PyObject *given, void *Py_UNUSED(closure
         return -1;
     }
     if (self->received != NULL || given == NULL || !Py_IS_TYPE(given, state->receive_buffer_type)) {
-        PyErr_SetString(PyExc_TypeError, "the receive buffer is a ReceiveBuffer, set once");
+        PyErr_SetString(PyExc_TypeError, "the receive buffer must be a ReceiveBuffer, and can be set only once");
         return -1;
     }
     self->received = (ReceiveBufferObject *)Py_NewRef(given);
@@ -47,8 +47,8 @@ reader_traverse(ReaderObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* No tp_clear: what is set once stays, so that it can be used without a reference of one's own. The cycles that a reader
-   is part of are cut elsewhere: at its transport, its waiter, its loop. */
+/* There is no tp_clear, so the receive buffer can be used without taking another reference. The collector breaks the
+   cycles that contain a reader at other objects: its transport, its waiter or its loop. */
 static void
 reader_dealloc(ReaderObject *self)
 {
@@ -72,7 +72,7 @@ static PyGetSetDef reader_getset[] = {
 };
 
 static PyType_Slot reader_slots[] = {
-    {Py_tp_doc, "What the reads whose bytes are there look at."},
+    {Py_tp_doc, "The data that reads use whose bytes have already been received."},
     {Py_tp_dealloc, reader_dealloc},
     {Py_tp_traverse, reader_traverse},
     {Py_tp_members, reader_members},
@@ -91,7 +91,7 @@ struct ReadObject {
     PyObject_HEAD
     PyObject *reader;   /* NULL when the read has ended */
     PyObject *argument; /* NULL: none was given */
-    PyObject *running;  /* the coroutine that every step goes to, or NULL */
+    PyObject *running;  /* the coroutine that every step is forwarded to, or NULL */
     int kind;
 };
 
@@ -104,7 +104,7 @@ static const char *const read_names[READS] = {
     "StreamReader.__anext__",
 };
 
-/* When the transport is paused, and this would take enough to have it resumed, that is left to the slow way. */
+/* Take n bytes. Returns NULL if this would resume a paused transport, which is left to the slow path. */
 static PyObject *
 take_of_many(ReaderObject *reader, Py_ssize_t n, bool as_bytes)
 {
@@ -129,7 +129,7 @@ take_n(ReaderObject *reader, PyObject *argument, bool exactly)
         return NULL;
     }
     if (n > row) {
-        /* bytes of several chunks are left to the slow way */
+        /* Reads that span several chunks are left to the slow path. */
         if (exactly || (reader->as_bytes && buffer->unread > row)) {
             return NULL;
         }
@@ -149,7 +149,7 @@ take_until(ReaderObject *reader, const char *separator, Py_ssize_t n)
     return at < 0 || at > reader->limit ? NULL : take_of_many(reader, at + n, true);
 }
 
-/* What is read, if it is there; NULL without an error: go the slow way. */
+/* Take the bytes, if they have been received. Returns NULL without an exception if the slow path must read. */
 static PyObject *
 read_now(ReadObject *self)
 {
@@ -180,7 +180,7 @@ read_end(ReadObject *self)
     Py_CLEAR(self->reader);
 }
 
-/* The coroutine of the Python method. */
+/* Create the coroutine of the Python method. */
 static int
 read_run(ReadObject *self)
 {
@@ -219,9 +219,9 @@ read_send(ReadObject *self, PyObject *value, PyObject **result)
     return sent;
 }
 
-/* To create a StopIteration costs as much as all the rest of a small read. So one is kept, and used again when nobody
-   else has it. It holds the last small result until the next one: never a view of a chunk. And `await` takes it without
-   a traceback, whose frames it would hold too; so it is for `await` only, and not for a call of send(). */
+/* Creating a StopIteration costs as much as the rest of a small read. So one is kept, and reused if nothing else refers
+   to it. It holds the last small result until the next one, but never a view of a chunk. It is used only for `await`,
+   which adds no traceback to it, and not for send(): a traceback would keep frames alive. */
 #if PY_VERSION_HEX >= 0x030c0000 && !defined(Py_GIL_DISABLED)
 static bool
 stop_with_spare(State *state, PyObject *result)
@@ -253,7 +253,7 @@ read_next(ReadObject *self)
     PyObject *result;
     if (read_send(self, Py_None, &result) == PYGEN_RETURN) {
         if (!stop_with_spare(PyType_GetModuleState(Py_TYPE(self)), result)) {
-            PyErr_SetObject(PyExc_StopIteration, result); /* bytes or a view: never a tuple, nor an exception */
+            PyErr_SetObject(PyExc_StopIteration, result); /* unsafe only with a tuple or an exception */
         }
         Py_CLEAR(result);
     }
@@ -330,7 +330,7 @@ read_clear(ReadObject *self)
     return 0;
 }
 
-/* One of them is kept, for the next read. Not without a GIL, where threads would fight for it. */
+/* One Read is kept for the next read; but not without a GIL, where threads would contend for it. */
 static void
 drop_spare_read(State *state)
 {
@@ -378,9 +378,9 @@ read_new(State *state, PyObject *reader, int kind, PyObject *argument)
 }
 
 static PyMethodDef read_methods[] = {
-    {"send", (PyCFunction)read_send_method, METH_O, "As a coroutine's."},
-    {"throw", (PyCFunction)read_throw, METH_VARARGS, "As a coroutine's."},
-    {"close", (PyCFunction)read_close, METH_NOARGS, "As a coroutine's."},
+    {"send", (PyCFunction)read_send_method, METH_O, "As for a coroutine."},
+    {"throw", (PyCFunction)read_throw, METH_VARARGS, "As for a coroutine."},
+    {"close", (PyCFunction)read_close, METH_NOARGS, "As for a coroutine."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -391,7 +391,7 @@ static PyGetSetDef read_getset[] = {
 };
 
 static PyType_Slot read_slots[] = {
-    {Py_tp_doc, "A read that has begun when it is awaited; a coroutine by its methods."},
+    {Py_tp_doc, "A read that begins when it is awaited. It has the methods of a coroutine."},
     {Py_tp_dealloc, read_dealloc},
     {Py_tp_traverse, read_traverse},
     {Py_tp_clear, read_clear},
@@ -411,8 +411,8 @@ static PyType_Spec read_spec = {
 
 /* --- the methods of StreamReader --- */
 
-/* A Read; for anything but at most one positional argument, or one of that name, the Python method, which says what is
-   wrong. */
+/* Return a Read if the arguments are right: at most one, positional or with the given name. Otherwise call the Python
+   method, which raises the error. */
 static PyObject *
 begin_read(ReaderObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords, int kind, const char *name)
 {

@@ -1,8 +1,9 @@
-/* Beside streams/_receive_buffer.py, which is the place to read first: what a stream has received, and where its next
-   bytes go.
+/* The C version of streams/_receive_buffer.py, which should be read first: the bytes that a stream has received, and
+   the place for its next bytes.
 
-   An allocation may run a garbage collection, and that a finalizer which reads from the same stream. So after each one
-   what was there before is looked at again, and where it has changed the call fails rather than take bytes twice. */
+   An allocation may start a garbage collection, and this may run a finalizer that reads from the same stream. So
+   after each allocation the state is checked again, and if it has changed, the call fails instead of taking bytes
+   twice. */
 
 #pragma once
 
@@ -23,8 +24,8 @@ receive_sizes(ReceiveBufferObject *self)
     return &((State *)PyType_GetModuleState(Py_TYPE(self)))->sizes;
 }
 
-/* The views are contiguous bytes, made by acquire or here, and nobody else releases them: what is given away is a view
-   of a view. */
+/* The views are contiguous bytes, created by acquire or in this file. No other code can release them, because callers
+   only get views of these views. */
 static inline char *
 bytes_of(PyObject *view)
 {
@@ -52,7 +53,7 @@ later_count(ReceiveBufferObject *self)
 static PyObject *
 changed_meanwhile(void)
 {
-    PyErr_SetString(PyExc_RuntimeError, "a finalizer has read from this stream in the middle of a read");
+    PyErr_SetString(PyExc_RuntimeError, "a finalizer read from this stream in the middle of another read");
     return NULL;
 }
 
@@ -69,7 +70,7 @@ acquire_view(ReceiveBufferObject *self, Py_ssize_t size)
     if (view != NULL && !(PyMemoryView_Check(view) && PyMemoryView_GET_BUFFER(view)->buf != NULL && length_of(view) >= size
                           && PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(view), 'C')
                           && !PyMemoryView_GET_BUFFER(view)->readonly)) {
-        Py_SETREF(view, PyErr_Format(PyExc_TypeError, "acquire gave %.80R, and no view of %zd bytes", view, size));
+        Py_SETREF(view, PyErr_Format(PyExc_TypeError, "acquire returned %.80R, not a view of %zd bytes", view, size));
     }
     return view;
 }
@@ -96,7 +97,7 @@ acquire_chunk(ReceiveBufferObject *self, Py_ssize_t size)
     return acquire_view(self, size);
 }
 
-/* A view of a copy. */
+/* Return a view of a copy of n bytes, which are uninitialized if bytes is NULL. */
 static PyObject *
 copied_view(const char *bytes, Py_ssize_t n)
 {
@@ -106,7 +107,7 @@ copied_view(const char *bytes, Py_ssize_t n)
     return view;
 }
 
-/* Copy the first n bytes, which are there. */
+/* Copy the first n unread bytes to target. */
 static void
 copy_out(ReceiveBufferObject *self, char *target, Py_ssize_t n)
 {
@@ -127,7 +128,7 @@ static PyObject *
 take_first(ReceiveBufferObject *self)
 {
     PyObject *first = Py_NewRef(PyList_GET_ITEM(self->later, 0));
-    if (PyList_SetSlice(self->later, 0, 1, NULL) < 0) { /* it shrinks, which needs no memory */
+    if (PyList_SetSlice(self->later, 0, 1, NULL) < 0) { /* does not fail, because shrinking needs no memory */
         PyErr_Clear();
     }
     return first;
@@ -191,7 +192,7 @@ set_aside(ReceiveBufferObject *self)
     return 0;
 }
 
-/* Have the last of the later chunks end where it is filled to. */
+/* Shorten the last of the later chunks to its filled part. */
 static int
 trim_last(ReceiveBufferObject *self)
 {
@@ -211,7 +212,7 @@ trim_last(ReceiveBufferObject *self)
     return PyList_SetItem(self->later, last, trimmed);
 }
 
-/* Have the first chunk and count of the later ones lie in one of size bytes or more. */
+/* Merge the first chunk and count of the later ones into one chunk of at least size bytes. */
 static int
 merge_chunks(ReceiveBufferObject *self, Py_ssize_t count, Py_ssize_t size)
 {
@@ -295,7 +296,7 @@ begin_later(ReceiveBufferObject *self, Py_ssize_t known)
     return 0;
 }
 
-/* What the next bytes are to be written to, from which byte on; borrowed. */
+/* The view that the next bytes are written to, and the offset there. Borrowed. */
 static PyObject *
 receive_target(ReceiveBufferObject *self, Py_ssize_t known, Py_ssize_t *from)
 {
@@ -339,7 +340,7 @@ receive_room(ReceiveBufferObject *self, Py_ssize_t known)
     return target == NULL ? NULL : PySequence_GetSlice(target, from, length_of(target));
 }
 
-/* What was given as room last, and where that began; borrowed. NULL: nothing. */
+/* The view that was last given as room, and where that room began. Borrowed. NULL if none was given. */
 static PyObject *
 given_room(ReceiveBufferObject *self, Py_ssize_t **end)
 {
@@ -370,7 +371,7 @@ receive_received(ReceiveBufferObject *self, Py_ssize_t nbytes)
     return 0;
 }
 
-/* A view of the first n bytes, which are there. */
+/* Return a view of the first n unread bytes. */
 static PyObject *
 receive_take(ReceiveBufferObject *self, Py_ssize_t n)
 {
@@ -384,7 +385,7 @@ receive_take(ReceiveBufferObject *self, Py_ssize_t n)
         }
     }
     else {
-        /* Held, so that it is still there if a finalizer takes it. */
+        /* An additional reference, in case a finalizer takes the chunk. */
         PyObject *chunk = Py_NewRef(self->chunk);
         if (n < (length_of(chunk) + sizes->pinned - 1) / sizes->pinned) {
             view = copied_view(bytes_of(chunk) + self->start, n);
@@ -410,7 +411,7 @@ receive_take(ReceiveBufferObject *self, Py_ssize_t n)
 static PyObject *
 receive_take_bytes(ReceiveBufferObject *self, Py_ssize_t n)
 {
-    PyObject *taken = PyBytes_FromStringAndSize(NULL, n); /* runs no collection */
+    PyObject *taken = PyBytes_FromStringAndSize(NULL, n); /* starts no garbage collection */
     if (taken != NULL) {
         copy_out(self, PyBytes_AS_STRING(taken), n);
         receive_skip(self, n);
@@ -418,7 +419,7 @@ receive_take_bytes(ReceiveBufferObject *self, Py_ssize_t n)
     return taken;
 }
 
-/* Where separator is in bytes; -1: nowhere. */
+/* The offset of separator in bytes; -1 if it is not there. */
 static Py_ssize_t
 search(const char *bytes, Py_ssize_t length, const char *separator, Py_ssize_t n)
 {
@@ -432,7 +433,8 @@ search(const char *bytes, Py_ssize_t length, const char *separator, Py_ssize_t n
     return -1;
 }
 
-/* From where to where the separator goes that ends first, in the first chunk from searched on; whether there is one. */
+/* Search the first chunk, from offset searched on, for the separator that ends first. Sets start and stop to its range.
+   Returns whether there is one. */
 static bool
 find_in_chunk(ReceiveBufferObject *self, PyObject *separators, Py_ssize_t searched, Py_ssize_t *start, Py_ssize_t *stop)
 {
@@ -484,7 +486,7 @@ is_there(ReceiveBufferObject *self, Py_ssize_t n)
         return true;
     }
     if (!PyErr_Occurred()) {
-        PyErr_Format(PyExc_ValueError, "there are %zd bytes, and not %zd", self->unread, n);
+        PyErr_Format(PyExc_ValueError, "there are %zd unread bytes, not %zd", self->unread, n);
     }
     return false;
 }
@@ -607,7 +609,7 @@ method_find(ReceiveBufferObject *self, PyObject *args)
         right = PyBytes_CheckExact(separator) && PyBytes_GET_SIZE(separator) > 0;
     }
     if (!right) {
-        return PyErr_Format(PyExc_TypeError, "find takes a list of bytes, none of them empty, and not %.80R", args);
+        return PyErr_Format(PyExc_TypeError, "find takes a list of bytes objects that are not empty, not %.80R", args);
     }
     Py_BEGIN_CRITICAL_SECTION(self);
     found = receive_find(self, separators, searched);
@@ -674,17 +676,17 @@ receive_buffer_dealloc(ReceiveBufferObject *self)
 }
 
 static PyMethodDef receive_buffer_methods[] = {
-    {"room", (PyCFunction)method_room, METH_VARARGS, "Where the next bytes are to be written."},
-    {"release_room", (PyCFunction)method_release_room, METH_NOARGS, "Nothing was written there, and nothing will be."},
-    {"received", (PyCFunction)method_received, METH_O, "So many were written."},
-    {"hold_little", (PyCFunction)method_hold_little, METH_NOARGS, "Hold no big chunk for a few bytes."},
+    {"room", (PyCFunction)method_room, METH_VARARGS, "Return a view to write the next bytes to."},
+    {"release_room", (PyCFunction)method_release_room, METH_NOARGS, "Release the room, to which nothing was written."},
+    {"received", (PyCFunction)method_received, METH_O, "Note that nbytes were written to the room."},
+    {"hold_little", (PyCFunction)method_hold_little, METH_NOARGS, "Hold no large chunk for a few bytes."},
     {"in_a_row", (PyCFunction)method_in_a_row, METH_NOARGS, "How many bytes can be taken without a copy."},
-    {"take", (PyCFunction)method_take, METH_O, "The first n bytes, which are there."},
-    {"take_bytes", (PyCFunction)method_take_bytes, METH_O, "A copy of the first n bytes, which are there."},
-    {"peek", (PyCFunction)method_peek, METH_NOARGS, "A copy of all there is; it stays."},
-    {"skip", (PyCFunction)method_skip, METH_O, "Have done with the first n bytes, which are there."},
-    {"find", (PyCFunction)method_find, METH_VARARGS, "From where to where the separator goes that ends first."},
-    {"clear", (PyCFunction)method_clear, METH_NOARGS, "Let go of everything."},
+    {"take", (PyCFunction)method_take, METH_O, "Take the first n unread bytes, as a view."},
+    {"take_bytes", (PyCFunction)method_take_bytes, METH_O, "Take the first n unread bytes, as a copy."},
+    {"peek", (PyCFunction)method_peek, METH_NOARGS, "Return a copy of all unread bytes, without taking them."},
+    {"skip", (PyCFunction)method_skip, METH_O, "Drop the first n unread bytes."},
+    {"find", (PyCFunction)method_find, METH_VARARGS, "Find the separator that ends first: the range of its bytes."},
+    {"clear", (PyCFunction)method_clear, METH_NOARGS, "Drop everything."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -710,7 +712,7 @@ static PyType_Spec receive_buffer_spec = {
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, receive_buffer_slots,
 };
 
-/* Tell the sizes, which stand in _receive_buffer.py: pinned, first, most, big, room. */
+/* Set the sizes, which are defined in _receive_buffer.py: pinned, first, most, big, room. */
 static PyObject *
 set_receive_sizes(PyObject *module, PyObject *args)
 {
@@ -719,7 +721,7 @@ set_receive_sizes(PyObject *module, PyObject *args)
         return NULL;
     }
     if (given.pinned < 1 || given.first < 1 || given.most < 1 || given.big < 1 || given.room < 1) {
-        return PyErr_Format(PyExc_ValueError, "the sizes must be positive, and are %.80R", args);
+        return PyErr_Format(PyExc_ValueError, "the sizes must be positive, but are %.80R", args);
     }
     ((State *)PyModule_GetState(module))->sizes = given;
     Py_RETURN_NONE;

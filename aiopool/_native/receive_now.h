@@ -1,4 +1,5 @@
-/* Beside streams/_receive_now.py: a receive without waiting, without the objects that Python code needs for one. */
+/* The C version of streams/_receive_now.py: a non-blocking receive, without creating the objects that Python code needs
+   for one. */
 
 #pragma once
 
@@ -31,7 +32,7 @@ receive_now(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     Py_ssize_t room = length_of(target) - from;
-    /* While other threads run, the target is held here. */
+    /* The reference in target keeps it alive while other threads run. */
     Py_BEGIN_ALLOW_THREADS
     received = recv(descriptor, bytes_of(target) + from, (size_t)(room < most ? room : most), MSG_DONTWAIT);
     Py_END_ALLOW_THREADS
@@ -58,7 +59,7 @@ receive_now(PyObject *module, PyObject *const *args, Py_ssize_t count)
 
 #define RECEIVE_NOW_METHODS \
     {"receive_now", (PyCFunction)(void (*)(void))receive_now, METH_FASTCALL, \
-     "Receive into the room of a ReceiveBuffer, without waiting; how many bytes."},
+     "Receive into the room of a ReceiveBuffer without waiting, and return the number of bytes."},
 #else
 #define RECEIVE_NOW_METHODS
 #endif

@@ -1,4 +1,4 @@
-/* Beside _core/shard.py: the counters, and the shard with its private slot and shared list. */
+/* The C version of _core/shard.py: the counters, and the shard with its private slot and shared list. */
 
 #pragma once
 
@@ -54,7 +54,7 @@ static PyGetSetDef counters_getset[] = {
 };
 
 static PyType_Slot counters_slots[] = {
-    {Py_tp_doc, "What one processor did with one pool. Only its own thread counts here."},
+    {Py_tp_doc, "Counts of what one processor did with one pool. Only its own thread writes them."},
     {Py_tp_dealloc, free_plain},
     {Py_tp_traverse, traverse_type},
     {Py_tp_getset, counters_getset},
@@ -66,13 +66,13 @@ static PyType_Spec counters_spec = {
     counters_slots,
 };
 
-/* --- Ring: a list with two ends --- */
+/* --- Ring: a double-ended queue --- */
 
 typedef struct {
     PyObject **items;
     Py_ssize_t capacity; /* a power of two, or 0 */
     Py_ssize_t first;
-    Count count; /* other threads look at it to see whether anything is there */
+    Count count; /* also read by other threads, to see whether the ring is empty */
 } Ring;
 
 static bool
@@ -94,7 +94,7 @@ ring_grow(Ring *ring)
     return true;
 }
 
-/* Takes over the reference. False: no memory, and the reference stays the caller's. */
+/* Steals the reference, unless it returns false because there is no memory. */
 static inline bool
 ring_push(Ring *ring, PyObject *obj)
 {
@@ -145,7 +145,7 @@ ring_holds(Ring *ring, PyObject *obj)
 static PyObject *
 ring_list(Ring *ring)
 {
-    PyObject *list = PyList_New(0); /* may collect: finalizers that use the ring run before we look at it */
+    PyObject *list = PyList_New(0); /* may run finalizers that use the ring, but only before we read it */
     for (Py_ssize_t i = 0; list != NULL && i < (Py_ssize_t)count_read(&ring->count); i++) {
         if (PyList_Append(list, ring->items[(ring->first + i) & (ring->capacity - 1)]) < 0) {
             Py_CLEAR(list);
@@ -163,7 +163,7 @@ ring_traverse(Ring *ring, visitproc visit, void *arg)
     return 0;
 }
 
-/* One at a time, each out of the ring before it dies: its finalizer may look in here. */
+/* One object at a time, each removed before it is freed, because its finalizer may use the ring. */
 static void
 ring_clear(Ring *ring)
 {
@@ -182,12 +182,12 @@ struct ShardObject {
     Ring private;
     Ring shared;
     Flag lock;
-    Py_ssize_t slots; /* how many objects stay private while the lock can be had */
+    Py_ssize_t slots; /* how many objects stay private: see _core/shard.py */
     CountersObject *counters;
     PADDING
 };
 
-/* Takes a reference to the counters. */
+/* Borrows the reference to the counters, and takes its own. */
 static ShardObject *
 shard_make(State *state, CountersObject *counters, Py_ssize_t slots)
 {
@@ -243,7 +243,7 @@ static void
 shard_dealloc(ShardObject *self)
 {
     PyObject_GC_UnTrack(self);
-    Py_TRASHCAN_BEGIN(self, shard_dealloc) /* its objects may hold shards, and so on */
+    Py_TRASHCAN_BEGIN(self, shard_dealloc) /* its objects may refer to shards, and so on */
     PyTypeObject *type = Py_TYPE(self);
     shard_clear(self);
     Py_XDECREF(self->counters);
@@ -258,7 +258,8 @@ shard_length(ShardObject *self)
     return (Py_ssize_t)(count_read(&self->private.count) + count_read(&self->shared.count));
 }
 
-/* Puts obj in the private slot or the shared list. Takes over the reference. False: no memory. */
+/* Put obj in the private slot or the shared list. Steals the reference, unless it returns false because there is no
+   memory. */
 static bool
 shard_keep(ShardObject *self, PyObject *obj)
 {
@@ -266,7 +267,7 @@ shard_keep(ShardObject *self, PyObject *obj)
     if (private < self->slots) {
         return ring_push(&self->private, obj);
     }
-    if (self->slots == 0) { /* no private space: wait for the few instructions that the holder needs */
+    if (self->slots == 0) { /* there is no private slot, so wait for the few instructions that the holder needs */
         lock_wait(&self->lock);
     }
     else if (!lock_try(&self->lock)) {
@@ -276,7 +277,7 @@ shard_keep(ShardObject *self, PyObject *obj)
     for (; kept && private > self->slots; private--) {
         PyObject *spare = ring_pop_newest(&self->private);
         if (!ring_push(&self->shared, spare)) {
-            ring_push(&self->private, spare); /* there is room where it was */
+            ring_push(&self->private, spare); /* cannot fail, because its place is still free */
             break;
         }
     }
@@ -294,11 +295,11 @@ shard_put(ShardObject *self, PyObject *obj)
     Py_RETURN_NONE;
 }
 
-/* From the shared list; NULL: nothing is there, or another thread has the lock. */
+/* Pop an object from the shared list; NULL if it is empty or locked by another thread. */
 static inline PyObject *
 shard_pop(ShardObject *self, PyObject *(*pop)(Ring *))
 {
-    /* Looked at before the lock is written: many processors come by here to steal, and mostly find nothing. */
+    /* The count is checked before the lock is written, because many processors try to steal here and find nothing. */
     if (count_read(&self->shared.count) == 0 || !lock_try(&self->lock)) {
         return NULL;
     }
@@ -331,7 +332,7 @@ shard_take_oldest(ShardObject *self, PyObject *Py_UNUSED(ignored))
     return object_or_none(shard_pop(self, ring_pop_oldest));
 }
 
-/* Let go of one shared object, newest first: see _core/shard.py. False: there was none. */
+/* Free the newest shared object: see _core/shard.py. Returns false if there was none. */
 static bool
 shard_free_one(ShardObject *self)
 {
@@ -378,12 +379,14 @@ shard_get_shared(ShardObject *self, void *Py_UNUSED(closure))
 
 static PyMethodDef shard_methods[] = {
     {"put", (PyCFunction)shard_put, METH_O, "Keep an object. Owner only."},
-    {"take_private", (PyCFunction)shard_take_private, METH_NOARGS, "The private object, or None. Owner only."},
-    {"take_newest", (PyCFunction)shard_take_newest, METH_NOARGS, "The object put last to the shared list, or None."},
-    {"take_oldest", (PyCFunction)shard_take_oldest, METH_NOARGS, "The object put first to the shared list, or None."},
-    {"free_newest", (PyCFunction)shard_free_newest, METH_NOARGS, "Let go of one shared object; False: none."},
-    {"holds_private", (PyCFunction)shard_holds_private, METH_O, "Whether the object lies in private space."},
-    {"renew_lock", (PyCFunction)shard_renew_lock, METH_NOARGS, "In the child of a fork."},
+    {"take_private", (PyCFunction)shard_take_private, METH_NOARGS, "Take a private object, or None. Owner only."},
+    {"take_newest", (PyCFunction)shard_take_newest, METH_NOARGS,
+     "Take the object put last to the shared list, or None."},
+    {"take_oldest", (PyCFunction)shard_take_oldest, METH_NOARGS,
+     "Take the object put first to the shared list, or None."},
+    {"free_newest", (PyCFunction)shard_free_newest, METH_NOARGS, "Free one shared object; False if there was none."},
+    {"holds_private", (PyCFunction)shard_holds_private, METH_O, "Whether the object is private."},
+    {"renew_lock", (PyCFunction)shard_renew_lock, METH_NOARGS, "In the child of a fork: release the lock."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -394,8 +397,9 @@ static PyMemberDef shard_members[] = {
 };
 
 static PyGetSetDef shard_getset[] = {
-    {"private", (getter)shard_get_private, NULL, "A list of the private objects, of a shard at rest.", NULL},
-    {"shared", (getter)shard_get_shared, NULL, "A list of the shared objects.", NULL},
+    {"private", (getter)shard_get_private, NULL, "A copy of the private list. Only while the owner does not use it.",
+     NULL},
+    {"shared", (getter)shard_get_shared, NULL, "A copy of the shared list.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -1,5 +1,5 @@
-/* A generation of shards, by processor id; in _core/store.py it is a dict. Ids are small and dense, so it is an array
-   here, in pieces that never move: other threads read it while one adds a shard. */
+/* A generation of shards, indexed by processor id; in _core/store.py this is a dict. Ids are small and dense, so
+   here it is an array, in pieces that never move, because other threads read it while one adds a shard. */
 
 #pragma once
 
@@ -17,8 +17,8 @@ typedef struct {
     PyObject_HEAD
     uint64_t number; /* no other generation in this interpreter has it, or ever had */
     Piece first;
-    Py_ssize_t freed; /* by free_newest: how many ids it is done with */
-    SHARED(Py_ssize_t) end; /* no shard has this id, or a larger one */
+    Py_ssize_t freed; /* how many ids free_newest has finished */
+    SHARED(Py_ssize_t) end; /* all shards have smaller ids */
 } ShardsObject;
 
 static ShardsObject *
@@ -31,7 +31,7 @@ shards_make(State *state)
     return self;
 }
 
-/* Where the shard of that id lies, or would; NULL: there is no piece for it yet. */
+/* The slot for the shard of that id; NULL if there is no piece for it yet. */
 static inline SHARED(ShardObject *) *
 shards_slot(ShardsObject *self, Py_ssize_t id)
 {
@@ -49,7 +49,8 @@ shards_at(ShardsObject *self, Py_ssize_t id)
     return slot == NULL ? NULL : *slot;
 }
 
-/* Make room for that id. With the store's lock held; allocates, but runs no Python code. False: no memory. */
+/* Make room for that id. Call with the store's lock held: this allocates, but runs no Python code. Returns false if
+   there is no memory. */
 static bool
 shards_reserve(ShardsObject *self, Py_ssize_t id)
 {
@@ -78,7 +79,7 @@ shards_idle(ShardsObject *self)
     return idle;
 }
 
-/* The oldest object of the first shard, from the one after id on and round to it, that has one to spare. */
+/* Take the oldest object of the first shard that has one, starting after id and wrapping around. */
 static PyObject *
 shards_steal(ShardsObject *self, Py_ssize_t id)
 {
@@ -106,7 +107,7 @@ shards_traverse(ShardsObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* The shards are emptied and stay: a processor may remember one, and the finalizer of an object may call get. */
+/* The shards are emptied but not freed: a processor may remember one, and the finalizer of an object may call get. */
 static int
 shards_clear(ShardsObject *self)
 {
@@ -160,7 +161,7 @@ shards_length(ShardsObject *self)
 }
 
 static PyMethodDef shards_methods[] = {
-    {"free_newest", (PyCFunction)shards_free_newest, METH_NOARGS, "Let go of one object; False: there is none."},
+    {"free_newest", (PyCFunction)shards_free_newest, METH_NOARGS, "Free one object; False if there is none."},
     {NULL, NULL, 0, NULL},
 };
 

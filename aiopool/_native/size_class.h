@@ -1,7 +1,7 @@
-/* Beside _core/size_class.py: blocks of one size, and the put that happens when no view is left.
+/* The C version of _core/size_class.py: blocks of one size, and the put that happens when the last view is gone.
 
-   A block keeps its size class, and with it the store, so that neither goes while another thread puts there. When the
-   pool goes it closes its size classes. From then on blocks that come back are freed. */
+   A block holds a reference to its size class, and so to the store, so that neither is freed while another thread puts
+   there. A pool that is freed closes its size classes. From then on, blocks that come back are freed. */
 
 #pragma once
 
@@ -9,8 +9,8 @@
 
 /* --- a block comes back --- */
 
-/* private slot if free → own shared list; else as the slow path says. Takes over the only reference there is: from the
-   moment that the block is idle another thread may have it, and it is not touched any more. */
+/* private slot if free → own shared list; otherwise the slow path. Steals the only reference to the block. As soon as
+   the block is idle another thread may take it, so it must not be touched any more. */
 static void
 block_put(SizeClassObject *size_class, IdentityObject *processor, PyObject *block)
 {
@@ -23,35 +23,36 @@ block_put(SizeClassObject *size_class, IdentityObject *processor, PyObject *bloc
             return;
         }
     }
-    /* While the interpreter goes, the Python code that this may run may be gone already, and nothing gets anything. */
+    /* During interpreter shutdown, the Python code that this may call may be gone already, and nothing is acquired any
+       more. */
     if (!is_finalizing()) {
         Runner runner;
         if (!store_pin(store, &runner) || store_keep_as(store, runner, block) < 0) {
             if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
-                PyErr_Clear(); /* it just is not kept */
+                PyErr_Clear(); /* the block is just not kept */
             }
             else {
                 PyErr_WriteUnraisable((PyObject *)store);
             }
         }
         if (size_class->closed) {
-            empty_store(size_class->store); /* closed in between: nothing else would free it */
+            empty_store(size_class->store); /* closed meanwhile, and nothing else would free the block */
         }
     }
-    Py_DECREF(block); /* if it was not kept it is freed now, and counted then */
+    Py_DECREF(block); /* if it was not kept, this frees it and gives its bytes back to the budget */
 }
 
-/* There is no room for a block that came back. */
+/* Count a block that came back and for which there is no room. */
 static OUT_OF_LINE void
 count_rejected(StoreObject *store, IdentityObject *processor)
 {
     Runner runner = {processor, processor == NULL ? 0 : processor->id};
     if (processor == NULL && is_finalizing()) {
-        return; /* as above */
+        return; /* as in block_put */
     }
     if ((processor == NULL && !store_pin(store, &runner)) || !store_reject_as(store, runner)) {
         if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
-            PyErr_Clear(); /* without memory for a count it is wrong, and nothing else is */
+            PyErr_Clear(); /* no memory to count it: only this count is wrong */
         }
         else {
             PyErr_WriteUnraisable((PyObject *)store);
@@ -59,7 +60,8 @@ count_rejected(StoreObject *store, IdentityObject *processor)
     }
 }
 
-/* Whether it goes back to its store. Then it is alive again, and the caller must not touch it. */
+/* Put the block back into its store, if it may be kept. If this returns true, the block is alive again, and the caller
+   must not touch it. */
 static bool
 block_put_itself(BlockObject *self, IdentityObject *processor)
 {
@@ -81,14 +83,14 @@ block_put_itself(BlockObject *self, IdentityObject *processor)
     return true;
 }
 
-/* What was recorded of it is over. */
+/* Remove its record of where it was acquired. */
 static OUT_OF_LINE void
 block_forget_holder(BlockObject *self)
 {
     PyObject *key = self->holder;
     self->holder = NULL;
     if (PyDict_DelItem(self->size_class->holders, key) < 0) {
-        PyErr_Clear(); /* Python code took it out of the dict */
+        PyErr_Clear(); /* Python code removed it from the dict */
     }
     Py_DECREF(key);
 }
@@ -109,24 +111,24 @@ block_return(BlockObject *self)
     return block_put_itself(self, processor);
 }
 
-/* No view is left. */
+/* Called when the last view is gone. Returns whether the block is alive again. */
 static bool
 block_come_back(BlockObject *self)
 {
     if (PyErr_Occurred() == NULL) {
         return block_return(self);
     }
-    PyObject *type, *error, *traceback; /* the code that let go of the last view is in the middle of raising */
+    PyObject *type, *error, *traceback; /* the code that dropped the last view is just raising an exception */
     PyErr_Fetch(&type, &error, &traceback);
-    bool lives = block_return(self); /* whose pin may already run code that clears the exception */
+    bool lives = block_return(self); /* its pin may run code that clears an exception */
     PyErr_Restore(type, error, traceback);
     return lives;
 }
 
 /* --- a block is checked out --- */
 
-/* Whether an object from the store of size_class is an idle block of it; Python code that finds the store can put
-   anything there. If not, it raises and drops the object. */
+/* Whether object, which was taken from the store of size_class, is an idle block of it. If not, raises an exception and
+   drops the object: Python code that finds the store can put anything there. */
 static inline bool
 block_is_right(PyObject *object, SizeClassObject *size_class)
 {
@@ -134,17 +136,17 @@ block_is_right(PyObject *object, SizeClassObject *size_class)
     if (Py_IS_TYPE(object, size_class->state->block_type) && block->size_class == size_class && block->idle) {
         return true;
     }
-    PyErr_SetString(PyExc_TypeError, "the store of a size class held an object that is no idle block of it");
+    PyErr_SetString(PyExc_TypeError, "the store of a size class held an object that is not an idle block of it");
     Py_DECREF(object);
     return false;
 }
 
-/* A view of the first n bytes. Takes over the reference. */
+/* Return a view of the first n bytes. Steals the reference. */
 static PyObject *
 block_check_out(BlockObject *self, IdentityObject *processor, Py_ssize_t n)
 {
     SizeClassObject *size_class = self->size_class;
-    if (self->idle) { /* and not fresh */
+    if (self->idle) { /* it is not new */
         self->idle = 0;
         budget_give_back(size_class->budget, processor, self->size);
     }
@@ -153,11 +155,12 @@ block_check_out(BlockObject *self, IdentityObject *processor, Py_ssize_t n)
     per_processor_add(&size_class->in_use, processor, self->size);
     budget_count_checked_out(size_class->budget, processor, self->size);
     PyObject *view = PyMemoryView_FromObject((PyObject *)self);
-    Py_DECREF(self); /* without a view, it goes back at once */
+    Py_DECREF(self); /* if there is no view, this puts it back at once */
     return view;
 }
 
-/* Record who acquired the view, for holders(). It stands for so many others that are not recorded. Runs Python code. */
+/* Record where the view was acquired, for holders(); the record stands for stands_for acquires. Runs Python code.
+   Steals the reference to the view and returns it; NULL if the view is NULL or an exception was raised. */
 static OUT_OF_LINE PyObject *
 record_holder(PyObject *view, long long stands_for)
 {
@@ -179,7 +182,7 @@ record_holder(PyObject *view, long long stands_for)
             Py_DECREF(view);
             return NULL;
         }
-        PyErr_Clear(); /* the view is there, and what is recorded are samples */
+        PyErr_Clear(); /* the view exists, and a missing sample does no harm */
     }
     return view;
 }
@@ -236,7 +239,7 @@ size_class_dealloc(SizeClassObject *self)
     Py_DECREF(type);
 }
 
-/* For good. */
+/* Free the idle blocks, and keep no block from now on. */
 static void
 size_class_close(SizeClassObject *self)
 {
@@ -246,10 +249,11 @@ size_class_close(SizeClassObject *self)
     }
 }
 
-/* What the slow path records, and how many acquires that stands for; 0: nothing. It is here that a pool grows, and a
-   record is cheap beside a new block: so it is the sixteenth part of the fast path's rate. */
+/* The slow path records SLOW_PATH_SAMPLES times as many of its acquires as the fast path, because a pool grows here,
+   and a record is cheap compared to a new block. */
 enum { SLOW_PATH_SAMPLES = 16 };
 
+/* How many acquires a record of this one stands for; 0 if it is not recorded. */
 static long long
 slow_path_stands_for(SizeClassObject *self, CountersObject *counters)
 {
@@ -261,7 +265,7 @@ slow_path_stands_for(SizeClassObject *self, CountersObject *counters)
     return (slow & bits) == 0 ? bits + 1 : 0;
 }
 
-/* A view of n bytes over an idle block or a new one; n fits. */
+/* Return a view of n bytes, which fit, over an idle block or a new one. */
 static PyObject *
 size_class_acquire_slow(SizeClassObject *self, Py_ssize_t n)
 {
@@ -272,7 +276,7 @@ size_class_acquire_slow(SizeClassObject *self, Py_ssize_t n)
     }
     if (!per_processor_reserve(&self->in_use, runner.processor)
         || !per_processor_reserve(&self->budget->in_use, runner.processor)) {
-        return PyErr_NoMemory(); /* what is checked out is counted, come what may */
+        return PyErr_NoMemory(); /* raised now, because a block that is checked out must be counted */
     }
     CountersObject *counters = store_counters(store, runner);
     if (counters == NULL) {
@@ -287,7 +291,7 @@ size_class_acquire_slow(SizeClassObject *self, Py_ssize_t n)
         Py_DECREF(counters);
         return NULL;
     }
-    store_enter(store, runner); /* off-loop many threads count */
+    store_enter(store, runner); /* because all off-loop threads share one set of counters */
     count_add(&counters->created, found == NULL);
     count_add(&counters->asked, n);
     store_leave(store, runner);
@@ -313,7 +317,8 @@ size_class_acquire(SizeClassObject *self, PyObject *arg)
     return size_class_acquire_slow(self, n);
 }
 
-/* The usual case: a block that lies where this thread looks first. NULL: the slow path must see to it. */
+/* The usual case: a block from the processor's own shard. Returns NULL without an exception if the slow path must
+   acquire. */
 static inline PyObject *
 size_class_acquire_own(SizeClassObject *self, IdentityObject *processor, Py_ssize_t n)
 {
@@ -347,8 +352,9 @@ size_class_get_displaced(SizeClassObject *self, void *Py_UNUSED(closure))
 }
 
 static PyMethodDef size_class_methods[] = {
-    {"acquire", (PyCFunction)size_class_acquire, METH_O, "A view, over an idle block or a new one."},
-    {"bytes_in_use", (PyCFunction)size_class_bytes_in_use, METH_NOARGS, "Bytes of the blocks that are checked out."},
+    {"acquire", (PyCFunction)size_class_acquire, METH_O, "Return a view, over an idle block or a new one."},
+    {"bytes_in_use", (PyCFunction)size_class_bytes_in_use, METH_NOARGS,
+     "The total size of the blocks that are checked out."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -361,12 +367,13 @@ static PyMemberDef size_class_members[] = {
 };
 
 static PyGetSetDef size_class_getset[] = {
-    {"displaced", (getter)size_class_get_displaced, NULL, "How many idle blocks made room for others.", NULL},
+    {"displaced", (getter)size_class_get_displaced, NULL, "How many idle blocks were freed to make room for others.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot size_class_slots[] = {
-    {Py_tp_doc, "Blocks of one size, and what was done with them."},
+    {Py_tp_doc, "Blocks of one size, and their statistics."},
     {Py_tp_new, size_class_new},
     {Py_tp_dealloc, size_class_dealloc},
     {Py_tp_methods, size_class_methods},

@@ -1,4 +1,4 @@
-/* What everything else here stands on: the differences between versions and builds, and the state of the module. */
+/* The base of all other headers: differences between versions and builds of Python, and the module state. */
 
 #pragma once
 
@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <time.h>
 
-/* --- what differs between versions and builds --- */
+/* --- differences between versions and builds --- */
 
 #ifdef Py_GIL_DISABLED
 typedef atomic_int Flag;
@@ -26,7 +26,7 @@ typedef long long Count;
 #define SHARED(type) type
 #endif
 
-#ifndef Py_BEGIN_CRITICAL_SECTION /* 3.12 and before: the GIL is the section */
+#ifndef Py_BEGIN_CRITICAL_SECTION /* up to 3.12, where the GIL is enough */
 #define Py_BEGIN_CRITICAL_SECTION(object) {
 #define Py_END_CRITICAL_SECTION() }
 #endif
@@ -37,7 +37,7 @@ typedef long long Count;
 #define THREAD_LOCAL _Thread_local
 #endif
 
-/* Of what is unusual: inlined, it would make the fast path longer. */
+/* For functions for unusual cases, which would make the fast path longer if they were inlined. */
 #if defined(__GNUC__) || defined(__clang__)
 #define OUT_OF_LINE __attribute__((noinline))
 #else
@@ -54,8 +54,9 @@ is_finalizing(void)
 #endif
 }
 
-/* At the end of an object that one processor writes all the time: whatever the allocator puts behind it is on another
-   cache line. Without this, two processors that write to neighbours hold each other up as if they shared an object. */
+/* Goes at the end of objects that one processor writes all the time, so that whatever the allocator puts behind them is
+   on another cache line. Otherwise two processors that write to adjacent objects slow each other down as if they shared
+   one (false sharing). */
 #ifdef Py_GIL_DISABLED
 #define CACHE_LINE 64
 #define PADDING char padding[CACHE_LINE];
@@ -63,7 +64,7 @@ is_finalizing(void)
 #define PADDING
 #endif
 
-/* Counts have one writer, and many readers that may see them late. */
+/* A count has one writer and many readers, which may see changes late. */
 static inline long long
 count_read(const Count *count)
 {
@@ -102,7 +103,7 @@ monotonic(void)
 #endif
 }
 
-/* The same to some milliseconds, for much less. Never later than it is. */
+/* As monotonic(), but accurate to a few milliseconds and much cheaper. Never ahead of it. */
 static inline double
 coarse_monotonic(void)
 {
@@ -115,8 +116,8 @@ coarse_monotonic(void)
     return monotonic();
 }
 
-/* Without a GIL the reference count of an object that all threads use would be written by all of them. With deferred
-   counting no thread writes it, and the object dies at a garbage collection. */
+/* Without a GIL all threads that use an object write to its reference count. With deferred reference counting none
+   does, and the object is freed by a garbage collection. */
 static inline void
 defer_reference_counting(PyObject *object)
 {
@@ -127,7 +128,7 @@ defer_reference_counting(PyObject *object)
 #endif
 }
 
-/* A lock that is only tried; with a GIL it is always free. Its holder runs no Python code and frees nothing. */
+/* Try to take a lock; with a GIL it is always free. Its holder runs no Python code and frees nothing. */
 static inline bool
 lock_try(Flag *lock)
 {
@@ -140,8 +141,8 @@ lock_try(Flag *lock)
 #endif
 }
 
-/* For code that has nothing better to do meanwhile. The holder needs a few instructions, unless the system took it off
-   its core: then let others run. */
+/* Wait for a lock; only for code that cannot do without it. The holder needs only a few instructions, unless the system
+   has descheduled it. Therefore this lets other threads run from time to time. */
 static inline void
 lock_wait(Flag *lock)
 {
@@ -153,7 +154,7 @@ lock_wait(Flag *lock)
     }
 }
 
-/* Until it was free once. */
+/* Wait until the lock has been free at least once, without taking it. */
 static inline void
 lock_wait_for(Flag *lock)
 {
@@ -179,7 +180,7 @@ lock_release(Flag *lock)
 #endif
 }
 
-#ifndef AIOPOOL_SOURCE /* a checksum of all these files, from setup.py */
+#ifndef AIOPOOL_SOURCE /* a checksum of all C files, set by setup.py */
 #define AIOPOOL_SOURCE 0
 #endif
 
@@ -189,22 +190,22 @@ typedef struct IdentityObject IdentityObject;
 typedef struct BorrowObject BorrowObject;
 typedef struct ReadObject ReadObject;
 
-/* What a pin found. It holds while the same thread runs in the same context, which the version tells: CPython
-   counts it up whenever a thread enters or leaves a context. The processor is borrowed: it lives until it is released,
-   which happens in its own thread, and clears this. */
+/* The cached result of a pin. It is valid while the same thread runs in the same context, which the version tells:
+   CPython increments it whenever a thread enters or leaves a context. The processor is borrowed: it lives until it is
+   released, which happens in its own thread and clears this. */
 typedef struct {
     IdentityObject *processor; /* NULL: see off_loop */
-    bool off_loop;             /* no loop runs */
-    bool on_its_loop;          /* the loop that runs is the one that the processor ran last; else it is not known */
+    bool off_loop;             /* true: no loop runs; false: not known */
+    bool on_its_loop;          /* true: the running loop is the one that the processor ran last; false: not known */
     uint64_t thread_state;
     uint64_t context_version;
-    uint64_t serial; /* of the module, since a thread can run several interpreters one after another */
+    uint64_t serial; /* of the module, because a thread can run several interpreters one after another */
 } Pin;
 
-/* The ways to read: see reader.h. */
+/* The kinds of read: see reader.h. */
 enum { READ, READEXACTLY, READUNTIL, READLINE, NEXT_LINE, READS };
 
-/* Of chunks and messages, in bytes: see receive_buffer.h. */
+/* Sizes of chunks and messages, in bytes: see receive_buffer.h. */
 typedef struct {
     Py_ssize_t pinned, first, most, big, room;
 } Sizes;
@@ -215,7 +216,7 @@ typedef struct {
 #endif
     Sizes sizes;
     uint64_t serial; /* no other module object in this process has it, or ever had */
-    Number generations; /* how many generations of shards were numbered */
+    Number generations; /* the number of the last generation of shards */
     PyTypeObject *identity_type;
     PyTypeObject *counters_type;
     PyTypeObject *shard_type;
@@ -236,7 +237,7 @@ typedef struct {
     ReadObject *spare_read;
     PyObject *spare_stop; /* a StopIteration */
     BorrowObject *spare_borrow;
-    PyTypeObject *public_type; /* the class that users make pools of */
+    PyTypeObject *public_type; /* Pool */
     PyObject *pinned;          /* the ContextVar */
     PyObject *pin;             /* Python functions: see bind() */
     PyObject *processors;
@@ -249,7 +250,7 @@ typedef struct {
     PyObject *get_slow;
     PyObject *put_slow;
     PyObject *accepts;
-    PyObject *trio; /* the name of the module without which no run of trio is under way */
+    PyObject *trio; /* the name of a module of trio; if that is not imported, no trio run is in progress */
     PyObject *abandon;
     PyObject *acquire_slow;
     PyObject *acquire;
@@ -266,9 +267,9 @@ state_of(PyTypeObject *type)
     return module == NULL ? NULL : PyModule_GetState(module);
 }
 
-/* An object that uses the state to its very end keeps the module from creation to deallocation. To keep the type is not
-   enough: when a whole interpreter is garbage, the collector cuts a type off its module, and the state would be freed
-   under objects that are still to be deallocated. */
+/* Objects that use the state in their deallocator hold a reference to the module. A reference to the type is not
+   enough: when a whole interpreter is garbage, the collector separates types from their module, and the state would
+   be freed before the objects that use it. */
 static bool
 keep_module(PyTypeObject *type, PyObject **module, State **state)
 {
@@ -281,8 +282,8 @@ keep_module(PyTypeObject *type, PyObject **module, State **state)
     return true;
 }
 
-/* For objects that refer to nothing but their type. Even those the collector must know: the type leads to the module,
-   and from there to everything else. */
+/* For objects that refer only to their type. The collector must track even these, because the type refers to the
+   module, and the module to everything else. */
 static int
 traverse_type(PyObject *self, visitproc visit, void *arg)
 {

@@ -1,10 +1,10 @@
-/* Beside _core/store.py: one pool's idle objects, and the order in which a get looks for one.
+/* The C version of _core/store.py: one pool's idle objects, and the order in which a get looks for one.
 
-   With a GIL nothing else runs while we are in here: each function finishes its work on the shards before it calls
-   anything that can run Python code. Without one, two things keep a shard alive while it is used. Code that runs as a
-   processor is busy meanwhile: see processor.h. Off-loop code, and code that changes which generations there are, holds
-   the store's lock, in which no Python code runs and no object dies. Generations are exchanged under that lock, so
-   whatever cycles and clears run into each other, each generation is retired once. */
+   With a GIL no other code runs during these functions, because each finishes its work on the shards before it calls
+   anything that can run Python code. Without a GIL a shard stays alive while it is used in one of two ways. Code that
+   runs as a processor marks it as busy: see processor.h. Off-loop code, and code that replaces generations, holds the
+   store's lock, under which no Python code runs and no object is freed. Generations are exchanged under that lock, so
+   when cycles and clears overlap, each generation is retired once. */
 
 #pragma once
 
@@ -23,13 +23,13 @@ typedef struct {
     double idle_timeout;
     Flag lock;
     Flag observed;
-    Number fast_get; /* the primary's number, or 0: all is left to the slow path */
+    Number fast_get; /* the primary's number, or 0 to use the slow path only */
     Number fast_put;
 } StoreObject;
 
 /* --- the fast path --- */
 
-/* Let the fast paths see the primary, or nothing. With the lock held. */
+/* Let the fast paths use the primary, if they may. Call with the lock held. */
 static void
 store_publish(StoreObject *self)
 {
@@ -43,14 +43,14 @@ store_remember_shard(StoreObject *self, IdentityObject *processor, Number *fast)
 {
     ShardsObject *primary = self->contents->primary;
     ShardObject *shard = shards_at(primary, processor->id);
-    if (shard == NULL || *fast != primary->number) { /* a cycle came between, or this is the slow path's */
+    if (shard == NULL || *fast != primary->number) { /* a cycle came in between, or only the slow path may be used */
         return NULL;
     }
     processor->remembered[primary->number % REMEMBERED] = (Remembered){primary->number, shard, shard->counters};
     return shard;
 }
 
-/* The processor's primary shard, for as long as the processor is busy; NULL: the slow path must see to it. */
+/* The processor's primary shard, valid as long as the processor is busy; NULL if the slow path must be used. */
 static inline ShardObject *
 own_shard(StoreObject *self, IdentityObject *processor, Number *fast)
 {
@@ -60,7 +60,7 @@ own_shard(StoreObject *self, IdentityObject *processor, Number *fast)
     return remembered->generation == generation && shard != NULL ? shard : store_remember_shard(self, processor, fast);
 }
 
-/* private slot → own shared list, newest first. Tells the counters if there is an object. */
+/* private slot → own shared list, newest first. Sets counters, unless it returns NULL because there is no shard. */
 static inline PyObject *
 take_own(StoreObject *self, IdentityObject *processor, CountersObject **counters)
 {
@@ -81,7 +81,8 @@ take_own(StoreObject *self, IdentityObject *processor, CountersObject **counters
     return obj;
 }
 
-/* private slot if free → own shared list. Takes over the reference. False: the slow path must see to it. */
+/* private slot if free → own shared list. Steals the reference, unless it returns false because the slow path must put
+   the object. */
 static inline bool
 keep_own(StoreObject *self, IdentityObject *processor, PyObject *obj)
 {
@@ -95,13 +96,14 @@ keep_own(StoreObject *self, IdentityObject *processor, PyObject *obj)
 
 /* --- the slow path --- */
 
-/* Whom the code runs as, on the slow path. */
+/* The processor that the slow path runs as. */
 typedef struct {
-    IdentityObject *processor; /* borrowed: its thread keeps it; NULL: off-loop */
+    IdentityObject *processor; /* borrowed, because its thread keeps it alive; NULL: off-loop */
     Py_ssize_t id;
 } Runner;
 
-/* Runs Python code, but not while the interpreter goes: that code may be gone already. False: it raised. */
+/* Call a Python function, except during interpreter shutdown, when that code may be gone already. Returns false if it
+   raised. */
 static bool
 call_and_drop(PyObject *function, PyObject *first, PyObject *second)
 {
@@ -115,7 +117,7 @@ call_and_drop(PyObject *function, PyObject *first, PyObject *second)
 
 static double store_due(StoreObject *self);
 
-/* Pin. Runs Python code where this is the first pin in a context, or something may be due. False: it raised. */
+/* Pin. Runs Python code at the first pin in a context, or if something may be due. Returns false if that raised. */
 static bool
 store_pin(StoreObject *self, Runner *runner)
 {
@@ -133,7 +135,7 @@ store_pin(StoreObject *self, Runner *runner)
     if (processor == NULL) {
         return coarse_monotonic() < store_due(self) || call_and_drop(state->check_time, (PyObject *)self, NULL);
     }
-    /* What is idle wants a timer, and there is none: the thread came to another loop. */
+    /* If objects are idle but no timer is set, the thread runs a new loop, which needs one. */
     return processor->wakes_at < Py_HUGE_VAL || store_due(self) == Py_HUGE_VAL
            || call_and_drop(state->watch, (PyObject *)self, (PyObject *)processor);
 }
@@ -160,7 +162,7 @@ store_leave(StoreObject *self, Runner runner)
     }
 }
 
-/* The processor's counters, if it remembers them. A new reference. */
+/* The processor's counters, if it remembers them; otherwise NULL. A new reference. */
 static CountersObject *
 store_remembered_counters(StoreObject *self, IdentityObject *processor)
 {
@@ -186,7 +188,7 @@ store_remember_counters(StoreObject *self, IdentityObject *processor, CountersOb
     busy_end(processor);
 }
 
-/* A new reference; NULL with an exception: no memory. */
+/* The counters of runner, created if there are none yet. A new reference. */
 static CountersObject *
 store_counters(StoreObject *self, Runner runner)
 {
@@ -226,7 +228,8 @@ store_counters(StoreObject *self, Runner runner)
     return counters;
 }
 
-/* The whole way of a get, between store_enter and store_leave; NULL: nothing is idle. Counts. */
+/* Search all places in order, and count a hit or a miss. Returns NULL if nothing is idle. Call between store_enter and
+   store_leave. */
 static PyObject *
 store_find(StoreObject *self, Runner runner, CountersObject *counters)
 {
@@ -251,7 +254,7 @@ store_find(StoreObject *self, Runner runner, CountersObject *counters)
         count_add(&counters->stolen, 1);
         return obj;
     }
-    /* Still touched by its owner only: code that retires it later leaves the private slot alone. */
+    /* Only the owner touches it: code that retires the shard later leaves the private slot alone. */
     own = shards_at(victim, runner.id);
     obj = own == NULL ? NULL : ring_pop_newest(&own->private);
     if (obj == NULL) {
@@ -261,7 +264,7 @@ store_find(StoreObject *self, Runner runner, CountersObject *counters)
     return obj;
 }
 
-/* NULL without an exception: nothing is idle. */
+/* Returns NULL without an exception if nothing is idle. */
 static PyObject *
 store_take_as(StoreObject *self, Runner runner)
 {
@@ -276,7 +279,7 @@ store_take_as(StoreObject *self, Runner runner)
     return obj;
 }
 
-/* Count an event of the running code. False: no memory. */
+/* Count an event of the running code. Returns false if there is no memory. */
 static bool
 store_count(StoreObject *self, Runner runner, size_t offset, long long more)
 {
@@ -284,7 +287,7 @@ store_count(StoreObject *self, Runner runner, size_t offset, long long more)
     if (counters == NULL) {
         return false;
     }
-    store_enter(self, runner); /* off-loop many threads count */
+    store_enter(self, runner); /* because all off-loop threads share one set of counters */
     count_add(counter_at((PyObject *)counters, (void *)offset), more);
     store_leave(self, runner);
     Py_DECREF(counters);
@@ -298,7 +301,7 @@ store_reject_as(StoreObject *self, Runner runner)
            && store_count(self, runner, offsetof(CountersObject, rejected), 1);
 }
 
-/* Whether a put of obj raises, because it is idle here already. */
+/* Returns false, with an exception set, if obj is already in the private slot. */
 static bool
 store_admit_as(StoreObject *self, Runner runner, PyObject *obj)
 {
@@ -309,7 +312,7 @@ store_admit_as(StoreObject *self, Runner runner, PyObject *obj)
     if (held) {
         PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(obj), "__qualname__");
         if (name != NULL) {
-            /* Without what it contains, as in _checks.py. */
+            /* Without its contents, as in _checks.py. */
             PyErr_Format(PyExc_ValueError,
                          "<%U object at %p> was put already and is idle in %U: put each object once for each get", name,
                          (void *)obj, self->label);
@@ -319,7 +322,7 @@ store_admit_as(StoreObject *self, Runner runner, PyObject *obj)
     return !held;
 }
 
-/* Have a primary shard for the running code. Runs Python code. False: it raised. */
+/* Create a primary shard for the running code. Runs Python code. Returns false if it raised. */
 static bool
 store_add_shard(StoreObject *self, Runner runner)
 {
@@ -346,7 +349,7 @@ store_add_shard(StoreObject *self, Runner runner)
         }
     }
     store_leave(self, none);
-    Py_DECREF(shard); /* another may have been first: a finalizer, or off-loop another thread */
+    Py_DECREF(shard); /* unused if there is one already, from a finalizer, or off-loop from another thread */
     if (!reserved) {
         PyErr_NoMemory();
         return false;
@@ -362,7 +365,8 @@ shards_idle_at(ShardsObject *shards, Py_ssize_t id)
     return shard == NULL ? 0 : shard_length(shard);
 }
 
-/* Put obj. Does not take over the reference. 0: it is over max_idle, and rejected. -1: it raised. */
+/* Put obj; does not steal the reference. Returns 1 if it was kept, 0 if that would exceed max_idle and it was rejected,
+   and -1 if this raised. */
 static int
 store_keep_as(StoreObject *self, Runner runner, PyObject *obj)
 {

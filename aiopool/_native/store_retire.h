@@ -1,6 +1,6 @@
-/* How generations of shards come and go: cycles, clear, and setting contents aside; and a look at what is there.
+/* Replacing generations of shards, in cleanup cycles, in clear, and when contents are set aside; and inspecting them.
 
-   Each function exchanges references under the store's lock, and hands what it took out to Python, to be queued. */
+   Each function exchanges references under the store's lock and returns the shards that it removed, to be queued. */
 
 #pragma once
 
@@ -8,7 +8,8 @@
 
 /* --- retiring --- */
 
-/* A list of what is not NULL; takes over the references. NULL with an exception: no memory, and they are freed. */
+/* Return a list of the arguments that are not NULL. Steals the references. If there is no memory, raises an exception
+   and drops them. */
 static PyObject *
 retired_list(ShardsObject *first, ShardsObject *second)
 {
@@ -44,7 +45,7 @@ store_rotate(StoreObject *self, PyObject *Py_UNUSED(ignored))
     return retired_list(retired, NULL);
 }
 
-/* Takes out both generations. False: no memory. */
+/* Remove both generations. Returns false if there is no memory. */
 static bool
 store_take_out(StoreObject *self, ShardsObject *retired[2])
 {
@@ -119,7 +120,7 @@ store_bring_back(StoreObject *self, PyObject *kept)
     }
     PyObject *list = retired_list(retired[0], retired[1]);
     ContentsObject *passing = store_exchange_contents(self, (ContentsObject *)Py_NewRef(kept));
-    /* A thread that found the passing contents may still be using them. */
+    /* A thread that found the contents that are being replaced may still be using them. */
     processors = PyObject_CallNoArgs(self->state->processors);
     if (processors != NULL && PyList_Check(processors)) {
         wait_for_busy(self->state, processors);
@@ -145,9 +146,9 @@ store_observe(StoreObject *self, PyObject *observed)
     Py_RETURN_NONE;
 }
 
-/* --- looking at it --- */
+/* --- inspecting --- */
 
-/* All shards, each with its processor's id: what is in primary first. */
+/* All shards of the generations asked for, each with its processor's id; the primary ones first. */
 static PyObject *
 store_pairs(StoreObject *self, bool primary, bool victim)
 {

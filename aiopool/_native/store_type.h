@@ -1,4 +1,4 @@
-/* The type of a store: its methods, each as its namesake in _core/store.py. */
+/* The type Store. Each method does the same as its namesake in _core/store.py. */
 
 #pragma once
 
@@ -88,7 +88,7 @@ store_require_loop(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* In the child of a fork: threads that held a lock are not there to release it. */
+/* In the child of a fork: release the locks, because a thread that held one is gone. */
 static PyObject *
 store_renew_locks(StoreObject *self, PyObject *Py_UNUSED(ignored))
 {
@@ -115,7 +115,7 @@ store_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nOdU:Store", names, &slots, &max_idle, &idle_timeout, &label)) {
         return NULL;
     }
-    Py_ssize_t bound = max_idle == Py_None ? -1 : PyNumber_AsSsize_t(max_idle, NULL); /* one too large is clipped */
+    Py_ssize_t bound = max_idle == Py_None ? -1 : PyNumber_AsSsize_t(max_idle, NULL); /* clipped if it is too large */
     if (bound == -1 && PyErr_Occurred()) {
         return NULL;
     }
@@ -154,7 +154,8 @@ store_traverse(StoreObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* The generations are garbage too, and empty themselves. The number goes first. */
+/* The generations are garbage too, and the collector clears them. Clearing the numbers keeps the fast paths off
+   them. */
 static int
 store_tp_clear(StoreObject *self)
 {
@@ -179,25 +180,27 @@ store_dealloc(StoreObject *self)
 }
 
 static PyMethodDef store_methods[] = {
-    {"take", (PyCFunction)store_take, METH_NOARGS, "An idle object, or None."},
-    {"take_any", (PyCFunction)store_take_any, METH_NOARGS, "An idle object of any processor, or None; not counted."},
-    {"admit", (PyCFunction)store_admit, METH_O, "Whether an object may be put here: always; or it raises."},
-    {"keep", (PyCFunction)store_keep, METH_O, "Put an object; False: it is over max_idle."},
-    {"reject", (PyCFunction)store_reject, METH_O, "Count an object that came back and is not kept."},
+    {"take", (PyCFunction)store_take, METH_NOARGS, "Return an idle object, or None."},
+    {"take_any", (PyCFunction)store_take_any, METH_NOARGS,
+     "Return an idle object of any processor, or None; not counted."},
+    {"admit", (PyCFunction)store_admit, METH_O, "Return True if an object may be put here; otherwise raise."},
+    {"keep", (PyCFunction)store_keep, METH_O, "Put an object; return False if that would exceed max_idle."},
+    {"reject", (PyCFunction)store_reject, METH_O, "Count an object that was put and is not kept."},
     {"created", (PyCFunction)store_created, METH_O, "Count an object that was created."},
-    {"count_asked", (PyCFunction)store_count_asked, METH_O, "Count bytes that were asked for."},
-    {"require_loop", (PyCFunction)store_require_loop, METH_NOARGS, "Objects that are bound to no loop need none."},
-    {"rotate", (PyCFunction)store_rotate, METH_NOARGS, "One cleanup cycle's part."},
-    {"clear", (PyCFunction)store_clear, METH_NOARGS, "Take out all idle objects."},
-    {"forget_empty", (PyCFunction)store_forget_empty, METH_NOARGS, "Where nothing is idle, retire the empty shards."},
-    {"set_aside", (PyCFunction)store_set_aside, METH_NOARGS, "Be as new, until bring_back() is called."},
-    {"bring_back", (PyCFunction)store_bring_back, METH_O, "Hold again what was set aside."},
-    {"observe", (PyCFunction)store_observe, METH_O, "Whether every get and put must take the slow path."},
-    {"renew_locks", (PyCFunction)store_renew_locks, METH_NOARGS, "In the child of a fork."},
-    {"idle_due", (PyCFunction)store_idle_due, METH_NOARGS, "When idle objects call for a cycle."},
+    {"count_asked", (PyCFunction)store_count_asked, METH_O, "Count requested bytes."},
+    {"require_loop", (PyCFunction)store_require_loop, METH_NOARGS,
+     "Do nothing: objects that are bound to no loop need none."},
+    {"rotate", (PyCFunction)store_rotate, METH_NOARGS, "Do this store's part of a cleanup cycle."},
+    {"clear", (PyCFunction)store_clear, METH_NOARGS, "Remove all idle objects."},
+    {"forget_empty", (PyCFunction)store_forget_empty, METH_NOARGS, "If nothing is idle, retire the empty shards."},
+    {"set_aside", (PyCFunction)store_set_aside, METH_NOARGS, "Behave as a new store until bring_back() is called."},
+    {"bring_back", (PyCFunction)store_bring_back, METH_O, "Restore what was set aside."},
+    {"observe", (PyCFunction)store_observe, METH_O, "Send every get and put down the slow path, or no longer."},
+    {"renew_locks", (PyCFunction)store_renew_locks, METH_NOARGS, "In the child of a fork: release the locks."},
+    {"idle_due", (PyCFunction)store_idle_due, METH_NOARGS, "When the idle objects need a cleanup cycle."},
     {"shards", (PyCFunction)store_shards, METH_NOARGS, "All shards, each with its processor's id."},
-    {"counts", (PyCFunction)store_counts, METH_NOARGS, "What each processor did, by id."},
-    {"cycles", (PyCFunction)store_cycles, METH_NOARGS, "How many cleanup cycles the store went through."},
+    {"counts", (PyCFunction)store_counts, METH_NOARGS, "The counters of each processor, by id."},
+    {"cycles", (PyCFunction)store_cycles, METH_NOARGS, "How many cleanup cycles the store has gone through."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -6,7 +6,7 @@ with `await`. `aiopool.streams` has asyncio's streams over pooled buffers, and `
 >>> pool = Pool(lambda: bytearray(65536))
 >>> with pool.borrow() as buffer: buffer[:5] = b"hello"
 
-PYTEST_DONT_REWRITE: a marker for pytest, which would warn programs that import this before they run it.
+PYTEST_DONT_REWRITE: a marker for pytest. Without it, pytest warns programs that import this package before they run it.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
 """The command line: `python -m aiopool demo`, `advise` and `top`.
 
-This module only parses arguments, so that a wrong one is reported before anything starts, and also where the extras
-are not installed.
+This module only parses arguments, so that invalid ones are reported before anything starts, even if the extras are not
+installed.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from ._top import command as _top
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 LARGEST_SIZE = 16 * UNITS["M"]
-"""Bytes. Each connection may hold two messages of this size: 1 GiB in all, with two loops."""
+"""In bytes. Each connection may hold two messages of this size, 1 GiB in all with two loops."""
 
 MOST_LOOPS = 32
 
@@ -26,7 +26,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command in `arguments` (`None`: those of the process); returns the exit code."""
+    """Run the command in `arguments`, by default those of the process, and return the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("psutil", "rich"):
             raise
-        # From the checkout: the name aiopool on PyPI is another project's.
+        # From a checkout, because the name aiopool on PyPI belongs to another project.
         command = options.command
         print(
             f"aiopool {command}: {missing} is not installed; in a checkout, run: pip install '.[{command}]'",
@@ -64,15 +64,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands", metavar="command")
     demo = commands.add_parser(
         "demo",
-        help="measure a real server on asyncio's streams and on aiopool's",
-        description="Put load on a TCP server on loopback, over asyncio's streams and over aiopool's, and show what "
-        "each cost.",
+        help="measure a real server, with asyncio's streams and with aiopool's",
+        description="Put load on a TCP server on loopback, over asyncio's streams and over aiopool's, and show how "
+        "much each costs.",
     )
     demo.add_argument(
-        "--seconds", type=seconds, default=3.0, help="how long to measure each kind of streams (default: 3)"
+        "--seconds", type=seconds, default=3.0, help="how long to measure each kind of stream (default: 3)"
     )
     demo.add_argument(
-        "--size", type=_size, default="1M", help="the largest message, in bytes, or as 64K or 1M (default: 1M)"
+        "--size", type=_size, default="1M", help="the largest message, in bytes, such as 65536, 64K or 1M (default: 1M)"
     )
     demo.add_argument("--loops", type=_loops, default=2, help="how many event-loop threads the server has (default: 2)")
     demo.add_argument("--json", type=file, metavar="FILE", help="also write the figures to FILE as JSON; - is stdout")
@@ -80,14 +80,16 @@ def _parser() -> argparse.ArgumentParser:
     advise = commands.add_parser(
         "advise",
         help="measure whether pooling pays for one kind of object",
-        description="Measure what an object costs, fresh and from a pool, and say whether pooling pays for it.",
+        description="Measure what an object costs when it is created and when it comes from a pool, and say whether pooling "
+        "pays for it.",
     )
     _advise.add_arguments(advise)
     advise.set_defaults(run=_advise.run)
     top = commands.add_parser(
         "top",
         help="show what the pools of a running process do",
-        description="Show what the pools of a running process do, once a second. Needs CPython 3.14 here and there.",
+        description="Show what the pools of a running process do, once a second. Needs CPython 3.14 for both "
+        "this command and that process.",
     )
     _top.add_arguments(top)
     top.set_defaults(run=_top.run)

@@ -1,15 +1,15 @@
-"""Arguments that several commands take: bad ones are reported before anything starts."""
+"""Arguments that several commands share. Invalid ones are reported before anything starts."""
 
 import argparse
 import math
 from pathlib import Path
 
 LONGEST = 3600
-"""Seconds that a command may measure. A longer run says nothing new."""
+"""The most seconds that a command may measure. A longer run gives no additional information."""
 
 
 def seconds(text: str) -> float:
-    """For how long to measure."""
+    """How long to measure, in seconds."""
     try:
         number = float(text)
     except ValueError:
@@ -22,9 +22,9 @@ def seconds(text: str) -> float:
 
 
 def file(text: str) -> Path:
-    """A file that can be written, as far as one can see."""
+    """A file that can probably be written."""
     path = Path(text)
-    # Checked now, not after minutes of measuring.
+    # Checked now and not after minutes of measuring.
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is a directory, not a file")
     if not path.parent.is_dir():

@@ -1,15 +1,15 @@
 """`AsyncPool`: for objects that are created, reset or closed with `await`.
 
-It owns a store, as `Pool` does, and adds the code that awaits. So a get that finds an object does not suspend, and
-costs little more than a plain one.
+It owns a store, as `Pool` does, and adds the code that awaits. A get that finds an object does not suspend, and costs
+little more than that of a `Pool`.
 
-A task may be cancelled at every `await`. One rule makes that harmless: while something is awaited for an object, only
-the awaiting frame holds it. The pool has already dropped its reference, or has none yet, and takes the object in one
-step that does not await. So no half-created or half-reset object is ever idle. No lock is held across an `await`,
-because there is none; two tasks that find nothing at the same time both create an object.
+A task may be cancelled at every `await`. One rule makes this harmless: while `new`, `reset` or `close` is awaited for
+an object, only the awaiting frame holds the object. The pool has already dropped its reference, or has none yet, and
+takes the object in one step without an `await`. So no half-created or half-reset object is ever idle. There is no lock,
+so none is held across an `await`; two tasks that find nothing at the same time both create an object.
 
-The trade-off against a plain pool: there is no private slot. An object that needs an `await` to be created is too
-expensive to be out of other loops' reach, and `aclose` has to find them all.
+The trade-off compared to `Pool`: there is no private slot. An object that needs an `await` to be created is too
+expensive to be out of reach of other loops, and `aclose` has to find all idle objects.
 """
 
 import weakref
@@ -41,19 +41,19 @@ def defer_reference_counting(_: object, /) -> None:
 class AsyncPool(Generic[T]):
     """A pool whose objects are created, reset and closed with `await`, on asyncio, uvloop and trio alike.
 
-    `new()` creates an object when a get finds none. Like `reset` and `close`, it may be a plain or an async function:
-    what it returns is awaited if it is awaitable.
+    `new()` creates an object when a get finds none. `new`, `reset` and `close` may be plain or async functions: if the
+    result is awaitable, it is awaited.
 
-    `reset(obj)` runs in `put`, before anyone can see the object. If it returns `False`, raises or is cancelled, the
-    object is not kept, and what it raised reaches the caller of `put`.
+    `reset(obj)` runs in `put`, before any other code can get the object. If it returns `False`, raises or is cancelled,
+    the object is not kept; an exception reaches the caller of `put`.
 
-    `close(obj)` is called for each object that is dropped on purpose: by `aclose` and `clear`, over `max_idle`, when
+    `close(obj)` is called for each object that is dropped on purpose: by `aclose` and `clear`, beyond `max_idle`, when
     `reset` failed, and when the block of a `borrow` failed. It is not called for objects that cleanup cycles drop.
 
-    `max_idle`, `idle_timeout`, `loop_bound` and `name` are those of `Pool`. A loop-bound pool also closes the idle
+    `max_idle`, `idle_timeout`, `loop_bound` and `name` are as for `Pool`. A loop-bound pool also closes the idle
     objects of a loop that shuts down its async generators, as `asyncio.run` and `trio.run` do at their end.
 
-    Safe from any loop of any thread.
+    Safe to use from any loop on any thread.
 
     >>> async def connect(): return bytearray(2)
     >>> async def main():
@@ -62,7 +62,8 @@ class AsyncPool(Generic[T]):
     >>> asyncio.run(main())
     2
 
-    :raises TypeError: `new`, `reset` or `close` is not callable, `max_idle` is no integer, or `idle_timeout` no number.
+    :raises TypeError: `new`, `reset` or `close` is not callable, `max_idle` is not an integer, `idle_timeout` not a
+        number, or `name` not a string.
     :raises ValueError: `max_idle` is negative, or `idle_timeout` is not positive.
     """
 
@@ -113,7 +114,7 @@ class AsyncPool(Generic[T]):
         self._loop_bound = loop_bound
         self._closed = False
         self._name = name_or_none(name)
-        # Whether put keeps every object, with nothing to check and nothing to await.
+        # Whether put just keeps every object, with nothing to check or await.
         self._plain_put = reset is None and max_idle is None and not loop_bound
         self._store = make_store(self, 0, max_idle, idle_timeout, loop_bound=loop_bound)
         defer_reference_counting(self)
@@ -127,16 +128,16 @@ class AsyncPool(Generic[T]):
     # --- get ---
 
     async def get(self, /) -> T:
-        """An idle object, else a new one. Suspends only if `new` does.
+        """Return an idle object, or else a new one. Suspends only if `new` does.
 
-        If it is cancelled while `new` runs, the pool is as before: `new` owns the object until it returns. An object
-        that `new` has returned reaches the caller.
+        If it is cancelled while `new` runs, the pool is unchanged: `new` owns the object until it returns. An object
+        that `new` has returned always reaches the caller.
 
         >>> async def main(): return await AsyncPool(lambda: 3).get()
         >>> asyncio.run(main())
         3
 
-        :raises Exception: what `new` raises; the pool is as before.
+        :raises Exception: whatever `new` raises; the pool is unchanged.
         :raises RuntimeError: the pool was closed by `aclose`; or it is loop-bound, and no loop runs on this thread.
         """
         obj: T | None = None if self._closed else self._store.take()
@@ -151,7 +152,7 @@ class AsyncPool(Generic[T]):
             try:
                 Observation.observer.got(self, obj)
             except BaseException:
-                self._store.keep(obj)  # or the caller would lose it
+                self._store.keep(obj)  # otherwise it would be lost
                 raise
 
     async def _create(self) -> T:
@@ -160,7 +161,7 @@ class AsyncPool(Generic[T]):
         obj = self._new()
         if isawaitable(obj):
             obj = await obj
-        # From here to our caller nothing awaits any more.
+        # There is no await between here and the caller, so a cancellation cannot lose the object.
         self._store.created(obj)
         self._is_closed_in_time()
         created: T = obj
@@ -169,17 +170,17 @@ class AsyncPool(Generic[T]):
     # --- put ---
 
     async def put(self, obj: T, /) -> None:
-        """Give `obj` to the next get. `None` is ignored. The caller must not use `obj` any more.
+        """Return `obj` to the pool, for a later get. `None` is ignored. Do not use `obj` afterwards.
 
-        Suspends only if `reset` or `close` does. If it is cancelled in one of them, the object is dropped: an
-        interrupted reset counts as failed. After `aclose` the object is closed, and not kept. A double put goes
-        unnoticed, except in debug mode.
+        Suspends only if `reset` or `close` does. If it is cancelled in one of them, the object is dropped, because an
+        interrupted `reset` counts as failed. After `aclose`, the object is closed and not kept. A double put is only
+        detected in debug mode.
 
         >>> async def main(): await pool.put(bytearray(3)); return len(await pool.get())
         >>> pool = AsyncPool(bytearray); asyncio.run(main())
         3
 
-        :raises Exception: what `reset` or `close` raises; `obj` is then not kept.
+        :raises Exception: whatever `reset` or `close` raises; `obj` is then not kept.
         :raises RuntimeError: the pool is loop-bound, and this is not the loop on which `obj` was created. If that loop
             has ended, `obj` is dropped instead, without `close`.
         """
@@ -190,13 +191,13 @@ class AsyncPool(Generic[T]):
         if self._plain_put:
             self._store.keep(obj)
             if self._closed:
-                await self._close_idle()  # aclose came in between, from another thread, and may have missed it
+                await self._close_idle()  # another thread called aclose meanwhile, which may have missed this object
         else:
             await self._put(obj)
 
     async def _put(self, obj: T) -> None:
         if not self._store.admit(obj):
-            # No loop is left on which it could be closed.
+            # Its loop has ended, so it cannot be closed any more.
             self._reject(obj)
             return
         if self._reset is not None and not self._closed:
@@ -222,7 +223,7 @@ class AsyncPool(Generic[T]):
             await self._close_idle()  # as in put
 
     def _is_closed_in_time(self) -> bool:
-        """`False`: the loop is ending, and it is too late to close objects that become idle for it now."""
+        """`False` if the loop is ending, and it is too late to close objects that become idle now."""
         return not self._loop_bound or self._close is None or _watch_the_end(self)
 
     def _reject(self, obj: T) -> None:
@@ -247,7 +248,7 @@ class AsyncPool(Generic[T]):
         if not isinstance(error, GeneratorExit):
             await result
         elif isinstance(result, Coroutine):
-            # A coroutine that is being closed may not await. Closing this one, which never starts, avoids a warning.
+            # A coroutine that is being closed may not await. Closing this one before it starts avoids a warning.
             result.close()
 
     # --- borrow ---
@@ -255,8 +256,8 @@ class AsyncPool(Generic[T]):
     def borrow(self, /) -> "AsyncBorrow[T]":
         """Get an object for the duration of a block: `async with pool.borrow() as obj:`.
 
-        The object is put back when the block ends normally, and dropped and closed when it raises or is cancelled:
-        an object that may be half-changed must not reach the next user.
+        The object is put back when the block ends normally. It is dropped and closed if the block raises or is
+        cancelled, because an object that may be in an inconsistent state must not be reused.
 
         >>> async def main():
         ...     async with AsyncPool(bytearray).borrow() as buffer: return len(buffer)
@@ -268,59 +269,59 @@ class AsyncPool(Generic[T]):
     # --- filling and emptying ---
 
     async def fill(self, n: int, /) -> None:
-        """Create `n` objects ahead of time, one after another, and put them, here. `reset` does not run.
+        """Create `n` objects in advance, one after another, and put them on this thread. `reset` does not run.
 
         >>> async def main(): await pool.fill(2); return pool.stats().idle
         >>> pool = AsyncPool(bytearray); asyncio.run(main())
         2
 
-        :raises TypeError: `n` is no integer.
+        :raises TypeError: `n` is not an integer.
         :raises ValueError: `n` is negative, or more than `max_idle`, so that some would be rejected at once.
-        :raises Exception: what `new` raises; what it created before is kept.
-        :raises RuntimeError: as `get`.
+        :raises Exception: whatever `new` raises; the objects created before are kept.
+        :raises RuntimeError: as for `get`.
         """
         for _ in range(may_fill(self, self._store, n)):
             await self._keep(await self._create())
 
     async def clear(self, /) -> int:
-        """Drop all idle objects, and close them one after another; returns how many.
+        """Drop all idle objects, close them one after another, and return how many there were.
 
-        For a loop-bound pool, those of the running loop. Objects that are put during the call may be kept.
+        In a loop-bound pool this affects only the running loop's objects. Objects put during the call may be kept.
 
-        If a `close` raises, the others are still closed, and the exception is raised afterwards. If this is cancelled,
-        objects that were not closed yet are still idle.
+        If a `close` raises, the other objects are still closed, and the exception is raised afterwards. If the call is
+        cancelled, objects that were not closed yet stay idle.
 
         >>> async def main(): await pool.fill(2); return await pool.clear()
         >>> pool = AsyncPool(bytearray); asyncio.run(main())
         2
 
-        :raises Exception: what `close` raised; an `ExceptionGroup`, if it raised more than once.
+        :raises Exception: whatever `close` raised; an `ExceptionGroup` if it raised more than once.
         """
         return await self._close_idle()
 
     async def aclose(self, /) -> None:
-        """Close the pool: drop and close all idle objects as `clear` does, and keep nothing from now on.
+        """Close the pool: drop and close all idle objects as `clear` does, and keep none from now on.
 
-        Objects that are checked out may still be put, and are closed then. A get raises. Closing twice is harmless; a
+        Objects that are checked out may still be put, which closes them. A get raises. Closing twice is harmless; a
         loop-bound pool can be closed on each of its loops.
 
         >>> async def main(): await pool.fill(2); await pool.aclose(); return pool.stats().idle
         >>> pool = AsyncPool(bytearray); asyncio.run(main())
         0
 
-        :raises Exception: as `clear`.
+        :raises Exception: as for `clear`.
         """
-        # In this order: a put that still sees `_plain_put` checks `_closed` when it is done.
+        # In this order, because a put that still sees `_plain_put` checks `_closed` afterwards.
         self._closed = True
         self._plain_put = False
         await self._close_idle()
 
     async def _close_idle(self, *, ending: bool = False) -> int:
-        """As `clear`. `ending`: the loop is ending, so a cancellation only stops the closing of one object."""
+        """As `clear`. If the loop is `ending`, a cancellation stops only the closing of one object."""
         count = 0
         errors: list[BaseException] = []
-        # Bounded by the number that are idle now: a busy pool must not keep this going for ever. One at a time, so that
-        # whatever ends this, the objects not closed yet are still idle.
+        # Limited to the objects that are idle now, so that a busy pool cannot keep this loop running forever. They are
+        # taken one at a time, so that the others stay idle if this is interrupted.
         for _ in range(self.stats().idle):
             obj = self._store.take_any()
             if obj is None:
@@ -338,10 +339,10 @@ class AsyncPool(Generic[T]):
         _raise(errors)
         return count
 
-    # --- looking at it ---
+    # --- inspecting ---
 
     def stats(self, /) -> PoolStats:
-        """What the pool did since it was created, and what is in it now. Safe from any thread; never waits.
+        """Return a snapshot: the pool's counts since its creation, and its idle objects. Thread-safe; never waits.
 
         >>> AsyncPool(bytearray).stats().idle
         0
@@ -364,19 +365,19 @@ class AsyncBorrow(Generic[T]):
 
     def __init__(self, pool: AsyncPool[T]) -> None:
         self._pool = pool
-        # `None` before the block, then a list of at most one object, because pop takes it in one step: even a shared
-        # borrow puts it back only once.
+        # `None` before the block, then a list of at most one object. Its pop takes the object in one step, so even a
+        # shared borrow puts it back once.
         self._held: list[T] | None = None
 
     async def __aenter__(self) -> T:
         if self._held is not None:
             raise RuntimeError("this borrow was entered already: call borrow() for each block")
-        # Set before the object is there. Otherwise two tasks that share a borrow could both enter while they wait.
+        # Set before the object exists; otherwise two tasks that share a borrow could both enter while they wait.
         held: list[T] = []
         self._held = held
         pool = self._pool
         try:
-            # The usual case of pool.get(), without a coroutine of its own.
+            # The usual case of pool.get(), written out here to save a coroutine.
             obj = None if pool._closed else pool._store.take()
             if obj is None:
                 obj = await pool._create()
@@ -397,7 +398,7 @@ class AsyncBorrow(Generic[T]):
         try:
             obj = held.pop()
         except IndexError:
-            return  # another task or thread left just now
+            return  # another task or thread has just left the block
         self._held = None
         pool = self._pool
         if exc_type is not None:
@@ -412,10 +413,10 @@ class AsyncBorrow(Generic[T]):
 
 
 def _raise(errors: list[BaseException]) -> None:
-    """Raise what is in `errors`, if anything, so that a cancellation is still seen as one."""
+    """Raise the `errors`, if there are any. A cancellation is raised as such, with the other errors as its cause."""
     plain = [error for error in errors if isinstance(error, Exception)]
     others = [error for error in errors if not isinstance(error, Exception)]
-    # Else the frames that hold the list, and all they hold, would wait for the garbage collector.
+    # Breaks the reference cycle of the frames that hold the list, which only the garbage collector would free.
     errors.clear()
     if len(plain) > 1:
         plain = [ExceptionGroup("closing idle objects failed", plain)]
@@ -429,19 +430,19 @@ def _raise(errors: list[BaseException]) -> None:
         others.clear()
 
 
-# --- closing in time what is bound to a loop ---
+# --- closing objects that are bound to a loop before it ends ---
 
 
 def _watch_the_end(pool: AsyncPool[Any]) -> bool:
-    """Have what `pool` keeps for the running loop closed while that can be awaited. `False`: it is too late."""
+    """Have idle objects of the running loop closed while this can still be awaited. `False` if it is too late."""
     record = current_record()
     if record is None or record.mark.ended:
         return False
     if record.guard is None:
-        # Where the loop would end the record first, the guard keeps it until it is done.
+        # If the loop would end the record first, the guard keeps the record alive until it has finished.
         tie = record.tie() if record.tie is not None and record.loop.ends_async_generators_last else None
         record.guard = _guard(record, tie)
-        # To its yield; there it stays until the loop shuts its async generators down, and throws it out of there.
+        # Run the guard to its yield. It stays there until the loop shuts down its async generators.
         try:
             record.guard.asend(None).send(None)
         except StopIteration:

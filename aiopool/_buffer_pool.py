@@ -1,13 +1,13 @@
-"""`BufferPool`: memoryviews whose blocks come back by themselves, and not before the last view is gone.
+"""`BufferPool`: memoryviews whose blocks return to the pool by themselves, when the last view is gone.
 
-Reusing buffers by hand corrupts data in asyncio: `transport.write(view)` returns while the view is still to be sent, a
-cancelled task's traceback still holds it, a codec made an array of it. What is put too early is sent, read or parsed
-with another request's bytes in it, and nothing fails. Here nothing is put by hand. See `_core/block.py` for how
-CPython itself tells when a buffer is free.
+Reusing buffers by hand corrupts data in asyncio: `transport.write(view)` returns before the view has been sent, the
+traceback of a cancelled task still refers to it, or a codec created an array over it. A buffer that is put too early is
+sent, read or parsed with the bytes of another request in it, and no error is raised. Here user code puts nothing back.
+`_core/block.py` describes how CPython itself tells when a buffer is free.
 
-Under it lies the pool's algorithm, once for each size class: a block comes from the running thread's own shard, else is
-stolen, else comes from the victim, else is created. All size classes share one budget for what is idle. See
-`_core/displacement.py` for what happens when it is full.
+Each size class uses the algorithm of `Pool`: a block comes from the running thread's own shard, or is stolen, or comes
+from the victim, or is created. All size classes share one budget of idle bytes. `_core/displacement.py` describes what
+happens when the budget is full.
 """
 
 import atexit
@@ -34,7 +34,7 @@ MIB = 1024 * KIB
 
 @in_c
 class BufferPoolBase:
-    """What acquire looks at."""
+    """The data that acquire uses."""
 
     __slots__ = ("_size_classes",)
 
@@ -43,32 +43,32 @@ class BufferPoolBase:
 
 @with_c_methods
 class BufferPool(BufferPoolBase):
-    """Buffers of any size, shared by every event-loop thread of the process.
+    """A pool of buffers of any size, shared by all event-loop threads of the process.
 
-    `acquire(n)` gives a plain memoryview of `n` writable bytes. There is nothing to give back: its block is reused when
-    the last view, slice, cast or array over it has gone, in whichever thread, and never before.
+    `acquire(n)` returns a plain memoryview of `n` writable bytes. You need not put it back: its block is reused when
+    the last view, slice, cast or array over it is gone, in any thread, and never before.
 
-    Blocks come in size classes from `min_size` bytes to `max_size`: each twice the one before up to 4 KiB, and four for
-    each doubling above. What is larger is served, but not kept.
+    Blocks come in size classes from `min_size` to `max_size` bytes. Sizes double up to 4 KiB, and above that each
+    doubling has four classes. Larger buffers are allocated, but not kept.
 
-    `max_idle_bytes` bounds what lies idle, over all size classes and all loops. A block that comes back and does not
-    fit makes room by freeing blocks that have been idle longer; if there are none, it is freed.
+    `max_idle_bytes` is the most bytes kept idle, over all size classes and all loops. A block that comes back and does
+    not fit makes room by freeing blocks that have been idle longer; if there are none, it is freed.
 
-    `wipe` zeroes a block as soon as its last view is gone. Otherwise a view may hold the bytes of an earlier one; fresh
-    blocks are zero.
+    `wipe` zeroes a block as soon as its last view is gone. Otherwise a view may contain the bytes of an earlier one;
+    new blocks are zero.
 
-    One acquire in `sample_every` is recorded for `holders()`, rounded up to a power of two; `None`: none is. In debug
-    mode each is.
+    One acquire in `sample_every`, rounded up to a power of two, is recorded for `holders()`; with `None`, none is. In
+    debug mode all are recorded.
 
-    `idle_timeout` and `name` are those of `Pool`.
+    `idle_timeout` and `name` are as for `Pool`.
 
-    Safe from any thread, from finalizers and from signal handlers; nothing here ever waits for a lock.
+    Safe to use from any thread, from finalizers and from signal handlers; never waits for a lock.
 
     >>> buffers = BufferPool()
     >>> view = buffers.acquire(5); view[:] = b"hello"; bytes(view)
     b'hello'
 
-    :raises TypeError: a size is no integer, `idle_timeout` no number, or `name` no string.
+    :raises TypeError: a size is not an integer, `idle_timeout` not a number, or `name` not a string.
     :raises ValueError: a size is negative, `min_size` is 0 or more than `max_size`, or `idle_timeout` or `sample_every`
         is not positive.
     """
@@ -109,17 +109,19 @@ class BufferPool(BufferPoolBase):
         return tuple([each.store for each in (*self._size_classes, self._oversize)])
 
     def acquire(self, n: int, /) -> memoryview:
-        """A view of `n` writable bytes: format `B`, one dimension. Never waits.
+        """Return a view of `n` writable bytes: format `B`, one dimension. Never waits.
 
-        Drop it, and all that was made of it, to return them. Or return them early, with `view.release()` or by leaving
-        `with buffers.acquire(n) as view:`; after that the view itself raises `ValueError`.
+        The block returns to the pool when the view, and all slices and arrays over it, are dropped. To return it early,
+        call `view.release()` or leave a block of `with buffers.acquire(n) as view:`; using the view then raises
+        `ValueError`.
 
-        About a tenth of a microsecond for any size, drop included, with the C extension; two or three in Python.
+        Takes about 0.1 µs for any size with the C extension, including the drop, and two or three microseconds in
+        Python.
 
         >>> with buffers.acquire(1000) as view: len(view), view.format, view.readonly
         (1000, 'B', False)
 
-        :raises TypeError: `n` is no integer.
+        :raises TypeError: `n` is not an integer.
         :raises ValueError: `n` is negative.
         :raises MemoryError: `n` bytes cannot be allocated.
         """
@@ -137,12 +139,12 @@ class BufferPool(BufferPoolBase):
 
     @property
     def max_size(self) -> int:
-        """Bytes of the largest buffer that is kept."""
+        """The size of the largest buffer that is kept, in bytes."""
         size: int = self._size_classes[-1].size
         return size
 
     def clear(self, /) -> int:
-        """Drop all idle buffers, the victim's included; how many there were. Freed as `Pool.clear` does.
+        """Drop all idle blocks, including the victim's, and return how many there were. Frees them like `Pool.clear`.
 
         >>> buffers.clear(), buffers.stats().bytes_idle
         (0, 0)
@@ -157,10 +159,10 @@ class BufferPool(BufferPoolBase):
         cleanup.emptied(stores)
         return count
 
-    # --- looking at it ---
+    # --- inspecting ---
 
     def stats(self, /) -> BufferStats:
-        """What the pool did since it was created, and where its bytes are. Safe from any thread; never waits.
+        """Return a snapshot: the pool's counts since its creation, and its bytes now. Thread-safe; never waits.
 
         >>> view = buffers.acquire(1025); stats = buffers.stats()
         >>> stats.bytes_in_use, stats.peak_in_use >= 2048, stats.max_idle_bytes == 64 << 20
@@ -179,17 +181,17 @@ class BufferPool(BufferPoolBase):
         )
 
     def holders(self, /) -> tuple[Holder, ...]:
-        """Who holds the bytes: what each place in the program has acquired and not dropped, the oldest first.
+        """List the places in the program that have acquired views and not dropped them, the oldest first.
 
-        Only acquires that were recorded are known: one in `sample_every`; and one in a sixteenth of that of those that
-        found nothing idle on their own loop, with which a pool grows. In debug mode each is. Safe from any thread.
+        Only recorded acquires are known: one in `sample_every`. Acquires that find no idle block on their own loop,
+        which make a pool grow, are recorded sixteen times as often. In debug mode all are recorded. Thread-safe.
 
         >>> every = BufferPool(sample_every=1); view = every.acquire(5000); [held] = every.holders()
         >>> held.views, held.bytes
         (1, 5120)
         """
         classes = (*self._size_classes, self._oversize)
-        # Copies, each made in one C call: other threads acquire meanwhile.
+        # Copies made in one C call each, because other threads acquire meanwhile.
         return holders_of([record for each in classes for record in list(each.holders.values())], monotonic())
 
     def _class_stats(self, size_class: SizeClass) -> SizeClassStats:
@@ -197,7 +199,7 @@ class BufferPool(BufferPoolBase):
         asked = served = 0
         if blocks.processors:
             asked = sum([counters.asked for counters in size_class.store.counts().values()])
-            # Not all gets: one may find nothing idle, and no memory for a block of its own.
+            # Fewer than the gets, because a get may find nothing idle and no memory for a new block.
             served = blocks.hits + blocks.created
         return SizeClassStats(size_class.size, served, asked, size_class.bytes_in_use(), blocks, size_class.displaced)
 
@@ -220,7 +222,7 @@ def _power_of_two(sample_every: int | None) -> int:
 
 
 def _stop() -> None:
-    """At exit: what comes back from now on is not kept. What would keep it may be gone before the last view."""
+    """At exit: stop keeping blocks, because the code that keeps them may be gone before the last view."""
     for pool in pools():
         if isinstance(pool, BufferPool):
             pool._budget.close()

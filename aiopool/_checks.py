@@ -1,4 +1,4 @@
-"""Checks of arguments: the message names the value and says what is right."""
+"""Checks of arguments. The error messages show the wrong value and say what is right."""
 
 import inspect
 import operator
@@ -6,14 +6,14 @@ from math import isnan
 from reprlib import Repr
 from typing import Any, NoReturn
 
-# A long argument must not fill a traceback, and a repr that raises must not hide the error.
+# Abbreviated, so that a long argument does not fill a traceback and a repr that raises does not hide the error.
 _short = Repr()
 _short.maxother = 80
 shown = _short.repr
 
 
 def identified(obj: object) -> str:
-    """A pooled object for a message, without its content, which may be a user's request."""
+    """A pooled object for a message, without its contents, which may be a user's request."""
     return f"<{type(obj).__qualname__} object at {id(obj):#x}>"
 
 
@@ -31,7 +31,7 @@ def callable_or_none(what: str, value: Any) -> Any:
 
 def plain_callable_or_none(what: str, value: Any) -> Any:
     """`value`, if it is callable and not async, or is `None`."""
-    call = getattr(type(value), "__call__", None)  # noqa: B004 - what a call of `value` runs
+    call = getattr(type(value), "__call__", None)  # noqa: B004 - the function that a call of `value` runs
     if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(call):
         raise TypeError(f"{what} must not be async, as {shown(value)} is: AsyncPool takes async functions")
     return callable_or_none(what, value)
@@ -69,7 +69,7 @@ def seconds(what: str, value: Any) -> float:
 
 
 def refuse_copy(pool: object, contents: str) -> NoReturn:
-    """Raise, for both copying and pickling a pool."""
+    """Raise `TypeError`, because a pool can be neither copied nor pickled."""
     raise TypeError(
         f"cannot copy or pickle {pool!r}: its {contents} belong to this process; "
         f"share the pool itself between threads, and create one in each process"

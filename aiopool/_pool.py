@@ -1,15 +1,15 @@
 """`Pool`: objects that are expensive to create and cheap to reuse, for all event-loop threads of a process.
 
-The algorithm is Go's `sync.Pool`, to be read beside `src/sync/pool.go`:
+The algorithm is that of Go's `sync.Pool`; compare `src/sync/pool.go`:
 
     get:  private slot → own shared list, newest first → steal, oldest first, from the next processor on
           → victim → new() → None
     put:  private slot if free → own shared list
 
-The pool owns a store, which does all of this except `new`. The fast paths are written out here: each does what the
-first lines of the slow path do, and leaves everything unusual to it. Python may run a finalizer or a signal handler
-between any two bytecodes, and that may use this very pool. So every line is written to be interrupted: an object is in
-one list or held by one frame, never both, because each step that moves it is a single C call.
+The pool owns a store, which does all of this except `new`. The fast paths are written out here: each does the same as
+the first lines of the slow path, and leaves everything unusual to it. Python may run a finalizer or a signal handler
+between any two bytecodes, and these may use this same pool. So any line may be interrupted: an object is either in one
+list or held by one frame, never both, because each step that moves it is a single C call.
 """
 
 import inspect
@@ -36,7 +36,7 @@ _pinned = pinned.get
 
 @in_c
 class PoolBase:
-    """What get and put look at."""
+    """The data that get and put use."""
 
     __slots__ = ("_new", "_reset", "_store")
 
@@ -47,37 +47,37 @@ class PoolBase:
 
 @with_c_methods
 class Pool(PoolBase, Generic[T]):
-    """Objects to reuse, shared by every event-loop thread of the process.
+    """A pool of reusable objects, shared by all event-loop threads of the process.
 
     `new()` creates an object when a get finds none; without `new`, such a get returns `None`.
 
-    `reset(obj)` runs in `put`, before anyone can see the object. If it returns `False` or raises, the object is not
-    kept, and what it raised reaches the caller of `put`.
+    `reset(obj)` runs in `put`, before any other code can get the object. If it returns `False` or raises, the object is
+    not kept; an exception reaches the caller of `put`.
 
-    `max_idle` bounds the idle objects that one processor keeps (off-loop code counts as one); an object put beyond it
-    is rejected. `None`: no bound.
+    `max_idle` is the most idle objects that one processor keeps (off-loop code counts as one processor); objects put
+    beyond it are rejected. `None` means no limit.
 
-    `idle_timeout` is in seconds: how long objects may be idle without a cleanup cycle. Unused objects are freed after
-    at most twice that. `None`: only the garbage collector and `cleanup()` start cycles.
+    `idle_timeout` is how long objects may be idle without a cleanup cycle, in seconds. Unused objects are freed after
+    at most twice that time. With `None`, only the garbage collector and `cleanup()` start cycles.
 
-    `loop_bound` is for objects that work on one loop only, such as an `asyncio.Lock` or a client session: each is only
-    handed out on the loop on which it was created, and when that loop ends, its idle objects are dropped. `max_idle`
-    then bounds the idle objects of one loop. Get and put such objects on a running loop.
+    `loop_bound` is for objects that work on one loop only, such as an `asyncio.Lock` or a client session. Each is only
+    checked out on the loop on which it was created, and when that loop ends, its idle objects are dropped. `max_idle`
+    is then the most idle objects of one loop. Get and put such objects on a running loop.
 
-    `name` shows in `repr` and `stats`.
+    `name` appears in `repr` and `stats`.
 
-    Safe from any thread, from finalizers and from signal handlers; nothing here ever waits for a lock. On free-threaded
-    builds from 3.14 on, a pool that is no longer referenced is freed at the next garbage collection.
+    Safe to use from any thread, from finalizers and from signal handlers; never waits for a lock. On free-threaded
+    builds from 3.14 on, a pool that is no longer referenced is freed by the next garbage collection.
 
     >>> pool = Pool(lambda: bytearray(65536))
     >>> with pool.borrow() as buffer: buffer[:5] = b"hello"
 
-    :raises TypeError: `new` or `reset` is not callable, or async (`AsyncPool` is for those); `max_idle` is no integer,
-        `idle_timeout` no number, or `name` no string.
+    :raises TypeError: `new` or `reset` is not callable, or is async (use `AsyncPool`); `max_idle` is not an integer,
+        `idle_timeout` not a number, or `name` not a string.
     :raises ValueError: `max_idle` is negative, or `idle_timeout` is not positive.
     """
 
-    # No __dict__: CPython finds a method faster on an object that has none.
+    # No __dict__, because CPython finds a method faster on an object that has none.
     __slots__ = ("__weakref__", "_name")
 
     @overload
@@ -127,14 +127,14 @@ class Pool(PoolBase, Generic[T]):
     # --- get ---
 
     def get(self, /) -> T:
-        """An idle object, else a new one, else `None`. Never waits.
+        """Return an idle object, or else a new one; `None` if the pool has no `new`. Never waits.
 
-        On a loop, as cheap as `list.pop` with the C extension; a quarter of a microsecond in Python.
+        On a loop this is as fast as `list.pop` with the C extension, and takes a quarter of a microsecond in Python.
 
         >>> len(Pool(lambda: bytearray(2)).get())
         2
 
-        :raises Exception: what `new` raises; the pool is as before.
+        :raises Exception: whatever `new` raises; the pool is unchanged.
         :raises RuntimeError: the pool is loop-bound, and no loop runs on this thread.
         """
         processor = _pinned()
@@ -152,7 +152,7 @@ class Pool(PoolBase, Generic[T]):
                     shard.counters.shared += 1
                     return obj
             except LookupError:
-                pass  # no shard yet; or a finalizer took the private object between the look and the pop
+                pass  # no shard yet; or a finalizer took the private object between the check and the pop
         slow: T = self._get_slow()
         return slow
 
@@ -168,21 +168,21 @@ class Pool(PoolBase, Generic[T]):
             try:
                 Observation.observer.got(self, obj)
             except BaseException:
-                store.keep(obj)  # or the caller would lose it
+                store.keep(obj)  # otherwise it would be lost
                 raise
         return obj
 
     # --- put ---
 
     def put(self, obj: T, /) -> None:
-        """Give `obj` to the next get. `None` is ignored. The caller must not use `obj` any more. Never waits.
+        """Return `obj` to the pool, for a later get. `None` is ignored. Do not use `obj` afterwards. Never waits.
 
         >>> pool.put(bytearray(3)); len(pool.get())
         3
 
-        :raises ValueError: `obj` is already in this processor's private slot. A double put elsewhere goes unnoticed,
-            except in debug mode.
-        :raises Exception: what `reset` raises; `obj` is then not kept.
+        :raises ValueError: `obj` is already in this processor's private slot. Other double puts are only detected in
+            debug mode.
+        :raises Exception: whatever `reset` raises; `obj` is then not kept.
         :raises TypeError: `reset` returned an awaitable; `obj` is then not kept.
         :raises RuntimeError: the pool is loop-bound, and this thread runs no loop, or not the loop on which `obj` was
             created. If that loop has ended, `obj` is dropped instead.
@@ -216,7 +216,7 @@ class Pool(PoolBase, Generic[T]):
         try:
             usable = admitted and (self._reset is None or self._accepts(self._reset(obj), obj))
         finally:
-            # Also when reset raised.
+            # Also if reset raised.
             if not usable:
                 store.reject(obj)
                 if observer is not None:
@@ -225,12 +225,12 @@ class Pool(PoolBase, Generic[T]):
             observer.not_kept(self, obj)
 
     def _accepts(self, result: object, obj: T) -> bool:
-        """Whether `obj` is kept when `reset` returned `result`."""
+        """Whether to keep `obj`, for which `reset` returned `result`."""
         if result is None or result is True or result is False:
             return result is not False
         if isinstance(result, Awaitable):
             if inspect.iscoroutine(result):
-                result.close()  # or it would warn that it was never awaited
+                result.close()  # prevents the warning that it was never awaited
             raise TypeError(
                 f"reset of {self!r} returned an awaitable, {shown(result)}, so {identified(obj)} is not kept: a Pool "
                 "awaits nothing; AsyncPool takes an async reset"
@@ -242,8 +242,8 @@ class Pool(PoolBase, Generic[T]):
     def borrow(self, /) -> "Borrow[T]":
         """Get an object for the duration of a block: `with pool.borrow() as obj:`, or `async with`.
 
-        The object is put back when the block ends normally, and dropped when it raises or is cancelled: an object that
-        may be half-changed must not reach the next user. About as fast as a get and a put.
+        The object is put back when the block ends normally. It is dropped if the block raises or is cancelled, because
+        an object that may be in an inconsistent state must not be reused. About as fast as a get and a put.
 
         >>> with pool.borrow() as buffer: len(buffer)
         0
@@ -251,7 +251,7 @@ class Pool(PoolBase, Generic[T]):
         return Borrow(self)
 
     def _abandon(self, obj: T) -> None:
-        """`obj` will not be put back."""
+        """Count `obj`, which will not be put back."""
         self._store.reject(obj)
         if Observation.observer is not None:
             Observation.observer.not_kept(self, obj)
@@ -259,14 +259,14 @@ class Pool(PoolBase, Generic[T]):
     # --- filling and emptying ---
 
     def fill(self, n: int, /) -> None:
-        """Create `n` objects ahead of time and put them, here; other loops steal them. `reset` does not run.
+        """Create `n` objects in advance and put them on this thread; other loops can steal them. `reset` does not run.
 
         >>> pool.fill(2); pool.stats().idle
         2
 
-        :raises TypeError: the pool has no `new`, or `n` is no integer.
+        :raises TypeError: the pool has no `new`, or `n` is not an integer.
         :raises ValueError: `n` is negative, or more than `max_idle`, so that some would be rejected at once.
-        :raises Exception: what `new` raises; what it created before is kept.
+        :raises Exception: whatever `new` raises; the objects created before are kept.
         :raises RuntimeError: the pool is loop-bound, and no loop runs on this thread.
         """
         count = may_fill(self, self._store, n)
@@ -280,10 +280,10 @@ class Pool(PoolBase, Generic[T]):
             self._store.keep(obj)
 
     def clear(self, /) -> int:
-        """Drop all idle objects, the victim's included; returns how many.
+        """Drop all idle objects, including the victim's, and return how many there were.
 
-        They are freed like those of a cleanup cycle: by live loops in slices, and at once where no loop is running.
-        Objects that other threads put during the call may be kept or dropped.
+        They are freed as in a cleanup cycle: by running loops in slices, or by this call if no loop is running. Objects
+        that other threads put during the call may be kept or dropped.
 
         >>> pool.fill(2); pool.clear()
         2
@@ -291,15 +291,15 @@ class Pool(PoolBase, Generic[T]):
         retired = self._store.clear()
         count = sum(map(len, retired))
         freeing.retire(retired)
-        # Otherwise the list would free the objects in private slots here and now.
+        # Otherwise this frame would hold the last references, and free the objects in private slots all at once.
         del retired
         cleanup.emptied(self._stores)
         return count
 
-    # --- looking at it ---
+    # --- inspecting ---
 
     def stats(self, /) -> PoolStats:
-        """What the pool did since it was created, and what is in it now. Safe from any thread; never waits.
+        """Return a snapshot: what the pool has done since its creation, and its idle objects. Thread-safe; never waits.
 
         >>> pool.fill(2); pool.stats().created
         2
@@ -323,7 +323,7 @@ class Borrow(Generic[T]):
 
     def __init__(self, pool: Pool[T]) -> None:
         self._pool = pool
-        # At most one object. A list, because pop takes it in one step: even a shared borrow puts it back only once.
+        # At most one object. In a list, because pop takes it in one step, so even a shared borrow puts it back once.
         self._held: list[T] = []
 
     def __enter__(self) -> T:
@@ -339,7 +339,7 @@ class Borrow(Generic[T]):
         try:
             obj = self._held.pop()
         except IndexError:
-            return  # it was never entered, or was left already
+            return  # it was never entered, or was already left
         if exc_type is None:
             self._pool.put(obj)
         elif obj is not None:
@@ -355,7 +355,7 @@ class Borrow(Generic[T]):
 
 
 if hasattr(native, "drop_spare_borrows"):
-    # Without a GIL a processor refers to the pool that it last borrowed from, until a garbage collection.
+    # Without a GIL a processor keeps the pool that it last borrowed from alive until a garbage collection.
     gc_clock.on_start.append(lambda: native.drop_spare_borrows(processors()))
 
 
@@ -365,7 +365,7 @@ if hasattr(native, "drop_spare_borrows"):
 def make_store(
     pool: object, slots: int, max_idle: int | None, idle_timeout: float | None, *, loop_bound: bool
 ) -> Store | LoopBoundStore:
-    """The store that these options call for."""
+    """Create the store for these options."""
     bound = None if max_idle is None else natural("max_idle", max_idle)
     timeout = inf if idle_timeout is None else seconds("idle_timeout", idle_timeout)
     kind = LoopBoundStore if loop_bound else Store
@@ -373,7 +373,7 @@ def make_store(
 
 
 def may_fill(pool: object, store: Store | LoopBoundStore, n: int) -> int:
-    """How many objects to create. Every error is raised before the first is created."""
+    """Check the arguments of `fill` and return how many objects to create."""
     count = natural("n", n)
     if store.max_idle is not None and count > store.max_idle:
         raise ValueError(f"fill({count}) is more than {pool!r} may keep: max_idle is {store.max_idle}")

@@ -1,7 +1,7 @@
-"""What a pool did, counted by each processor and added up.
+"""Statistics of a pool: counts by processor, and their sums.
 
-The counts are always on. Each processor counts for itself, without a lock, so a snapshot taken while other threads
-work is off by what moves at that moment; on a pool at rest it is exact.
+Counting is always on. Each processor has its own counters, which need no lock. So a snapshot that is taken while other
+threads use the pool may be slightly inconsistent; while the pool is not in use it is exact.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _plain(value: Any) -> Any:
-    """`value` as dicts, lists, numbers and strings; statistics with what is derived from their fields."""
+    """`value` as dicts, lists, numbers and strings. Statistics include the values derived from their fields."""
     fields: tuple[str, ...] | None = getattr(value, "_fields", None)
     if fields is not None:
         derived = [name for name, member in vars(type(value)).items() if isinstance(member, property)]
@@ -23,17 +23,17 @@ def _plain(value: Any) -> Any:
 
 
 class ProcessorStats(NamedTuple):
-    """What one processor did with one pool since the pool was created."""
+    """Counts of what one processor has done with one pool since the pool was created."""
 
-    #: the processor's id; 0 stands for all off-loop code
+    #: the processor's id; 0 means all off-loop code
     id: int
-    #: gets answered from the private slot
+    #: gets served from the private slot
     private: int
-    #: gets answered from the processor's own shared list
+    #: gets served from the processor's own shared list
     shared: int
-    #: gets answered from another processor's shared list
+    #: gets served from another processor's shared list
     stolen: int
-    #: gets answered from what the last cleanup cycle set aside
+    #: gets served from the victim
     victim: int
     #: gets that found nothing
     misses: int
@@ -43,7 +43,7 @@ class ProcessorStats(NamedTuple):
     puts: int
     #: objects not kept: over `max_idle`, rejected by `reset`, or held by a `borrow` that ended with an exception
     rejected: int
-    #: objects that lie in this processor's shards now, victim included
+    #: objects in this processor's shards now, including the victim's
     idle: int
 
     @property
@@ -69,13 +69,13 @@ class PoolStats(NamedTuple):
     name: str | None
     #: one entry for each processor that ever used the pool, by id
     processors: tuple[ProcessorStats, ...]
-    #: cleanup cycles that the pool went through
+    #: cleanup cycles that the pool has gone through
     cycles: int
-    #: objects that the pool let go of: dropped by cleanup cycles and `clear`, or rejected
+    #: objects that were put and not kept: dropped by cleanup cycles or `clear`, or rejected
     dropped: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as nested plain data, as for JSON; with the sums and rates that are attributes here.
+        """Return this snapshot as nested plain data, for JSON for example, including the properties below.
 
         >>> AsyncPool(bytearray).stats().as_dict()["hits"]
         0
@@ -85,22 +85,22 @@ class PoolStats(NamedTuple):
 
     @property
     def private(self) -> int:
-        """Gets answered from a private slot."""
+        """Gets served from a private slot."""
         return sum([each.private for each in self.processors])
 
     @property
     def shared(self) -> int:
-        """Gets answered from the getter's own shared list."""
+        """Gets served from the processor's own shared list."""
         return sum([each.shared for each in self.processors])
 
     @property
     def stolen(self) -> int:
-        """Gets answered from another processor's shared list."""
+        """Gets served from another processor's shared list."""
         return sum([each.stolen for each in self.processors])
 
     @property
     def victim(self) -> int:
-        """Gets answered from what the last cleanup cycle set aside."""
+        """Gets served from the victim."""
         return sum([each.victim for each in self.processors])
 
     @property
@@ -120,12 +120,12 @@ class PoolStats(NamedTuple):
 
     @property
     def rejected(self) -> int:
-        """Objects that came back and were not kept."""
+        """Objects that were put, or borrowed, and not kept."""
         return sum([each.rejected for each in self.processors])
 
     @property
     def idle(self) -> int:
-        """Objects that lie in the pool now."""
+        """Objects that are idle in the pool now."""
         return sum([each.idle for each in self.processors])
 
     @property
@@ -140,14 +140,14 @@ class PoolStats(NamedTuple):
 
     @property
     def hit_rate(self) -> float:
-        """Hits for each get, from 0 to 1; 0 before the first get."""
+        """Hits divided by gets, from 0 to 1; 0 before the first get."""
         return self.hits / self.gets if self.gets else 0.0
 
 
 def pool_stats(name: str | None, store: "Store | LoopBoundStore") -> PoolStats:
-    """What a pool did, from the counters of its store, and what lies in it."""
+    """A snapshot of a pool, from the counters and the idle objects of its store."""
     if not store.counts():
-        return PoolStats(name, (), store.cycles(), 0)  # most of a buffer pool's size classes, which are many
+        return PoolStats(name, (), store.cycles(), 0)  # common, because a buffer pool has many unused size classes
     idle = [(shard.counters, len(shard)) for _, shard in store.shards()]
     processors = tuple(
         [
@@ -166,31 +166,31 @@ def pool_stats(name: str | None, store: "Store | LoopBoundStore") -> PoolStats:
             for id, counters in sorted(store.counts().items())
         ]
     )
-    # What was put and neither handed out again nor lies here was dropped: no drop needs to be counted, wherever it
-    # happens. A snapshot of a busy pool may be off, so that the difference is negative for a moment.
+    # Objects that were put, were not taken again and are not idle were dropped. So the places that drop objects need
+    # not count them. In a snapshot of a busy pool the difference may be negative for a moment.
     dropped = sum([each.puts - each.hits - each.idle for each in processors])
     return PoolStats(name, processors, store.cycles(), max(0, dropped))
 
 
 class SizeClassStats(NamedTuple):
-    """What a `BufferPool` did with one size class since the pool was created."""
+    """Counts of what a `BufferPool` has done with one size class since the pool was created."""
 
-    #: bytes of each block
+    #: the size of each block, in bytes
     size: int
     #: views that were acquired
     served: int
-    #: bytes that were asked for, by all of them
+    #: bytes that these acquires requested
     asked: int
     #: bytes of the blocks that are checked out now
     bytes_in_use: int
-    #: how the blocks came and went
+    #: gets and puts of the blocks
     blocks: PoolStats
     #: idle blocks that were freed to make room for others
     displaced: int
 
     @property
     def over_budget(self) -> int:
-        """Blocks that came back when there was no room for them in `max_idle_bytes`."""
+        """Blocks that were not kept, because there was no room for them in `max_idle_bytes`."""
         return self.blocks.rejected
 
     @property
@@ -200,21 +200,21 @@ class SizeClassStats(NamedTuple):
 
     @property
     def bytes_idle(self) -> int:
-        """Bytes of the blocks that lie in the pool now."""
+        """Bytes of the blocks that are idle now."""
         return self.blocks.idle * self.size
 
     @property
     def waste(self) -> float:
-        """The share of the bytes served that were not asked for, from 0 to 1; 0 before the first acquire."""
+        """The fraction of the bytes served that were not requested, from 0 to 1; 0 before the first acquire."""
         return 1 - self.asked / (self.served * self.size) if self.served else 0.0
 
 
 class OversizeStats(NamedTuple):
-    """What a `BufferPool` served above its `max_size`, and does not keep."""
+    """Counts of the buffers above a `BufferPool`'s `max_size`, which are not kept."""
 
     #: views that were acquired
     served: int
-    #: bytes that were asked for, by all of them
+    #: bytes that these acquires requested
     asked: int
     #: bytes that are checked out now
     bytes_in_use: int
@@ -232,19 +232,19 @@ class BufferStats(NamedTuple):
     name: str | None
     #: one entry for each size class, the smallest first
     classes: tuple[SizeClassStats, ...]
-    #: what was too large to be kept
+    #: buffers that were too large to be kept
     oversize: OversizeStats
-    #: cleanup cycles that the pool went through
+    #: cleanup cycles that the pool has gone through
     cycles: int
-    #: bytes that may lie idle
+    #: the most bytes that are kept idle
     max_idle_bytes: int
-    #: the most bytes that lay idle at a time
+    #: the most bytes that were idle at once
     peak_idle: int
-    #: the most bytes that were checked out at a time; on a free-threaded build, the most that was seen
+    #: the most bytes that were checked out at once; on a free-threaded build, the most that was noticed
     peak_in_use: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as nested plain data, as for JSON; with the sums and rates that are attributes here.
+        """Return this snapshot as nested plain data, for JSON for example, including the properties below.
 
         >>> buffers.stats().as_dict()["bytes_in_use"]
         0
@@ -254,7 +254,7 @@ class BufferStats(NamedTuple):
 
     @property
     def bytes_idle(self) -> int:
-        """Bytes that lie in the pool now."""
+        """Bytes of blocks that are idle now."""
         return sum([each.bytes_idle for each in self.classes])
 
     @property
@@ -274,7 +274,7 @@ class BufferStats(NamedTuple):
 
     @property
     def displaced(self) -> int:
-        """Idle blocks that were freed to make room for others that came back."""
+        """Idle blocks that were freed to make room for others."""
         return sum([each.displaced for each in self.classes])
 
     @property
@@ -284,32 +284,32 @@ class BufferStats(NamedTuple):
 
     @property
     def created(self) -> int:
-        """Blocks that had to be created."""
+        """Blocks that were created."""
         return sum([each.blocks.created for each in self.classes]) + self.oversize.served
 
     @property
     def hit_rate(self) -> float:
-        """Views over blocks that were used before, for each view, from 0 to 1; 0 before the first."""
+        """The fraction of views that reused a block, from 0 to 1; 0 before the first acquire."""
         return 1 - self.created / self.served if self.served else 0.0
 
 
 class Holder(NamedTuple):
-    """What one place in the program holds of a buffer pool: recorded views that were acquired there and are alive."""
+    """The views of a buffer pool that were acquired at one place in the program, were recorded, and are still alive."""
 
     #: where they were acquired: file, line and function
     place: str
-    #: views that were recorded
+    #: how many views were recorded
     views: int
     #: bytes of their blocks
     bytes: int
-    #: bytes that all views from there hold, estimated from those that were recorded
+    #: bytes of all views that were acquired there, estimated from the recorded ones
     estimated_bytes: int
     #: seconds since the oldest of them was acquired
     age: float
 
 
 def holders_of(records: "list[Recorded]", now: float) -> tuple[Holder, ...]:
-    """What each place holds, the oldest first. `now` is in seconds of time.monotonic()."""
+    """The holders, one for each place, the oldest first. `now` is in seconds of time.monotonic()."""
     by_place: dict[Place, list[Recorded]] = {}
     for record in sorted(records, key=lambda record: record.since):
         by_place.setdefault(record.place, []).append(record)

@@ -80,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     advise = commands.add_parser(
         "advise",
         help="measure whether pooling pays for one kind of object",
-        description="Measure what an object costs when it is created and when it comes from a pool, and say whether pooling "
-        "pays for it.",
+        description="Measure what an object costs when it is created and when it comes from a pool, and say whether "
+        "pooling pays for it.",
     )
     _advise.add_arguments(advise)
     advise.set_defaults(run=_advise.run)

@@ -373,7 +373,7 @@ class TestInterrupted:
             self.load_of(demo).kill()
             _, error = demo.communicate(timeout=30)
         assert demo.returncode == 1
-        assert self.own_lines(error)[0].startswith("aiopool demo: the load ended with exit code ")
+        assert self.own_lines(error)[0].startswith("aiopool demo: the load process ended with exit code ")
 
     def test_by_its_own_sudden_end(self, env: dict[str, str]) -> None:
         with self.running(env) as demo:

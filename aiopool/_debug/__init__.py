@@ -1,8 +1,8 @@
-"""Debug mode: finds mistakes in how a program uses its pools, and says where they are.
+"""Debug mode: finds mistakes in how a program uses its pools, and reports where they are.
 
-It is switched on by `AIOPOOL_DEBUG` in the environment, or when a pool is first used on an asyncio loop that is in
-debug mode itself. Then an observer is notified of every get and put, and keeps a record of each object. While it is off
-there is no observer, and the fast paths are as if there were no debug mode.
+It is switched on by `AIOPOOL_DEBUG` in the environment, or when a pool is first used on an asyncio loop that is itself
+in debug mode. Then an observer is notified of every get and put, and keeps a record of each object. While debug mode is
+off there is no observer, and it costs the fast paths nothing.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ def turn_on() -> None:
 
 
 def turn_off() -> None:
-    """Forget everything, and cost nothing again. Gets and puts of other threads at this moment may be recorded."""
+    """Stop observing and delete all records. Gets and puts of other threads during the call may still be recorded."""
     observe(None)
     _records.stop_listening()
     _records.forget_all()
@@ -40,7 +40,7 @@ def turn_off() -> None:
 
 
 def _show_warnings() -> None:
-    # By default Python shows no ResourceWarning. A user who switched on the debug mode wants to see ours.
+    # By default Python shows no ResourceWarning. A user who switched on debug mode wants to see ours.
     if not sys.warnoptions:
         warnings.filterwarnings("default", "aiopool: ", ResourceWarning)
 
@@ -53,14 +53,14 @@ def _came_to_loop(processor: Processor) -> None:
 
 
 def _report_at_exit() -> None:
-    """Objects that are freed from here on are no losses: the interpreter ends."""
+    """Report the objects lost so far, then turn off: objects that are freed during shutdown are not losses."""
     if is_on():
         _records.sweep()
         turn_off()
 
 
 def turn_on_when_asked() -> None:
-    """Now if the environment says so; otherwise when a pool is used on a loop that is in debug mode."""
+    """Turn on now if `AIOPOOL_DEBUG` is set; otherwise when a pool is used on a loop that is in debug mode."""
     atexit.register(_report_at_exit)
     came_to_loop.append(_came_to_loop)
     if os.environ.get("AIOPOOL_DEBUG"):

@@ -1,8 +1,8 @@
-"""What the debug mode looks for: a second put, an object in use elsewhere, a descriptor shared over a fork.
+"""The mistakes that debug mode finds: a second put, an object in use elsewhere, a descriptor shared after a fork.
 
-The objects are the user's, and a check must not run their code: `isinstance` asks a lazy proxy for its class, and so
-creates what it stands for; a `fileno` may raise anything. So types are compared, and methods are those of the builtin
-types.
+The objects belong to the user, and a check must not run their code: `isinstance` on a lazy proxy creates the object
+behind the proxy, and a `fileno` method may raise anything. So these functions compare types and call only the methods
+of builtin types.
 """
 
 import gc
@@ -23,7 +23,7 @@ from ._records import Record, record_of, warn
 
 
 def check_put(obj: Any, place: Place) -> None:
-    """Raise if `obj`, which is about to be put, is idle. Warn if it came over a fork with an open descriptor."""
+    """Raise if `obj`, which is about to be put, is already idle. Warn if a fork shared its open descriptor."""
     record = record_of(obj)
     if record is None:
         return
@@ -34,9 +34,9 @@ def check_put(obj: Any, place: Place) -> None:
 
 
 def _is_idle(obj: object, record: Record) -> bool:
-    """Whether `obj` really is in its pool, as far as can be seen.
+    """Whether `obj` is really in its pool, as far as can be checked.
 
-    It was put and no get of it was seen. But the pool may have dropped it, and then a finalizer may put it again.
+    It was put, and no later get was recorded. But the pool may have dropped it, and a finalizer may put it again.
     """
     pool = record.pool()
     shards = [] if pool is None else [pair for store in pool._stores for pair in store.shards()]
@@ -67,34 +67,35 @@ def _put_twice(obj: object, record: Record, place: Place) -> str:
 
 
 def check_the_only_one(obj: object, record: Record, place: Place) -> None:
-    """Warn if `obj`, which came from outside, is handed out while something still refers to it.
+    """Warn if `obj`, which did not come from a pool, is checked out while something else still refers to it.
 
-    Only now: when it was put, the list or the dict that it came from may have been about to be freed. A get that shares
-    an object is a fact. References from local variables cannot be told from harmless ones.
+    This is checked at the get. At the put, the list or dict that `obj` came from may have been about to be freed, but a
+    get that shares an object is certainly a mistake. References from local variables are ignored, because they may be
+    harmless.
     """
     if record.got is not None:
         return
     for holder in _holders(obj, record):
         warn(
             f"{record.what}, got from {record.pool_name} at {place}, is in use elsewhere: {_described(holder)} refers "
-            f"to it. It was put at {record.put}, and had not come from a pool",
+            f"to it. It was put at {record.put}, and did not come from a pool",
             place,
         )
         return
 
 
-# Their references are local variables.
+# References from these are local variables.
 _RUNNING_CODE = (FrameType, GeneratorType, CoroutineType, AsyncGeneratorType)
 
-# These lead from any object to almost everything else.
+# From these, almost all other objects can be reached.
 _OUT_OF_BOUNDS = (type, ModuleType, FunctionType)
 
 _FAR = 1000
-"""How many objects are searched to find the parts of an object."""
+"""The most objects that are searched to find the parts of an object."""
 
 
 def _holders(obj: object, record: Record) -> list[Any]:
-    """The referrers of `obj` that are not its own parts, such as a child that knows its parent."""
+    """The referrers of `obj`, except its own parts (such as a child that refers to its parent)."""
     holders = [
         each for each in gc.get_referrers(obj) if each is not record and not issubclass(type(each), _RUNNING_CODE)
     ]
@@ -105,7 +106,7 @@ def _holders(obj: object, record: Record) -> list[Any]:
 def _parts(obj: object) -> set[int]:
     seen = {id(obj)}
     queue = [obj]
-    for part in queue:  # it grows
+    for part in queue:  # grows during the loop
         for each in gc.get_referents(part):
             if id(each) not in seen and not issubclass(type(each), _OUT_OF_BOUNDS) and len(seen) < _FAR:
                 seen.add(id(each))
@@ -123,9 +124,9 @@ def _described(holder: Any) -> str:
 
 
 def check_not_shared_over_fork(obj: object, record: Record, before: Place | None, place: Place) -> None:
-    """Warn if `obj` is used by two processes: by one that got or put it at `before`, and now by this one.
+    """Warn if two processes use `obj`: one that got or put it at `before`, and now this one.
 
-    A fork copies memory, so that each process has its own. It does not copy what a descriptor refers to in the kernel.
+    A fork copies memory, but not the kernel's objects behind descriptors, which both processes then share.
     """
     if record.process == os.getpid():
         return
@@ -133,13 +134,14 @@ def check_not_shared_over_fork(obj: object, record: Record, before: Place | None
     if descriptor is not None:
         warn(
             f"{record.what} of {record.pool_name} came over a fork with open descriptor {descriptor}, which two "
-            f"processes now use: at {before} before the fork, at {place} after it. clear() such a pool in the child",
+            f"processes now use: at {before} before the fork, at {place} after it. Call clear() on such a pool in the "
+            "child",
             place,
         )
 
 
 def _open_descriptor(obj: object) -> int | None:
-    """The descriptor of `obj` or of one of its attributes; standard streams, which processes share, do not count."""
+    """The descriptor of `obj` or of one of its attributes. Standard streams, which processes may share, are ignored."""
     attributes = gc.get_referents(obj)
     attributes += [value for each in attributes if type(each) is dict for value in each.values()]
     for each in [obj, *attributes]:
@@ -149,7 +151,8 @@ def _open_descriptor(obj: object) -> int | None:
     return None
 
 
-# What `open` returns, from the outside to the inside, and how to reach the next without an attribute of a subclass.
+# The objects that `open` returns, from the outermost to the innermost, and how to get the next one without using an
+# attribute that a subclass may define.
 _LAYERS: tuple[tuple[type, Any], ...] = (
     (io.TextIOWrapper, vars(io.TextIOWrapper)["buffer"]),
     (io.BufferedReader, vars(io.BufferedReader)["raw"]),
@@ -159,7 +162,7 @@ _LAYERS: tuple[tuple[type, Any], ...] = (
 
 
 def _descriptor(obj: Any) -> int:
-    """The descriptor of a socket or a file; -1: it is closed, or `obj` is neither."""
+    """The descriptor of a socket or a file; -1 if it is closed or `obj` is neither."""
     for layer, within in _LAYERS:
         if issubclass(type(obj), layer):
             try:

@@ -1,7 +1,7 @@
-"""What the debug mode does with each get and put: it records them, and checks them for mistakes.
+"""The observer of debug mode, which records each get and put and checks it for mistakes.
 
-A certain mistake raises: an object that is put while it is idle. What may be intended, or is found where no caller
-could catch an exception, is a `ResourceWarning`. Both report the two conflicting places.
+A certain mistake (putting an object that is already idle) raises. Something that may be intended, or is found where no
+caller could catch an exception, is reported by a `ResourceWarning`. Both messages name the two conflicting places.
 """
 
 import weakref
@@ -13,14 +13,14 @@ from . import _findings, _records
 
 
 class Recorder:
-    """The observer. What it raises reaches the caller of the pool, and the object stays where it was."""
+    """The observer. If it raises, the exception reaches the caller of the pool, and the object stays where it was."""
 
     def __init__(self) -> None:
-        # The pools that were created since it was switched on: all of their gets and puts were seen.
+        # The pools created since debug mode was switched on, all of whose gets and puts were observed.
         self._newer: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def forget_all(self) -> None:
-        """Start again with no pools known."""
+        """Forget all pools."""
         self._newer.clear()
 
     def created(self, pool: Any) -> None:
@@ -28,7 +28,7 @@ class Recorder:
         self._newer.add(pool)
 
     def got(self, pool: Any, obj: Any) -> None:
-        """`obj` is checked out, from now on."""
+        """`obj` is now checked out."""
         if obj is None:
             return
         place = caller()
@@ -39,7 +39,7 @@ class Recorder:
                     _findings.check_the_only_one(obj, record, place)
                 _findings.check_not_shared_over_fork(obj, record, record.put, place)
             except BaseException:
-                # The pool keeps it, so it is idle as before. Reported once: otherwise no get would ever succeed again.
+                # The pool keeps the object idle. Reported only once; otherwise no get would ever succeed again.
                 record.got, record.process = place, getpid()
                 raise
         _records.got(pool, obj, place)
@@ -48,7 +48,7 @@ class Recorder:
         """`obj` is about to be put."""
         place = caller()
         _findings.check_put(obj, place)
-        # Before the put: after it, another thread may have got the object.
+        # Before the put, because afterwards another thread may have got the object.
         _records.came_back(pool, obj, place)
 
     def not_kept(self, pool: Any, obj: Any) -> None:

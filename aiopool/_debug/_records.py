@@ -1,16 +1,17 @@
-"""Where each object was last got, and where it was put: the basis of the debug mode and the leak check.
+"""Records of where each object was last got and put, for debug mode and the leak check.
 
-While neither is on, nothing here runs. While one is, every get and put is recorded here, with the file and the line of
-the code that called the pool.
+If neither is on, nothing here runs. If one is, every get and put is recorded here, with the file and line of the code
+that called the pool.
 
-Objects are known by their id, so a record must not outlive its object. Otherwise the next object at that address would
-inherit it. Most objects support weak references, and their record is deleted with them. A bytearray, a list, a dict and
-many objects of C libraries do not. Their record holds the object itself, and a sweep finds out now and then which of
-them nothing else refers to any more. The trade-off: these are freed later, at the next sweep, so that there can be as
-many unused ones as there are used ones. And a part of a reference cycle never looks unused. The alternative, going by
-the id alone, would mistake one object for another.
+Records are found by the id of their object, so a record must not outlive its object; otherwise the next object at that
+address would inherit it. Most objects support weak references, and their record is deleted with them. Bytearrays,
+lists, dicts and many objects of C libraries do not. Their record holds the object itself, and a sweep from time to time
+finds the objects that nothing else refers to. The trade-off: such objects are freed only at the next sweep, so there
+can be as many unused objects as used ones; and an object in a reference cycle never looks unused. The alternative, ids
+alone, would mistake one object for another.
 
-There is no lock here either: a finalizer can get or put in the middle of any line. A record is moved in one C call.
+There is no lock here either, because a finalizer can get or put between any two bytecodes. Each record is moved in one
+C call.
 """
 
 import gc
@@ -27,7 +28,7 @@ from .._core.place import Place
 
 
 class Record:
-    """What is known of one object."""
+    """The last get and put of one object."""
 
     __slots__ = ("_held", "_ref", "got", "lost", "owner", "pool", "pool_name", "process", "put", "thread_id", "what")
 
@@ -35,16 +36,16 @@ class Record:
         self.pool = weakref.ref(pool)
         self.pool_name = repr(pool)
         self.what = type(obj).__qualname__
-        #: where it was last got; `None`: never, as far as was seen
+        #: where it was last got; `None`: no get was recorded
         self.got: Place | None = None
-        #: where it was put since; `None`: it is checked out
+        #: where it was put after that; `None`: it is checked out
         self.put: Place | None = None
-        #: the process and the thread that did so
+        #: the process and the thread of the last get or put
         self.process = getpid()
         self.thread_id = get_ident()
-        #: what `getting_for` was then
+        #: the value of `getting_for` at the get
         self.owner: object = None
-        #: whether it was collected while checked out
+        #: whether it was freed while it was checked out
         self.lost = False
         self._held: Any = None
         self._ref: _Watch | None = None
@@ -58,7 +59,7 @@ class Record:
         return f"{self.what} of {self.pool_name}, got at {self.got}"
 
     def is_checked_out(self) -> bool:
-        """Whether no put came after the last get."""
+        """Whether the object was not put after the last get."""
         return self.put is None
 
     def is_about(self, obj: object) -> bool:
@@ -66,7 +67,7 @@ class Record:
         return (self._held if self._ref is None else self._ref()) is obj
 
     def references(self) -> int:
-        """How many references there are to the object that it holds, its own included."""
+        """The reference count of the object that this record holds, including the record's own reference."""
         return sys.getrefcount(self._held)
 
 
@@ -82,10 +83,10 @@ checked_out: dict[Record, None] = {}
 """Records of the objects that are checked out, in the order of the gets."""
 
 getting_for: object = None
-"""On whose behalf objects are got at the moment; set by the pytest plugin."""
+"""The owner of objects that are got now. Set by the pytest plugin."""
 
 keeps_lost = False
-"""Whether an object that was collected while checked out stays in `checked_out`, instead of a warning."""
+"""Whether the record of an object that is freed while checked out stays in `checked_out`, instead of a warning."""
 
 
 @contextmanager
@@ -106,19 +107,19 @@ def record_of(obj: object) -> Record | None:
 
 
 def got(pool: Any, obj: object, place: Place) -> None:
-    """`obj` is checked out from now on."""
+    """Record that `obj` is now checked out."""
     record = _enter(pool, obj)
     record.got = place
     record.put = None
     record.owner = getting_for
-    checked_out.pop(record, None)  # its put was not seen; the order is that of the gets
+    checked_out.pop(record, None)  # there if its put was not observed; removed to keep the order of the gets
     checked_out[record] = None
     _sweep_if_due(record)
 
 
 def came_back(pool: Any, obj: object, place: Place) -> None:
-    """`obj` is idle from now on."""
-    # While the garbage collector runs, its weak reference may be dead already, and a finalizer puts it back.
+    """Record that `obj` is now idle."""
+    # A finalizer may put it during a garbage collection, when its weak reference is already dead.
     checked_out.pop(_records.get(id(obj), _NO_RECORD), None)
     record = _enter(pool, obj)
     record.put = place
@@ -126,7 +127,7 @@ def came_back(pool: Any, obj: object, place: Place) -> None:
 
 
 def forget(obj: object) -> None:
-    """`obj` is neither checked out nor idle any more."""
+    """Delete the record of `obj`, which is neither checked out nor idle any more."""
     checked_out.pop(_records.pop(id(obj), _NO_RECORD), None)
 
 
@@ -148,11 +149,11 @@ def _enter(pool: Any, obj: object) -> Record:
     return record
 
 
-# --- the end of objects ---
+# --- freed objects ---
 
 _collecting = False
 
-# Objects found dead by the garbage collection that is running: their finalizers have yet to run, and may put them back.
+# Garbage found by the running garbage collection. Finalizers that have yet to run may still put these objects.
 _dead: list[tuple[int, Record]] = []
 
 
@@ -168,22 +169,22 @@ def _gone(ref: _Watch) -> None:
 
 def _end(key: int, record: Record) -> None:
     if _records.get(key) is not record:
-        return  # a finalizer put it back
+        return  # a finalizer has put the object
     _records.pop(key, None)
     if record not in checked_out:
         return
     if keeps_lost:
         record.lost = True
     elif checked_out.pop(record, _NO_RECORD) is None and record.process == getpid():
-        # In the child of a fork, what the parent checked out is the parent's.
+        # (Not in the child of a fork for objects that the parent checked out, because they belong to the parent.)
         _LossReport(record)
 
 
 class _LossReport:
-    """Warns about an object that was collected while checked out, in its own finalizer.
+    """Warns, from its finalizer, about an object that was freed while it was checked out.
 
-    So if the filters turn the warning into an error, it goes to `sys.unraisablehook`, like that about a file that was
-    not closed. Otherwise it would be raised in code that uses a pool, or triggers a collection, at that moment.
+    If the filters turn the warning into an error, the error then goes to `sys.unraisablehook`, like that for a file
+    that was not closed. Otherwise it would be raised in unrelated code that uses a pool or triggers a collection.
     """
 
     __slots__ = ("_record",)
@@ -224,7 +225,7 @@ def sweep() -> None:
 
 
 def on_gc(phase: str, info: dict[str, int]) -> None:
-    """For `gc.callbacks`."""
+    """A callback for `gc.callbacks`."""
     global _collecting
     _collecting = phase == "start"
     if not _collecting:
@@ -238,17 +239,17 @@ _registry: dict[Any, Any] = {}
 
 
 def warn(message: str, place: Place | None) -> None:
-    """A `ResourceWarning` that shows `place`; where the filters say "default", once for each message."""
+    """Emit a `ResourceWarning` that shows `place`; with the filter action "default", once for each message."""
     file, line, _ = place or Place("<unknown>", 0, "")
     warnings.warn_explicit(f"aiopool: {message}", ResourceWarning, file, line, registry=_registry)
 
 
-# The record of no object: a default for `pop`, which so finds and takes a record in one step.
+# The record of no object. Serves as a default for `pop`, so that a record is found and removed in one step.
 _NO_RECORD = Record.__new__(Record)
 
 
 def _count_alone() -> int:
-    """How many references there are to an object that only its record holds. The number differs between versions."""
+    """The reference count of an object that only its record holds. It differs between versions of Python."""
     record = Record.__new__(Record)
     record._held = bytearray()
     return record.references()

@@ -1,21 +1,21 @@
-"""What `python -m aiopool demo` does: a TCP server on real traffic, over asyncio's streams and over aiopool's.
+"""`python -m aiopool demo`: a TCP server with real traffic, over asyncio's streams and over aiopool's.
 
-A benchmark of a pool tells what a get costs, in nanoseconds. Whether the pool helps a server is another question, and
-only a server can answer it, with the kernel, the event loop and real messages in the measurement. So the demo runs one,
-loads it from another process, and says where pooling won and where it did not.
+A benchmark of a pool shows what a get costs, in nanoseconds. Whether the pool helps a server can only be measured on a
+server, with the kernel, the event loop and real messages included. So the demo runs a server, sends it messages from
+another process, and says where pooling won and where it did not.
 
 The modules, from the bottom up:
 
-    wire        what a message and an answer look like, and the two kinds of streams
-    loops       which event loop to use
-    server      the loops that answer messages, over one kind of streams and the other
-    load        the other process: sends messages and checks the answers
-    results     from rounds to medians, ratios and verdicts
-    measure     rounds of one kind and the other, and what each cost
-    progress    what is shown while it works
-    report      what is shown at the end
-    run         all of it together
+    wire        the format of messages and answers, and the two kinds of streams
+    loops       the choice of the event loop
+    server      loops that answer messages, over both kinds of streams
+    load        the other process, which sends messages and checks the answers
+    results     medians, ratios and verdicts of rounds
+    measure     alternating rounds over both kinds of streams
+    progress    the display during the measurement
+    report      the report at the end
+    run         the whole demo
 
-`load` runs in a process that must not need the extra `demo`; so only `measure`, `progress`, `report` and `run` import
-from it.
+`load` runs in a process that must work without the extra `demo`, so only `measure`, `progress`, `report` and `run` may
+import its packages.
 """

@@ -1,12 +1,12 @@
-"""The load: a process of its own that sends messages to the server and checks every answer.
+"""The load: a separate process that sends messages to the server and checks every answer.
 
-It is its own process so that what it costs is not in the server's CPU time, nor its work under the server's GIL. On
-each connection it sends one message at a time, and the next when the answer has come: so there are never more messages
-under way than connections, and no round begins with the leftovers of the one before.
+It is a separate process so that it does not add to the server's CPU time or compete for the server's GIL. On each
+connection it sends one message at a time, and the next one after the answer has arrived. So there are never more
+messages in flight than connections, and no message of one round is left for the next.
 
-Its parent asks for rounds on stdin, one line with a kind of streams and a number of seconds each, and gets a line of
-JSON on stdout for each. The connections to the other kind are silent meanwhile.
-Closing stdin ends it; if the parent dies, the connections end, and that ends it too.
+Its parent requests rounds on stdin, each by a line with a kind of streams and a number of seconds, and gets a line of
+JSON on stdout for each. The connections of the other kind are silent meanwhile. Closing stdin ends the process; if the
+parent dies, the connections are closed, which ends it too.
 """
 
 import asyncio
@@ -22,21 +22,21 @@ from .loops import loop_factory
 from .wire import DIGEST, HEADER, HOST, KINDS, digest
 
 READY = "ready"
-"""The line that tells the parent that all connections are made."""
+"""The line that tells the parent that all connections are established."""
 
 VARIETY = 256
 """How many different messages there are."""
 
 PIECE = 64 * 1024
-"""The most bytes that one connection sends before it is another's turn.
+"""The most bytes that one connection sends before the next connection may send.
 
-Loopback would carry a message in one go, and a server of such messages never holds more than one buffer. A network does
-not: there, messages of many connections arrive at the same time, piece by piece.
+Over loopback a message would arrive all at once, so the server would never hold more than one buffer. On a network,
+messages of many connections arrive at the same time, piece by piece.
 """
 
 
 class Message(NamedTuple):
-    """A message, and the answer that it must get."""
+    """A message, and the right answer."""
 
     header: bytes
     payload: memoryview
@@ -44,8 +44,8 @@ class Message(NamedTuple):
 
 
 def messages(largest: int) -> list[Message]:
-    """Random bytes of mixed sizes: the largest first, then any from 1 byte on, each as likely as any other."""
-    # All are slices of one block, or big messages would make this a process of gigabytes.
+    """Messages of random bytes: one of the largest size, then others of random sizes, uniformly from 1 byte up."""
+    # All are slices of one block; otherwise this process would need gigabytes for large messages.
     block = memoryview(os.urandom(2 * largest))
     mixed = []
     for size in [largest, *(random.randint(1, largest) for _ in range(VARIETY - 1))]:
@@ -56,14 +56,14 @@ def messages(largest: int) -> list[Message]:
 
 
 class Tally:
-    """What was answered in one round, and how."""
+    """Counts of the answers of one round."""
 
     def __init__(self) -> None:
         self.messages = 0
         self.mismatches = 0
 
     def check(self, message: Message, answer: bytes) -> None:
-        """Count `message`, and whether `answer` is the right one."""
+        """Count `message`, and check `answer`."""
         self.messages += 1
         self.mismatches += answer != message.answer
 
@@ -77,11 +77,11 @@ class Sender(asyncio.Protocol):
         self._done: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A cast, for uvloop's transports are not asyncio's by inheritance.
+        # A cast, because uvloop's transports do not inherit from asyncio's.
         self._transport = cast(asyncio.Transport, transport)
 
     async def send_until(self, deadline: float, tally: Tally) -> None:
-        """Send one message, and more until `deadline`, in the loop's time; return when the last is answered.
+        """Send messages, at least one, until `deadline` (in the loop's time). Returns when the last is answered.
 
         :raises ConnectionError: the server has closed the connection.
         """
@@ -120,15 +120,15 @@ class Sender(asyncio.Protocol):
             self._done.set_exception(ConnectionError("the server has closed the connection"))
 
     def close(self) -> None:
-        """Close the connection, with nothing more to send."""
+        """Close the connection."""
         self._transport.close()
 
 
 async def connect(ports: list[int], mixed: list[Message], connections: int) -> list[Sender]:
-    """Connections to the ports in turn, made one after another: so the server's backlog need not hold them all."""
+    """Connect to the ports in turn, one connection after another, so that the server's backlog need not hold all."""
     senders = []
     for number in range(connections):
-        # Each begins elsewhere in the same messages.
+        # Each starts at a different position in the same messages.
         begin = number * VARIETY // connections
         traffic = itertools.cycle(mixed[begin:] + mixed[:begin])
         senders.append(await _connect(ports[number % len(ports)], traffic))
@@ -141,7 +141,7 @@ async def _connect(port: int, traffic: Iterator[Message]) -> Sender:
 
 
 async def send_round(senders: list[Sender], seconds: float) -> dict[str, float]:
-    """All connections send for `seconds`; what came of it, and how long it took until the last answer."""
+    """Send on all connections for `seconds`. Returns the counts, and the time until the last answer."""
     loop = asyncio.get_running_loop()
     tally = Tally()
     began = loop.time()
@@ -150,16 +150,16 @@ async def send_round(senders: list[Sender], seconds: float) -> dict[str, float]:
 
 
 async def close(senders: list[Sender]) -> None:
-    """Close the connections, and give the loop a turn to do it."""
+    """Close the connections, and let the loop run once to do so."""
     for sender in senders:
         sender.close()
     await asyncio.sleep(0)
 
 
 def main(largest: str, connections: str, *ports: str) -> None:
-    """Send rounds as the parent asks for them, until it closes stdin.
+    """Run the rounds that the parent requests, until it closes stdin.
 
-    `connections`: how many to each kind of streams; `ports`: those of each kind, in the order of `KINDS`, as "1,2".
+    `connections` is the number for each kind of streams; `ports` has one string for each of `KINDS`, such as "1,2".
     """
     mixed = messages(int(largest))
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -167,7 +167,7 @@ def main(largest: str, connections: str, *ports: str) -> None:
         for kind, listed in zip(KINDS, ports, strict=True):
             senders[kind] = runner.run(connect([int(port) for port in listed.split(",")], mixed, int(connections)))
         print(READY, flush=True)
-        # Between rounds nothing comes from the server, so the loop may stand still while this waits for a line.
+        # The server sends nothing between rounds, so the loop need not run while this waits for a line.
         for line in sys.stdin:
             asked, seconds = line.split()
             (kind,) = [each for each in KINDS if each == asked]

@@ -1,14 +1,14 @@
-"""Which event loop the demo runs on: uvloop where it is installed, else asyncio's."""
+"""The event loop of the demo: uvloop's if that is installed, otherwise asyncio's."""
 
 import asyncio
 from collections.abc import Callable
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes the loops.
+    """The factory of the loops.
 
-    asyncio's is the selector loop on Windows too: a proactor receives into a buffer of its own and copies from there,
-    and then pooling would save nothing.
+    asyncio's selector loop is used on Windows too, because a proactor loop receives into its own buffer and copies from
+    there, so pooling would save nothing.
     """
     try:
         import uvloop
@@ -18,5 +18,5 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def loop_name() -> str:
-    """Whose loop `loop_factory` makes: "uvloop" or "asyncio"."""
+    """The package of the loop that `loop_factory` creates: "uvloop" or "asyncio"."""
     return loop_factory().__module__.partition(".")[0]

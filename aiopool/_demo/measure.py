@@ -1,8 +1,8 @@
-"""Rounds of one kind and the other, in turns, in the same process.
+"""Alternating rounds over asyncio's streams and over aiopool's, in the same process.
 
-Turns are short, so that whatever else the machine does falls on both kinds alike. After each of aiopool's rounds the
-pool is emptied: else the round of asyncio's that follows would have idle buffers in its resident size. That makes the
-pool look a little worse than in a server that runs for hours, by the buffers that each round makes anew.
+Rounds are short, so that other load on the machine affects both kinds equally. After each of aiopool's rounds the pool
+is emptied, because idle buffers would count in the resident size of asyncio's next round. This makes the pool look
+slightly worse than in a server that runs for hours, because each round has to create its buffers again.
 """
 
 import asyncio
@@ -23,34 +23,34 @@ from .server import Server
 from .wire import KINDS, Kind
 
 CONNECTIONS = 16
-"""For each loop: enough that every loop gets some, and that messages of many are under way at the same time."""
+"""For each loop: enough that many messages are in flight at the same time."""
 
 ROUND_SECONDS = 0.2
-"""About how long a round takes. The more rounds, the less can a noisy one spoil."""
+"""About how long a round takes. With more rounds, a noisy one does less harm."""
 
 FEWEST_ROUNDS = 8
-"""Of each kind. With fewer, no difference could be told from chance."""
+"""Of each kind. With fewer, no difference could be distinguished from chance."""
 
 MOST_ROUNDS = 100
-"""Of each kind. More would tell nothing new: from here on they get longer."""
+"""Of each kind. More would not improve the results; instead, rounds get longer."""
 
 PATIENCE = 30.0
-"""How much longer than asked a round of the load may take, in seconds, until it is given up."""
+"""How many seconds longer than requested a round may take before the demo gives up."""
 
 SAMPLE_SECONDS = 0.02
-"""How often the resident size is looked at."""
+"""Seconds between two readings of the resident size."""
 
 MICROSECOND = 1e-6
 
 
 class LoadError(Exception):
-    """The load did not do what it was asked for."""
+    """The load process failed."""
 
 
 class Plan(NamedTuple):
-    """What is to be measured."""
+    """The parameters of the measurement."""
 
-    #: of each kind
+    #: for each kind of streams
     seconds: float
     #: the largest message, in bytes
     size: int
@@ -68,39 +68,39 @@ class Plan(NamedTuple):
 
     @property
     def connections(self) -> int:
-        """How many connections the load makes, to each kind of streams."""
+        """How many connections the load opens to each kind of streams."""
         return CONNECTIONS * self.loops
 
     @property
     def idle_timeout(self) -> float:
-        """The pool's: so that one cleanup cycle falls into each round, as into each minute of a real server."""
+        """The pool's idle timeout: short enough for a cleanup cycle in each round, as in each minute of a server."""
         return self.round_seconds * 2 / 3
 
 
 class Load:
-    """The load process, as its parent sees it."""
+    """The load process, as used by its parent."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self._process = process
 
     async def ready(self) -> None:
-        """Wait until all connections are made."""
+        """Wait until all connections are established."""
         line = (await self._read_line(PATIENCE)).decode().strip()
         if line != READY:
-            raise LoadError(f"the load said {line!r} where it should have said {READY!r}")
+            raise LoadError(f"the load process printed {line!r} instead of {READY!r}")
 
     async def send(self, kind: Kind, seconds: float) -> dict[str, Any]:
-        """Have it send to one kind of streams for `seconds`; what was answered."""
+        """Have it send to one kind of streams for `seconds`, and return the counts of the answers."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(f"{kind} {seconds}\n".encode())
         except OSError:
-            pass  # it has ended: reading tells how
+            pass  # it has ended, which the read below reports
         answered: dict[str, Any] = json.loads(await self._read_line(seconds + PATIENCE))
         return answered
 
     async def end(self) -> None:
-        """Let it come to its own end."""
+        """Let it end, and wait for that."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         await asyncio.to_thread(self._process.wait)
@@ -111,28 +111,29 @@ class Load:
             async with asyncio.timeout(patience):
                 line = await asyncio.to_thread(self._process.stdout.readline)
         except TimeoutError:
-            raise LoadError(f"the load said nothing for {patience:.0f} seconds") from None
+            raise LoadError(f"the load process did not answer for {patience:.0f} seconds") from None
         if not line:
-            raise LoadError(f"the load ended with exit code {self._process.wait()}")
+            raise LoadError(f"the load process ended with exit code {self._process.wait()}")
         return line
 
 
 @contextlib.contextmanager
 def load_process(server: Server, plan: Plan) -> Iterator[Load]:
-    """The load; however the block ends, the process has ended too.
+    """Run the load process during a block. It has ended when the block has, even after an exception.
 
-    Started and ended without asyncio: so there is no await at which Ctrl-C could part the start from the block, and a
-    thread that waits for a line gets its end of file when the process ends.
+    It is started and ended without asyncio. So there is no `await` at which Ctrl-C could come between the start and the
+    block, and a thread that waits for a line gets an end of file when the process ends.
     """
     ports = [",".join(map(str, server.ports(kind))) for kind in KINDS]
     command = [sys.executable, "-m", "aiopool._demo.load", str(plan.size), str(plan.connections), *ports]
     with subprocess.Popen(
         command,
-        # Unbuffered: else what could not be written to an ended process is tried again at the end, and raises there.
+        # Unbuffered; otherwise bytes that could not be written to an ended process are written again when the file is
+        # closed, which raises again.
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        # A terminal's Ctrl-C goes to the whole process group. Ending the load is this process's business.
+        # In a group of its own, because Ctrl-C in a terminal goes to the whole group, and this process ends the load.
         process_group=None if sys.platform == "win32" else 0,
         creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
     ) as process:
@@ -143,14 +144,14 @@ def load_process(server: Server, plan: Plan) -> Iterator[Load]:
 
 
 class ResidentPeak:
-    """The largest resident size of this process, from `with` to its end."""
+    """The largest resident size of this process during a `with` block."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
         self.bytes = 0
 
     def now(self) -> int:
-        """The resident size at this moment, in bytes."""
+        """The current resident size, in bytes."""
         size: int = self._process.memory_info().rss
         self.bytes = max(self.bytes, size)
         return size
@@ -164,15 +165,15 @@ class ResidentPeak:
 
     async def _sample(self) -> None:
         while True:
-            # First of all: what the round before left must have its time to go.
+            # Wait first, so that memory of the previous round can be freed.
             await asyncio.sleep(SAMPLE_SECONDS)
             self.now()
 
 
 async def measure(plan: Plan, progress: Callable[[Round, Round], None]) -> Results:
-    """Run the whole plan; `progress` hears of each round over asyncio's streams and the one over aiopool's after it.
+    """Run all rounds. `progress` is called with each pair: a round over asyncio's streams and one over aiopool's.
 
-    :raises LoadError: the load process ended, or fell silent.
+    :raises LoadError: the load process ended, or does not answer.
     """
     buffers = BufferPool(idle_timeout=plan.idle_timeout, name="messages")
     asyncio_rounds: list[Round] = []
@@ -180,7 +181,7 @@ async def measure(plan: Plan, progress: Callable[[Round, Round], None]) -> Resul
     with Server(plan.loops, plan.size, buffers) as server, load_process(server, plan) as load:
         await load.ready()
         for kind in KINDS:
-            await load.send(kind, plan.round_seconds)  # to warm up; it counts for nothing
+            await load.send(kind, plan.round_seconds)  # a warm-up, which is not counted
         for _ in range(plan.rounds):
             buffers.clear()
             asyncio_rounds.append(await _round(load, "asyncio", plan.round_seconds))
@@ -195,7 +196,7 @@ async def _round(load: Load, kind: Kind, seconds: float) -> Round:
     cpu = time.process_time()
     with ResidentPeak() as resident:
         answered = await load.send(kind, seconds)
-        # On Windows the CPU clock ticks 64 times a second, and a round may fall between two ticks.
+        # On Windows the CPU clock ticks 64 times a second, so a round may measure 0.
         cpu = max(time.process_time() - cpu, MICROSECOND)
         resident_end = resident.now()
     return Round(**answered, cpu=cpu, resident_peak=resident.bytes, resident_end=resident_end)

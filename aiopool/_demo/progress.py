@@ -1,4 +1,4 @@
-"""What is shown while it works: a bar on a terminal; in a pipe or a log a few lines, and no control codes."""
+"""The display during the measurement: a bar on a terminal; a few lines without control codes in a pipe or a log."""
 
 from types import TracebackType
 
@@ -8,17 +8,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from .results import Round
 
 LOG_LINES = 5
-"""About how many lines a log gets."""
+"""About how many lines are printed to a log."""
 
 
 class RoundsShown:
-    """Shows rounds as they are done, from `with` to its end. Call it with each pair of rounds."""
+    """Shows progress during a `with` block. Call it with each pair of rounds."""
 
     def __init__(self, console: Console, rounds: int) -> None:
         self._console = console
         self._rounds = rounds
         self._done = 0
-        # Without a refresh thread of its own: drawing must cost the server next to nothing, and in both kinds alike.
+        # Without a refresh thread, so that drawing costs the server almost nothing, and the same for both kinds.
         self._bar = Progress(
             TextColumn("round {task.completed} of {task.total}"),
             BarColumn(bar_width=20),
@@ -48,7 +48,7 @@ class RoundsShown:
             self._console.print(f"round {self._done} of {self._rounds}: {rates}")
 
     def _is_a_fifth(self) -> bool:
-        """Whether with this round another fifth of all is done."""
+        """Whether this round completes another fifth of all rounds."""
         return self._done * LOG_LINES // self._rounds > (self._done - 1) * LOG_LINES // self._rounds
 
 

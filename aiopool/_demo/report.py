@@ -37,14 +37,14 @@ SOURCES = {
     "victim": "the victim",
     "created": "new memory",
 }
-"""Where buffers come from, in the order in which a get looks."""
+"""Where buffers come from, in the order in which a get searches."""
 
 SMALL = 16 * KIB
-"""Bytes: copying this many costs no more than a microsecond or two."""
+"""Copying this many bytes takes no more than a microsecond or two."""
 
 
 def as_json(plan: Plan, results: Results) -> dict[str, Any]:
-    """The figures of the tables, for programs: sizes in bytes, times in seconds."""
+    """The figures of the tables as plain data, with sizes in bytes and times in seconds."""
     return {
         "implementation": implementation,
         "loop": loop_name(),
@@ -97,7 +97,7 @@ def _buffers_as_json(buffers: BufferStats) -> dict[str, Any]:
 
 
 def _by_processor(buffers: BufferStats) -> dict[int, list[ProcessorStats]]:
-    """What each processor did with each size class."""
+    """The counts of all size classes, by processor."""
     entries: dict[int, list[ProcessorStats]] = {}
     for size_class in buffers.classes:
         for each in size_class.blocks.processors:
@@ -111,7 +111,7 @@ def show(console: Console, plan: Plan, results: Results) -> None:
     console.print("\n[bold]asyncio's streams and aiopool's[/]", _metrics_table(comparisons))
     console.print(
         f"Medians of {plan.rounds} rounds each. The ratio, aiopool to asyncio, is the median over pairs of adjacent "
-        "rounds. CPU time and resident size are those of the server's process; freed memory that its allocator keeps "
+        "rounds. CPU time and resident size are those of the server's process. Freed memory that its allocator keeps "
         "still counts in later rounds.",
         style="dim",
     )
@@ -155,7 +155,7 @@ def _life_of_buffers(plan: Plan, buffers: BufferStats) -> str:
     counts = {name: sum(getattr(each.blocks, source) for each in buffers.classes) for source, name in SOURCES.items()}
     came = ", ".join(f"{name} {count / buffers.served:.1%}" for name, count in counts.items() if count)
     return (
-        f"Waste is the part of a buffer beyond what was asked for. Buffers came from: {came}. "
+        f"Waste is the part of a buffer beyond the requested size. Buffers came from: {came}. "
         f"{buffers.bytes_idle / MIB:.1f} MiB were idle when the last round ended; each round starts with an empty "
         "pool. "
         f"{buffers.cycles} cleanup cycles: with an idle_timeout of {plan.idle_timeout:.2g} s, each round has at least "
@@ -164,7 +164,7 @@ def _life_of_buffers(plan: Plan, buffers: BufferStats) -> str:
 
 
 def _sentences(comparisons: list[Comparison], rounds: int) -> Table:
-    # A grid, because it has a hanging indent.
+    # A grid, because its cells have a hanging indent.
     grid = Table.grid(padding=(0, 1))
     for each in comparisons:
         grid.add_row(" -", _sentence(each, rounds))
@@ -175,7 +175,7 @@ def _sentence(comparison: Comparison, rounds: int) -> str:
     name, write = comparison.metric.name, FORMATS[comparison.metric.key]
     medians = f"{write(comparison.aiopool)} against {write(comparison.asyncio)}"
     if comparison.verdict == "no clear difference":
-        # No percentage: it would claim the difference that was not found.
+        # Without a percentage, which would suggest a difference that was not found.
         return (
             f"{name}: {medians} in the median; better in {comparison.better} of {rounds} rounds, worse in "
             f"{comparison.worse}"
@@ -195,16 +195,16 @@ def _advice(plan: Plan, comparisons: list[Comparison]) -> str:
     advice = []
     if implementation == "python":
         advice.append(
-            "This was aiopool's pure Python implementation, where a buffer costs several microseconds. With the C "
-            "extension it costs a tenth of one: install aiopool where there is a C compiler, and compare."
+            "This was aiopool's pure Python implementation, in which a buffer costs several microseconds. With the C "
+            "extension it costs a tenth of a microsecond: install aiopool where there is a C compiler, and compare."
         )
     saved_time = any(each.verdict == "won" for each in comparisons if not each.metric.key.startswith("resident"))
     if plan.size > SMALL:
-        advice.append("Small messages give other results: try --size 64K and --size 1K.")
+        advice.append("Small messages give different results: try --size 64K and --size 1K.")
     elif not saved_time:
         advice.append(
-            "Messages this small are quickly copied, and copies are what aiopool's streams save, so there is little to "
-            "gain. Try --size 1M."
+            "aiopool's streams save copies, and messages this small are copied quickly, so there is little to gain. "
+            "Try --size 1M."
         )
     return "\n".join(advice)
 

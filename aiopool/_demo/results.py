@@ -1,9 +1,9 @@
-"""From rounds to figures, and from figures to what can be said of them.
+"""The evaluation of rounds: medians, ratios and verdicts.
 
-Machines are noisy: the same round costs a tenth more or less a second later. So rounds over asyncio's streams and over
-aiopool's alternate, and each of aiopool's is compared with the one of asyncio's just before it. What is reported is the
-median of those ratios, and who was better in how many rounds. A difference is only called one when it is not tiny and
-chance alone would seldom have made it.
+Machines are noisy: the same round may cost a tenth more or less a second later. So rounds over asyncio's streams and
+over aiopool's alternate, and each of aiopool's is compared with asyncio's round just before it. The report gives the
+median of these ratios, and in how many rounds aiopool was better. A difference only counts if it is not tiny and is
+unlikely to be due to chance.
 """
 
 import math
@@ -14,16 +14,16 @@ from typing import Literal, NamedTuple
 from ..stats import BufferStats
 
 SELDOM = 0.01
-"""Less than this is the probability that chance made a difference that is called one."""
+"""A difference counts only if its probability of being due to chance is less than this."""
 
 TINY = 0.02
-"""Less than this part is a difference that two runs with the same streams show too."""
+"""A relative difference below this does not count, because two runs with the same streams differ as much."""
 
 
 class Round(NamedTuple):
-    """What one round cost."""
+    """The measurements of one round."""
 
-    #: answers that came, right or wrong
+    #: answers that arrived, right or wrong
     messages: int
     #: wrong answers
     mismatches: int
@@ -31,9 +31,9 @@ class Round(NamedTuple):
     seconds: float
     #: CPU time of the server's process, in seconds
     cpu: float
-    #: the largest resident size of the server's process that was seen, in bytes
+    #: the largest measured resident size of the server's process, in bytes
     resident_peak: int
-    #: its resident size when the round ended, in bytes
+    #: its resident size at the end of the round, in bytes
     resident_end: int
 
 
@@ -41,11 +41,11 @@ Verdict = Literal["won", "lost", "no clear difference"]
 
 
 class Metric(NamedTuple):
-    """One thing that is compared."""
+    """A quantity that is compared."""
 
-    #: what it is called in JSON
+    #: its name in JSON
     key: str
-    #: what it is called in tables and sentences
+    #: its name in tables and sentences
     name: str
     of: Callable[[Round], float]
     more_is_better: bool = False
@@ -60,14 +60,14 @@ METRICS = (
 
 
 class Comparison(NamedTuple):
-    """How rounds over aiopool's streams compare with rounds over asyncio's by one metric."""
+    """The comparison of rounds over both kinds of streams by one metric."""
 
     metric: Metric
     #: the median of the rounds over asyncio's
     asyncio: float
     #: the median of the rounds over aiopool's
     aiopool: float
-    #: the median of aiopool to asyncio, each round with the one just before it
+    #: the median of the ratios, aiopool to asyncio, over pairs of adjacent rounds
     ratio: float
     #: in how many rounds aiopool was better
     better: int
@@ -83,18 +83,18 @@ class Comparison(NamedTuple):
 
 
 class Results(NamedTuple):
-    """All that the demo found out."""
+    """All results of the demo."""
 
     #: rounds over asyncio's streams
     asyncio: Sequence[Round]
     #: rounds over aiopool's
     aiopool: Sequence[Round]
-    #: what the buffer pool said when the last round had ended
+    #: the statistics of the buffer pool after the last round
     buffers: BufferStats
 
     @property
     def messages(self) -> int:
-        """Answers that came, in all rounds."""
+        """Answers that arrived, in all rounds."""
         return sum(each.messages for each in (*self.asyncio, *self.aiopool))
 
     @property
@@ -103,12 +103,12 @@ class Results(NamedTuple):
         return sum(each.mismatches for each in (*self.asyncio, *self.aiopool))
 
     def comparisons(self) -> list[Comparison]:
-        """Both kinds of streams, by each metric."""
+        """The comparisons of both kinds of streams, one for each metric."""
         return [compare(metric, self.asyncio, self.aiopool) for metric in METRICS]
 
 
 def compare(metric: Metric, asyncio: Sequence[Round], aiopool: Sequence[Round]) -> Comparison:
-    """Rounds over both kinds of streams, which come in pairs, by one metric."""
+    """Compare pairs of rounds over both kinds of streams by one metric."""
     pairs = [(metric.of(before), metric.of(after)) for before, after in zip(asyncio, aiopool, strict=True)]
     less = sum(after < before for before, after in pairs)
     more = sum(after > before for before, after in pairs)
@@ -124,7 +124,7 @@ def compare(metric: Metric, asyncio: Sequence[Round], aiopool: Sequence[Round]) 
 
 
 def _chance(better: int, worse: int) -> float:
-    """How likely tosses of a coin come out as one-sided as this, or more so: the sign test."""
+    """The sign test: how likely tosses of a coin are to be at least as one-sided as this."""
     tosses = better + worse
     fewer = min(better, worse)
     return min(1.0, 2 * sum(math.comb(tosses, k) for k in range(fewer + 1)) / (1 << tosses))

@@ -1,4 +1,4 @@
-"""The demo from its first line to its exit code."""
+"""The whole demo, from its introduction to its exit code."""
 
 import asyncio
 import json
@@ -17,12 +17,12 @@ from .report import as_json, show
 from .results import Results
 
 STDOUT = Path("-")
-"""Stands for stdout where the name of a file is expected."""
+"""Means stdout where a file name is expected."""
 
 
 def demo(plan: Plan, json_file: Path | None) -> int:
-    """Measure, show, and write the numbers to `json_file` if there is one; the exit code."""
-    # Where the numbers go to stdout, nothing else does.
+    """Measure, show the results, write them to `json_file` if there is one, and return the exit code."""
+    # If the numbers go to stdout, nothing else does.
     console = Console(stderr=json_file == STDOUT, highlight=False)
     try:
         results = asyncio.run(_measure(console, plan))
@@ -36,7 +36,7 @@ def demo(plan: Plan, json_file: Path | None) -> int:
 
 
 async def _measure(console: Console, plan: Plan) -> Results:
-    # Not before asyncio listens to Ctrl-C: who reads it may interrupt at once.
+    # Printed only now that asyncio handles Ctrl-C, because the user may interrupt as soon as it is visible.
     console.print(_introduction(plan))
     with RoundsShown(console, plan.rounds) as shown:
         return await measure(plan, shown)
@@ -55,7 +55,7 @@ def _introduction(plan: Plan) -> str:
 
 
 def _warnings() -> list[str]:
-    """What a buffer pool warns of when it is used for the first time: told here, and not amid the rounds."""
+    """The warnings at the first use of a buffer pool, shown here and not in the middle of the rounds."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         BufferPool().acquire(1)

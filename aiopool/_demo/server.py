@@ -1,11 +1,11 @@
-"""The server: event loops, each in a thread of its own, that receive messages and answer with their digest.
+"""The server: event loops, each in its own thread, that receive messages and answer with their digest.
 
-Each loop serves twice, on a port for each kind of streams: over `asyncio.start_server`, and over
-`aiopool.streams.start_server` with a buffer pool that all loops share. The rest is as asyncio has it by default, and
-the handler is the same function. Whatever the demo finds is what changing that one call does.
+Each loop runs two servers, each on its own port: one with `asyncio.start_server`, and one with
+`aiopool.streams.start_server` and a buffer pool that all loops share. Everything else is asyncio's default, and both
+use the same handler. So the results show the effect of changing that one call.
 
-Each loop has ports of its own, and as many connections as any other. A port that all loops share would not do: there
-the kernel decides who gets which connection, and one kind might fare better for it.
+Each loop has its own ports and the same number of connections. If all loops shared a port, the kernel would decide
+which loop gets which connection, and that could favour one kind of streams.
 """
 
 import asyncio
@@ -22,30 +22,30 @@ StreamReader = asyncio.StreamReader | streams.StreamReader
 
 
 async def serve(reader: StreamReader, writer: asyncio.StreamWriter, largest: int) -> None:
-    """Answer messages of up to `largest` bytes, one after another, until the client goes."""
+    """Answer messages of up to `largest` bytes, one after another, until the client disconnects."""
     try:
         while True:
             (size,) = HEADER.unpack(await reader.readexactly(HEADER.size))
             if not 0 < size <= largest:
                 break
-            # In no variable, which would keep the message while the next one is awaited.
+            # Not in a variable, which would keep the message alive while this waits for the next one.
             writer.write(digest(await reader.readexactly(size)))
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
-        pass  # the client has gone
+        pass  # the client has disconnected
     finally:
         writer.close()
 
 
 class Server:
-    """The loop threads, from `with` to its end."""
+    """Runs the loop threads during a `with` block."""
 
     def __init__(self, loops: int, size: int, buffers: BufferPool) -> None:
-        """`size`: the largest message, in bytes; `buffers`: what aiopool's streams receive into."""
+        """`size` is the largest message, in bytes. aiopool's streams receive into `buffers`."""
         self._threads = [LoopThread(size, buffers) for _ in range(loops)]
 
     def ports(self, kind: Kind) -> list[int]:
-        """Where to connect to for this kind of streams: a port for each loop."""
+        """The ports for this kind of streams, one for each loop."""
         return [thread.listeners[kind].getsockname()[1] for thread in self._threads]
 
     def __enter__(self) -> "Server":
@@ -63,16 +63,16 @@ class Server:
 
 
 class LoopThread(threading.Thread):
-    """One event loop in one thread, and with it one processor, for the pool."""
+    """One event loop in one thread, and so one processor of the pool."""
 
     def __init__(self, size: int, buffers: BufferPool) -> None:
         super().__init__(name="aiopool demo loop")
-        # They listen at once, and not when a loop comes round to it: so no connection is refused.
+        # They listen from now on, even before the loops run, so no connection is refused.
         self.listeners: dict[Kind, socket.socket] = {kind: socket.create_server((HOST, 0)) for kind in KINDS}
         self._size = size
         self._buffers = buffers
         self._runner = asyncio.Runner(loop_factory=loop_factory())
-        # Made here and not in the thread: so stop has a loop to call, however early it comes.
+        # Created here and not in the thread, so that `stop` has a loop to call even if it is called very early.
         self._loop = self._runner.get_loop()
         self._stopped = asyncio.Event()
         self._live: dict[asyncio.Task[None], asyncio.StreamWriter] = {}

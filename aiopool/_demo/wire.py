@@ -1,7 +1,7 @@
-"""What goes over the wire: a message is its length and that many bytes, its answer is their digest.
+"""The wire format: a message is its length and that many bytes, and its answer is their digest.
 
-The digest lets the sender see that every byte arrived, in its place, in this message and in no other. It is a cheap
-one, because both kinds of streams pay for it alike, and what both pay hides the difference between them.
+With the digest the sender can check that every byte arrived in the right place of the right message. It is a cheap
+digest, because both kinds of streams pay for it, and costs that both have hide the difference between them.
 """
 
 import struct
@@ -11,7 +11,7 @@ from typing import Literal
 HOST = "127.0.0.1"
 
 Kind = Literal["asyncio", "aiopool"]
-"""Whose streams."""
+"""The kind of streams."""
 
 KINDS: tuple[Kind, ...] = ("asyncio", "aiopool")
 
@@ -23,5 +23,5 @@ DIGEST = struct.Struct("!I")
 
 
 def digest(payload: bytes | memoryview) -> bytes:
-    """The right answer to a message of `payload`."""
+    """The right answer to a message with this `payload`."""
     return DIGEST.pack(zlib.crc32(payload))

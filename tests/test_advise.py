@@ -124,7 +124,7 @@ def test_code_that_ends_the_process(env: dict[str, str]) -> None:
     done = advise(env, "os._exit(7)", "--import", "os")
     assert (done.returncode, done.stderr) == (
         1,
-        "aiopool advise: the process that measures ended with exit code 7\n",
+        "aiopool advise: the measuring process ended with exit code 7\n",
     )
 
 

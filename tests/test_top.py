@@ -183,7 +183,7 @@ class TestLooks:
             done = top(env, other.pid)
             other.kill()
         assert done.returncode == 1
-        assert done.stderr.startswith(f"aiopool top: process {other.pid} is no CPython of the version 3.")
+        assert done.stderr.startswith(f"aiopool top: process {other.pid} does not run CPython 3.")
 
     def test_at_none(self, env: dict[str, str]) -> None:
         with subprocess.Popen([sys.executable, "-c", ""]) as other:

@@ -1,8 +1,9 @@
-"""Which allocator is in use, and how to tune it.
+"""The allocator in use, and how to tune it.
 
-glibc gives free memory at the top of its heap back to the system from 128 KiB on, and takes blocks of that size from
-the system one by one. Both thresholds move only when large blocks are freed. Raised, they let large blocks be reused;
-that costs the process memory which it holds but does not use. Other allocators keep such blocks anyway.
+glibc returns free memory at the top of its heap to the system when it exceeds 128 KiB, and gets blocks of that size or
+more from the system one by one. By default both thresholds rise only when large blocks are freed. With higher
+thresholds large blocks are reused, but the process holds memory that it does not use. Other allocators keep such blocks
+anyway.
 """
 
 import os
@@ -13,13 +14,13 @@ TUNING = {
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that glibc documents
 }
-"""Environment variables that have glibc keep what is freed, in blocks of up to 32 MiB."""
+"""Environment variables that make glibc keep freed blocks of up to 32 MiB."""
 
 _OTHERS = ("jemalloc", "tcmalloc", "mimalloc")
 
 
 def allocator() -> str:
-    """What the allocator of this process is called."""
+    """The name of this process's allocator."""
     try:
         libraries = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -35,5 +36,5 @@ def allocator() -> str:
 
 
 def tuning() -> dict[str, str]:
-    """What is to be set to have the allocator in use tuned; nothing where it is not glibc, or tuned already."""
+    """The environment variables that tune the allocator; empty if it is not glibc, or is already tuned."""
     return {} if not allocator().startswith("glibc") or any(name in os.environ for name in TUNING) else TUNING

@@ -1,4 +1,4 @@
-"""The arguments of `python -m aiopool advise`, and what they do."""
+"""The command `python -m aiopool advise` and its arguments."""
 
 import argparse
 import sys
@@ -8,30 +8,30 @@ from .user_code import UserCode, UserCodeError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
-    parser.add_argument("expression", help="what creates an object, as 'zstandard.ZstdCompressor()'")
+    """Add the arguments of the command."""
+    parser.add_argument("expression", help="creates an object, such as 'zstandard.ZstdCompressor()'")
     parser.add_argument(
         "--import",
         dest="imports",
         action="append",
         default=[],
         metavar="MODULE",
-        help="what the expression needs, as zstandard or 'numpy as np'; may be given several times",
+        help="a module that the code needs, such as zstandard or 'numpy as np'; may be given several times",
     )
     parser.add_argument(
-        "--use", default="", metavar="CODE", help="what is done with each object, as 'obj.compress(bytes(1000))'"
+        "--use", default="", metavar="CODE", help="uses an object, such as 'obj.compress(bytes(1000))'"
     )
     parser.add_argument(
-        "--reset", default="", metavar="CODE", help="what makes an object as good as new, as 'obj.clear()'"
+        "--reset", default="", metavar="CODE", help="makes a used object as good as new, such as 'obj.clear()'"
     )
     parser.add_argument("--seconds", type=seconds, default=4.0, help="how long to measure in all (default: 4)")
-    parser.add_argument("--plot", type=file, metavar="FILE", help="draw the times, to an SVG file")
+    parser.add_argument("--plot", type=file, metavar="FILE", help="draw a chart of the times, to an SVG file")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure and show; the exit code.
+    """Measure, show the results, and return the exit code.
 
-    :raises ModuleNotFoundError: what the extra `advise` brings is missing.
+    :raises ModuleNotFoundError: a package of the extra `advise` is not installed.
     """
     from rich.console import Console
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         if options.plot is not None:
             write_plot(results, options.plot)
     except (UserCodeError, MeasuringError, OSError) as error:
-        # What is shown of the user's code has lines of its own.
+        # A message that shows the user's code has several lines, and starts on a new one.
         print("aiopool advise:", error, sep="\n" if "\n" in str(error) else " ", file=sys.stderr)
         return 1
     return 0

@@ -1,7 +1,7 @@
 """The loops that are timed, with the user's code inside.
 
-Each pair of loops differs only in where an object comes from and where it goes: created and dropped, or got from a pool
-and put back.
+The two loops of a pair differ only in this: one creates and drops each object, the other gets it from a pool and puts
+it back.
 """
 
 import ast
@@ -13,7 +13,7 @@ from .user_code import TOGETHER, UserCode
 Loop = Callable[[Iterator[None]], float]
 """Runs once for each item of its argument."""
 
-# With names that the user's code does not use.
+# The names are such that the user's code does not use them.
 _FRESH_ONE = """
 def loop(_aiopool_times):
     for _ in _aiopool_times:
@@ -57,7 +57,7 @@ def loop(_aiopool_times, _aiopool_count=_aiopool_count, _aiopool_get=_aiopool_ge
             _aiopool_put(_aiopool_held.pop())
 """
 
-# The clock is read twice for each reset, so what that costs is measured too, with no reset in between.
+# The cost of reading the clock twice is measured too, with no reset in between, and subtracted.
 _RESET = """
 def loop(_aiopool_times, _aiopool_clock=_aiopool_clock):
     _aiopool_seconds = _aiopool_nothing = 0.0
@@ -84,7 +84,7 @@ def use(obj):
     USE
 """
 
-# A pool looks at what a reset returns.
+# The result of the user's expression is returned, because a pool checks it.
 _RESET_ONE = """
 def reset(obj):
     RETURN_RESET
@@ -92,7 +92,7 @@ def reset(obj):
 
 
 class Loops(NamedTuple):
-    """What is timed."""
+    """The loops to time."""
 
     fresh_one: Loop
     pooled_one: Loop
@@ -102,7 +102,7 @@ class Loops(NamedTuple):
 
 
 class Functions(NamedTuple):
-    """What a pool is made of."""
+    """The user's code as functions, for a pool."""
 
     create: Callable[[], Any]
     use: Callable[[Any], Any]
@@ -110,12 +110,12 @@ class Functions(NamedTuple):
 
 
 def functions(code: UserCode, namespace: dict[str, Any]) -> Functions:
-    """The user's code as functions."""
+    """Compile the user's code as functions."""
     return Functions(*(_compiled(template, code, namespace) for template in (_CREATE, _USE, _RESET_ONE)))
 
 
 def loops(code: UserCode, namespace: dict[str, Any], pool: Any, count: int, clock: Callable[[], float]) -> Loops:
-    """The loops over `pool`, with `count` objects in flight where there are many."""
+    """Compile the loops over `pool`. Those with many objects in flight have `count`."""
     names = {
         **namespace,
         "_aiopool_get": pool.get,
@@ -136,7 +136,7 @@ def _compiled(template: str, code: UserCode, namespace: dict[str, Any]) -> Any:
 
 
 class _Filled(ast.NodeTransformer):
-    """Puts the user's code where a template has a name for it."""
+    """Replaces the names in a template with the user's code."""
 
     def __init__(self, code: UserCode) -> None:
         self._code = code

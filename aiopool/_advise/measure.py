@@ -1,8 +1,8 @@
-"""Times, memory, and how many objects can be in flight.
+"""Measures times, memory, and how many objects can be in flight.
 
-Fresh and pooled objects are timed in turns, in many short samples, and what counts is the quickest of each: whatever
-else the machine does can only slow a sample down, and on a busy one few longer samples would be left alone. It happens
-on an event loop: off-loop a get costs more.
+Fresh and pooled objects are timed in turns, in many short samples, and the fastest sample of each counts. Other load on
+the machine can only slow a sample down, and on a busy machine longer samples would rarely be undisturbed. All this runs
+on an event loop, because off-loop a get costs more.
 """
 
 import inspect
@@ -19,27 +19,27 @@ from .results import Case, Measured
 from .user_code import UserCode, UserCodeError, called
 
 MANY = 100
-"""Objects in flight at once, where they take no more memory and time than is reasonable."""
+"""Objects in flight at once, unless they would take too much memory or time."""
 
 MOST_MEMORY = 256 * 2**20
-"""Bytes that all objects in flight may take."""
+"""The most bytes that all objects in flight may take."""
 
 SAMPLE = 0.001
-"""Seconds that one timing takes at least: far above what a clock is off by, and below a scheduler's time slice."""
+"""The least seconds of a sample: far more than the error of a clock, and less than a scheduler's time slice."""
 
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 1000
 
 TOUCHED_FROM = 128 * 1024
-"""Bytes. What is larger glibc takes from the system, which provides a page only when it is written to."""
+"""In bytes. glibc gets larger blocks from the system, which provides each page only when it is written to."""
 
 PAGE = 4096
 
 Progress = Callable[[float], object]
-"""Called with the share that is done, from 0 to 1."""
+"""Called with the fraction that is done, from 0 to 1."""
 
 
 async def measure(code: UserCode, seconds: float, progress: Progress) -> Measured:
-    """What objects cost, fresh and pooled. Takes about `seconds`.
+    """Measure what objects cost, fresh and pooled. Takes about `seconds`.
 
     :raises UserCodeError: the code failed, or a pool cannot hold what it creates.
     """
@@ -69,13 +69,13 @@ def _first_object(made: Functions) -> Any:
         raise UserCodeError("the expression gives None, which a pool does not keep")
     if inspect.isawaitable(obj):
         if inspect.iscoroutine(obj):
-            obj.close()  # or it would warn that nobody awaited it
+            obj.close()  # prevents the warning that it was never awaited
         raise UserCodeError(
             "the expression gives an awaitable: only objects that are created without `await` can be measured"
         )
     called(made.use, obj)
     called(made.reset, obj)
-    called(made.use, obj)  # what was reset must be as good as new
+    called(made.use, obj)  # an object that was reset must be usable again
     return obj
 
 
@@ -85,19 +85,19 @@ def _is_untouched_memory(obj: Any) -> bool:
         if view.readonly or view.nbytes < TOUCHED_FROM:
             return False
         _touch(obj)
-    except (BufferError, TypeError, ValueError):  # no buffer, or none that is contiguous
+    except (BufferError, TypeError, ValueError):  # not a buffer, or not contiguous
         return False
     return True
 
 
 def _touch(obj: Any) -> None:
-    """Write to each page, as any use of it would."""
+    """Write to each page, as any use would."""
     view = memoryview(obj).cast("B")
     view[::PAGE] = bytes(-(-len(view) // PAGE))
 
 
 def _memory(made: Functions) -> int:
-    """Bytes of resident memory for each object: of so many that it can be seen."""
+    """Resident memory of each object in bytes, measured with enough objects to make it visible; 0 if it is tiny."""
     process = psutil.Process()
     held: list[Any] = []
     start, before = perf_counter(), process.memory_info().rss
@@ -108,30 +108,30 @@ def _memory(made: Functions) -> int:
             held.append(obj)
         grown = process.memory_info().rss - before
         if grown >= 8 * 2**20 or len(held) >= 2**14 or perf_counter() - start > 0.2:
-            # What is less than a page for each of a few may as well be the interpreter's own.
+            # A smaller growth may just as well be the interpreter's own.
             return grown // len(held) if grown >= len(held) * 16 and grown > 2**16 else 0
 
 
 def _count(made: Functions, memory: int, seconds: float) -> int:
-    """How many objects are in flight where there are many."""
+    """How many objects to use for "many in flight"."""
     start = perf_counter()
     called(made.use, called(made.create))
     took = perf_counter() - start
     by_memory = MOST_MEMORY // memory if memory else MANY
-    # Each round creates that many, and there are some rounds.
+    # Each round creates that many objects, and at least FEWEST_ROUNDS rounds must fit.
     by_time = seconds / 4 / FEWEST_ROUNDS / took
     return int(max(2, min(MANY, by_memory, by_time)))
 
 
 class _Timing(NamedTuple):
-    """A loop, how often it runs for one sample, and how many objects that makes."""
+    """A loop, how often it runs in one sample, and how many objects that uses."""
 
     loop: Loop
     times: int
     objects: int
 
     def sample(self) -> float:
-        """Seconds for each object."""
+        """Time one sample; returns seconds per object."""
         start = perf_counter()
         called(self.loop, itertools.repeat(None, self.times))
         return (perf_counter() - start) / self.objects
@@ -160,7 +160,7 @@ def _cases(timed: Any, count: int, seconds: float, progress: Progress) -> tuple[
 
 
 def _calibrated(loop: Loop, objects: int) -> _Timing:
-    """Run often enough for a sample."""
+    """Find out how often the loop must run in a sample."""
     times = 1
     while True:
         timing = _Timing(loop, times, times * objects)

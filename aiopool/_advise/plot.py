@@ -1,7 +1,7 @@
-"""The times as an SVG file: a pair of bars for each number in flight and each allocator.
+"""A chart of the times as an SVG file: a pair of bars for each number in flight and each allocator.
 
-It is written with the standard library, because a plotting library would weigh more than all else that this command
-needs. Each pair has a scale of its own, since one object may take a thousand times as long as another.
+It is drawn with the standard library, because a plotting library would be larger than all other dependencies of this
+command. Each pair has its own scale, because one time may be a thousand times as long as another.
 """
 
 import textwrap
@@ -13,18 +13,18 @@ from .results import Case, Results, seconds_text, verdict
 
 WIDTH, MARGIN, BAR, GAP, LINE = 720, 24, 22, 6, 20
 LABELS = 70
-"""What stands left of a bar takes this much."""
+"""The width of the labels to the left of the bars."""
 
 TIMES = 90
-"""And what stands right of it."""
+"""The width of the times to the right of the bars."""
 
 COLORS = {"fresh": "#9a9a9a", "pooled": "#2b7bb9"}
 
 
 def write_plot(results: Results, file: Path) -> None:
-    """Write it to `file`.
+    """Write the chart to `file`.
 
-    :raises OSError: it cannot be written.
+    :raises OSError: the file cannot be written.
     """
     root = Element("svg", xmlns="http://www.w3.org/2000/svg", width=str(WIDTH), role="img")
     root.set("font-family", "sans-serif")
@@ -43,7 +43,7 @@ def write_plot(results: Results, file: Path) -> None:
 
 
 def _text(root: Element, y: int, text: str, *, size: int = 13, weight: str = "normal", x: int = MARGIN) -> int:
-    """Write `text`; where the next line goes."""
+    """Write `text`, and return the position of the next line."""
     written = SubElement(root, "text", x=str(x), y=str(y))
     written.set("font-size", str(size))
     written.set("font-weight", weight)

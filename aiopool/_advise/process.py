@@ -1,7 +1,7 @@
-"""The process that measures.
+"""The measuring process.
 
-It takes the user's code as JSON from stdin, and answers on stdout with a line of JSON for each step: the share that is
-done, and at last what was measured or what is wrong. Whatever the user's code prints goes to stderr.
+It gets the user's code as JSON on stdin, and answers with lines of JSON on stdout: first the progress, as a fraction,
+and finally the results or an error message. Output of the user's code goes to stderr.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from .user_code import UserCode, UserCodeError
 
 
 def main() -> None:
-    """Measure, and answer."""
+    """Measure, and print the answer."""
     task = json.load(sys.stdin)
     answers = open(os.dup(1), "w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
     os.dup2(2, 1)

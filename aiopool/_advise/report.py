@@ -1,4 +1,4 @@
-"""What is shown at the end: a table, what an object takes, and the verdict."""
+"""The report at the end: a table, notes on it, and the verdict."""
 
 from rich import box
 from rich.console import Console
@@ -10,7 +10,7 @@ from .results import Measured, Results, bytes_text, seconds_text, verdict
 
 
 def show(console: Console, results: Results, *, resets: bool) -> None:
-    """Print it all."""
+    """Print the report."""
     console.print(f"\n[bold]{escape(results.create)}[/]", _table(results))
     for line in _notes(results, resets=resets):
         console.print(f"- {line}")
@@ -29,7 +29,7 @@ def _table(results: Results) -> Table:
 
 
 def named(results: Results) -> list[tuple[str, Measured]]:
-    """What was measured, with the name of the allocator."""
+    """The measurements, each with the name of the allocator."""
     tuned = [] if results.tuned is None else [("tuned", results.tuned)]
     return [(results.allocator, results.in_use), *tuned]
 
@@ -37,24 +37,24 @@ def named(results: Results) -> list[tuple[str, Measured]]:
 def _notes(results: Results, *, resets: bool) -> list[str]:
     measured = results.in_use
     notes = [
-        "Times are for each object: created, used and dropped; or got, used, reset and put. Each is the quickest of "
-        "many samples.",
+        "Times are per object: fresh ones are created, used and dropped; pooled ones are got, used, reset and put. "
+        "Each is the fastest of many samples.",
     ]
     if measured.touched:
-        notes.append("It is memory, so each use writes to each of its pages. With --use it is your use that counts.")
+        notes.append("The object is memory, so each use writes to each page. With --use, your code runs instead.")
     if resets:
-        notes.append(f"The reset takes {seconds_text(measured.reset)} of it.")
+        notes.append(f"The reset takes {seconds_text(measured.reset)} of that.")
     else:
-        notes.append("No --reset: what comes from the pool is as its last user left it.")
+        notes.append("Without --reset, an object from the pool is as its last user left it.")
     if measured.memory:
         idle = bytes_text(measured.memory * measured.many.in_flight)
         notes.append(
-            f"One takes {bytes_text(measured.memory)} of memory. After {measured.many.in_flight} were in flight, the "
-            f"pool holds {idle} idle until cleanup cycles drop what is not used."
+            f"One object takes {bytes_text(measured.memory)} of memory. After {measured.many.in_flight} were in "
+            f"flight, the pool keeps {idle} idle until cleanup cycles drop the objects that are not used."
         )
     if results.tuning:
         settings = " ".join(f"{name}={value}" for name, value in results.tuning.items())
-        notes.append(f"Tuned means: {settings} in the environment.")
+        notes.append(f"Tuned means with {settings} in the environment.")
     if implementation == "python":
-        notes.append("This is pure Python: with the C extension a get and a put take a tenth of the time.")
+        notes.append("This is pure Python. With the C extension, a get and a put take a tenth of the time.")
     return notes

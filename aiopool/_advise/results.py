@@ -1,18 +1,18 @@
-"""What was measured, and what follows from it."""
+"""The results, and the verdict that follows from them."""
 
 from typing import Any, NamedTuple
 
 from .._native import implementation
 
 WORTH_RATIO = 1.2
-"""A fresh object must cost this many times as much as a pooled one: less is within what runs differ by."""
+"""Pooling pays if a fresh object costs at least this many times as much as a pooled one. Less may be noise."""
 
 WORTH_SECONDS = 100e-9
-"""And this much more: for less, no program gets noticeably faster, whatever the ratio."""
+"""It must also cost at least this many seconds more. With less, no program becomes noticeably faster."""
 
 
 class Case(NamedTuple):
-    """Fresh objects beside pooled ones, with a number of them in flight at once. Times are in seconds, per object."""
+    """Times of fresh and pooled objects, with a number of them in flight at once. Times are in seconds, per object."""
 
     in_flight: int
     #: created, used and dropped
@@ -22,7 +22,7 @@ class Case(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Fresh to pooled."""
+        """Fresh divided by pooled."""
         return self.fresh / self.pooled
 
     @property
@@ -32,15 +32,15 @@ class Case(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What was measured with one allocator."""
+    """The results with one allocator."""
 
     one: Case
     many: Case
-    #: seconds that a reset takes
+    #: how long a reset takes, in seconds
     reset: float
-    #: bytes of resident memory that one object takes; 0: too few to be seen
+    #: resident memory of one object, in bytes; 0: too little to measure
     memory: int
-    #: whether each page of the objects was written to, for they are memory that nobody used otherwise
+    #: whether the measurement wrote to each page of the objects, because they are memory and there was no `--use`
     touched: bool
 
     @classmethod
@@ -49,7 +49,7 @@ class Measured(NamedTuple):
         return cls(**{**plain, "one": Case(**plain["one"]), "many": Case(**plain["many"])})
 
     def as_plain(self) -> dict[str, Any]:
-        """As what JSON can hold."""
+        """As plain data for JSON."""
         return {**self._asdict(), "one": self.one._asdict(), "many": self.many._asdict()}
 
     @property
@@ -59,14 +59,14 @@ class Measured(NamedTuple):
 
 
 class Results(NamedTuple):
-    """All that was measured."""
+    """All results."""
 
     #: the user's expression
     create: str
-    #: what the allocator in use is called
+    #: the name of the allocator in use
     allocator: str
     in_use: Measured
-    #: `None`: the allocator cannot be tuned, or is tuned already
+    #: `None` if the allocator cannot be tuned, or is already tuned
     tuned: Measured | None
     #: the environment variables that tune it
     tuning: dict[str, str]
@@ -81,12 +81,13 @@ def verdict(results: Results) -> str:
         settings = " ".join(f"{name}={value}" for name, value in results.tuning.items())
         return (
             f"Tune the allocator instead of pooling it: with {settings} a fresh object costs "
-            f"{seconds_text(results.tuned.one.fresh)} instead of {seconds_text(one.fresh)}, and a pool saves no more."
+            f"{seconds_text(results.tuned.one.fresh)} instead of {seconds_text(one.fresh)}, and then a pool saves "
+            "nothing."
         )
     if one.pays and many.pays:
         return f"Pool it: {_why(one)}{_even_tuned(results)}."
     if many.pays:
-        return f"Pool it where many are in flight at once, as here {many.in_flight}: {_why(many)}; {_alone(one)}."
+        return f"Pool it where many are in flight at once (here {many.in_flight}): {_why(many)}; {_alone(one)}."
     return (
         f"Pool it where few are in flight at once: {_why(one)}, but with {many.in_flight} in flight {_no_gain(many)}."
     )
@@ -110,11 +111,11 @@ def _even_tuned(results: Results) -> str:
 
 
 def _alone(case: Case) -> str:
-    return f"one at a time {_no_gain(case)}"
+    return f"with one at a time, {_no_gain(case)}"
 
 
 def _no_gain(case: Case) -> str:
-    return f"it gains nothing that counts ({seconds_text(case.fresh)} fresh, {seconds_text(case.pooled)} pooled)"
+    return f"pooling gains nothing noticeable ({seconds_text(case.fresh)} fresh, {seconds_text(case.pooled)} pooled)"
 
 
 def _why_not(measured: Measured) -> str:
@@ -123,14 +124,14 @@ def _why_not(measured: Measured) -> str:
     if measured.reset > one.pooled / 2:
         return f"{costs}, of which the reset takes {seconds_text(measured.reset)}"
     if implementation == "python" and one.pooled < 2e-6:
-        return f"{costs}, for in pure Python a get and a put take that long; the C extension is ten times as fast"
+        return f"{costs}, because a get and a put take that long in pure Python; the C extension is ten times as fast"
     if one.fresh < 10 * WORTH_SECONDS:
         return f"{costs}: it is created too quickly for a pool to be any better"
-    return f"{costs}: nearly all of that is using it, which a pool does not spare"
+    return f"{costs}: nearly all of that is the use of the object, which a pool does not make cheaper"
 
 
 def seconds_text(seconds: float) -> str:
-    """`seconds` to three digits, with a unit that fits."""
+    """`seconds` to three digits, with a suitable unit."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
             return f"{_digits(seconds / size)} {unit}"
@@ -138,7 +139,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def bytes_text(count: float) -> str:
-    """`count` bytes, with a unit that fits."""
+    """`count` bytes, with a suitable unit."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= size:
             return f"{_digits(count / size)} {unit}"

@@ -1,4 +1,4 @@
-"""Starts the processes that measure, and shows progress."""
+"""Starts the measuring processes, and shows progress."""
 
 import contextlib
 import json
@@ -17,14 +17,14 @@ from .user_code import UserCode, UserCodeError
 
 
 class MeasuringError(Exception):
-    """The process that measures ended without an answer."""
+    """The measuring process ended without an answer."""
 
 
 def measure_all(code: UserCode, seconds: float, console: Console) -> Results:
-    """Measure with the allocator in use, and tuned where it can be; about `seconds` in all.
+    """Measure with the allocator in use, and again with it tuned, if that is possible. Takes about `seconds` in all.
 
-    :raises UserCodeError: the code failed.
-    :raises MeasuringError: it ended the process that measures.
+    :raises UserCodeError: the user's code failed.
+    :raises MeasuringError: the measuring process ended without an answer.
     """
     settings = tuning()
     runs = [(f"measuring with {allocator()}", {}), *([("measuring with it tuned", settings)] if settings else [])]
@@ -36,7 +36,7 @@ def measure_all(code: UserCode, seconds: float, console: Console) -> Results:
 
 
 class _shown:  # noqa: N801 - used as a function
-    """A bar on a terminal; in a pipe or a log one line, and no control codes."""
+    """A bar on a terminal; one line without control codes in a pipe or a log."""
 
     def __init__(self, console: Console, title: str) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=20))
@@ -65,7 +65,7 @@ def _measure(code: UserCode, seconds: float, settings: dict[str, str], progress:
         try:
             assert process.stdin is not None
             assert process.stdout is not None
-            with contextlib.suppress(BrokenPipeError), process.stdin as stdin:  # the end of its output tells
+            with contextlib.suppress(BrokenPipeError), process.stdin as stdin:  # if it ended, so does its output
                 json.dump({"code": code._asdict(), "seconds": seconds}, stdin)
             for line in process.stdout:
                 answer = json.loads(line)
@@ -76,7 +76,7 @@ def _measure(code: UserCode, seconds: float, settings: dict[str, str], progress:
         finally:
             if process.poll() is None:
                 process.kill()
-    raise MeasuringError(f"the process that measures ended with exit code {process.returncode}")
+    raise MeasuringError(f"the measuring process ended with exit code {process.returncode}")
 
 
 def _measured(answer: dict[str, Any]) -> Measured:

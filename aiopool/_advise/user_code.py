@@ -1,8 +1,7 @@
-"""The user's expression and what goes with it: compiled, and with errors that show the user's line.
+"""The user's expression and statements: compiled, and with errors that show the user's line.
 
-The code is kept as syntax trees, so that `loops` can put it into the loops that are timed, as if it had been written
-there: the call of a function would cost more than many an object. The trees keep the positions in the user's text, so
-a traceback points there.
+The code is kept as syntax trees, so that `loops` can insert it into the loops that are timed. (Calling a function would
+cost more than creating many objects.) The trees keep the positions in the user's text, so a traceback points there.
 """
 
 import ast
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 EXPRESSION, IMPORT, USE, RESET = "expression", "--import", "--use", "--reset"
 
 TOGETHER = "your code"
-"""Expression, use and reset, as the lines of one file: a function has only one file in which a traceback looks."""
+"""A file name for expression, use and reset together, because a traceback looks for a function's lines in one file."""
 
 
 class UserCodeError(Exception):
@@ -23,7 +22,7 @@ class UserCodeError(Exception):
 
 
 class UserCode(NamedTuple):
-    """What the user wrote, and its syntax trees."""
+    """The user's code, and its syntax trees."""
 
     #: creates an object
     create: str
@@ -35,11 +34,11 @@ class UserCode(NamedTuple):
     reset: str
 
     def check(self) -> None:
-        """Find errors of syntax before anything starts.
+        """Find syntax errors before anything starts.
 
-        :raises UserCodeError: there is one.
+        :raises UserCodeError: there is a syntax error.
         """
-        # Each by itself, because in a function `return` would be allowed, and would end the timed loop.
+        # Each separately and not inside a function, where `return` would be allowed and would end the timed loop.
         _compiled(self.create, EXPRESSION, "eval")
         _compiled(self.use, USE, "exec")
         _compiled(self.reset, RESET, "exec")
@@ -47,19 +46,19 @@ class UserCode(NamedTuple):
             _compiled(f"import {each}", IMPORT, "exec")
 
     def create_tree(self) -> ast.expr:
-        """The expression."""
+        """The syntax tree of the expression."""
         return ast.parse(self.create.strip(), TOGETHER, "eval").body
 
     def use_tree(self) -> list[ast.stmt]:
-        """What uses an object."""
+        """The syntax trees of the statements that use an object."""
         return _statements(self.use, after=[self.create])
 
     def reset_tree(self) -> list[ast.stmt]:
-        """What resets an object."""
+        """The syntax trees of the statements that reset an object."""
         return _statements(self.reset, after=[self.create, self.use])
 
     def namespace(self) -> dict[str, Any]:
-        """What the code can refer to.
+        """Import the modules, and return the global names for the code.
 
         :raises UserCodeError: an import failed.
         """
@@ -72,9 +71,9 @@ class UserCode(NamedTuple):
 
 
 def called(function: Callable[..., Any], *args: Any) -> Any:
-    """The result of `function(*args)`, which runs the user's code.
+    """Call `function(*args)`, which runs the user's code, and return its result.
 
-    :raises UserCodeError: it raised.
+    :raises UserCodeError: the user's code raised.
     """
     try:
         return function(*args)
@@ -98,12 +97,12 @@ def _compiled(text: str, place: str, mode: str) -> CodeType:
 
 
 def _remember(place: str, text: str) -> None:
-    """Have tracebacks find the line. An entry without a time of modification is never compared with a file."""
+    """Let tracebacks find the line. An entry without a modification time is never compared with a file."""
     linecache.cache[place] = (len(text), None, [line + "\n" for line in text.splitlines()], place)
 
 
 def _shown(error: BaseException) -> str:
-    """What a traceback shows, from the user's line on."""
+    """The traceback as text, from the user's line on."""
     users = error.__traceback__
     while users is not None and not _is_users(users):
         users = users.tb_next

@@ -1,15 +1,15 @@
-"""What `python -m aiopool top PID` does: it shows what the pools of a running process do, with nothing prepared there.
+"""`python -m aiopool top PID`: shows what the pools of a running process do, without any preparation in that process.
 
-From CPython 3.14 on, one process can have another run a script (`sys.remote_exec`). It runs in the other's main thread,
-between two bytecodes, so for as long as it takes that process's loop stands still. So a look takes as many pools as
-fit into a part of a millisecond, and a process with hundreds of pools is looked at several times.
+From CPython 3.14 on, one process can have another process run a script (`sys.remote_exec`). The script runs in the main
+thread of that process, between two bytecodes, and stops its loop meanwhile. So it reads only as many pools as it can in
+a fraction of a millisecond, and a process with hundreds of pools runs it several times.
 
 The modules, from the bottom up:
 
-    look        the script: runs in the other process, and needs nothing of this package
-    wake        has a loop that waits for something run the script
-    process     one look at another process, and what can be wrong with it
-    snapshot    what was seen, and what happened since the last time
-    tables      the same for people
+    look        the script, which runs in the other process and does not use this package
+    wake        wakes a loop that waits, so that it runs the script
+    process     running the script in another process, and everything that can go wrong
+    snapshot    the statistics at one moment
+    tables      tables of them, with rates since the last snapshot
     command     arguments and exit code
 """

@@ -1,4 +1,4 @@
-"""The arguments of `python -m aiopool top`, and what they do."""
+"""The command `python -m aiopool top` and its arguments."""
 
 import argparse
 import json
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     from .process import Process
 
 EVERY = 1.0
-"""Seconds from one look to the next."""
+"""Seconds between two snapshots."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the arguments of the command."""
     parser.add_argument("pid", type=_pid, metavar="PID", help="the process to look at")
-    parser.add_argument("--once", action="store_true", help="look once, and end")
-    parser.add_argument("--json", action="store_true", help="write each look as a line of JSON")
+    parser.add_argument("--once", action="store_true", help="show one snapshot, and exit")
+    parser.add_argument("--json", action="store_true", help="write each snapshot as a line of JSON")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Look and show; the exit code.
+    """Show snapshots until interrupted, and return the exit code.
 
-    :raises ModuleNotFoundError: what the extra `top` brings is missing.
+    :raises ModuleNotFoundError: a package of the extra `top` is not installed.
     """
     from .process import LookError, Process
 
@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         pass  # the usual way to end it
     except BrokenPipeError:
-        # Nobody reads it any more, as after `| head`. Else the interpreter would complain when it flushes at its end.
+        # The reader has ended, as with `| head`. Without this the interpreter would report an error when it flushes
+        # stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

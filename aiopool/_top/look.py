@@ -1,8 +1,8 @@
-"""The script that runs in the process that is looked at.
+"""The script that runs in the inspected process.
 
-It holds up that process's loop, so it is compiled here and not there, imports nothing that is not there, and stops
-when its time is up. It waits for no lock: the main thread may hold any of them. It writes a file beside the one that
-it was started from, under another name until it is complete.
+It stops that process's loop, so it is compiled in advance, imports only modules that are imported there anyway, and
+stops when its time is up. It waits for no lock, because the interrupted main thread may hold any of them. It writes its
+answer to a file with a temporary name, and renames that when it is complete.
 """
 
 import marshal
@@ -10,18 +10,18 @@ import os
 import sys
 from time import perf_counter
 
-TYPE_CHECKING = False  # the name that type checkers know; typing itself may not be there
+TYPE_CHECKING = False  # type checkers recognize this name; `typing` may not be imported in that process
 if TYPE_CHECKING:
     from typing import Any
 
 
 def look(start: int, budget: float, file: str) -> None:
-    """Write to `file` what pools from number `start` on say of themselves, as many as `budget` seconds allow."""
+    """Write to `file` the statistics of pools, from number `start` on, as many as `budget` seconds allow."""
     began = perf_counter()
     seen: dict[str, object]
     try:
         seen = _see(start, began + budget)
-    except Exception as error:  # else it would be printed in a process that has nothing to do with it
+    except Exception as error:  # otherwise that process would print it
         seen = {"error": f"{type(error).__name__}: {error}"}
     seen["seconds"] = perf_counter() - began
     part = os.open(file + ".part", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -52,7 +52,7 @@ def _see(start: int, deadline: float) -> "dict[str, Any]":
 
 
 def _loop(processor: "Any") -> "str | None":
-    """What the loop of `processor` is called; `None`: it runs none."""
+    """The name of the loop that `processor` runs; `None` if it runs none."""
     loop = processor.loop
     if loop is None or not loop.is_running():
         return None
@@ -61,7 +61,7 @@ def _loop(processor: "Any") -> "str | None":
 
 
 def _plain(value: "Any") -> "Any":
-    """`value` as what marshal can write. Size classes that nobody used are left out, for they are most of it."""
+    """`value` in types that marshal can write. Leaves out unused size classes, which would be most of the data."""
     fields = getattr(value, "_fields", None)
     if fields is not None:
         return {name: _plain(getattr(value, name)) for name in fields}

@@ -1,4 +1,4 @@
-"""One look at another process, and what can be wrong with it."""
+"""Runs the script in another process, and explains everything that can go wrong."""
 
 import marshal
 import os
@@ -15,26 +15,26 @@ import psutil  # type: ignore[import-untyped]
 from .wake import interrupt_wait
 
 BUDGET = 0.0002
-"""Seconds after which a look takes no further pool."""
+"""Seconds after which the script reads no further pool."""
 
 WAKE_AFTER = 0.02
-"""Seconds after which a process that has not answered is taken for one that waits for something."""
+"""Seconds after which a process that has not answered is assumed to be waiting for something."""
 
 PATIENCE = 5.0
-"""Seconds that it may take to answer at all."""
+"""Seconds that a process may take to answer."""
 
 
 class LookError(Exception):
-    """A process cannot be looked at. The message is one line that says why and what to do."""
+    """A process cannot be inspected. The message is one line that says why and what to do."""
 
 
 class Process:
-    """Another process, looked at through files in a folder that only its user and we can read. Use it with `with`."""
+    """Another process. Data is exchanged in a folder that only its user and we can read. Use this in a `with` block."""
 
     def __init__(self, pid: int) -> None:
-        """Of the process with `pid`.
+        """Prepare to inspect the process with `pid`.
 
-        :raises LookError: there is no such process, or this Python cannot look at any.
+        :raises LookError: there is no such process, or this Python cannot inspect other processes.
         """
         if not hasattr(sys, "remote_exec"):
             version = ".".join(map(str, sys.version_info[:3]))
@@ -60,9 +60,9 @@ class Process:
         self._folder.cleanup()
 
     def look(self) -> list[dict[str, Any]]:
-        """What all pools say of themselves, in one part or several.
+        """Return the statistics of all pools, in one or more parts.
 
-        :raises LookError: it cannot be looked at.
+        :raises LookError: the process cannot be inspected.
         """
         parts: list[dict[str, Any]] = []
         start = 0
@@ -78,7 +78,7 @@ class Process:
         script = Path(self._folder.name, f"look{self._looks}.py")
         answer = script.with_suffix(".answer")
         call = f"look({start}, {BUDGET}, {os.fspath(answer)!r})"
-        # A name of its own for the globals: what the script leaves behind goes with them.
+        # In a dict of its own as globals, so that the script leaves no names behind.
         script.write_text(f"import marshal; g = {{}}; exec(marshal.loads({self._code!r}), g); exec({call!r}, g)\n")
         self._give(script)
         self._send(script)
@@ -93,11 +93,13 @@ class Process:
         if "no aiopool" in seen:
             raise LookError(f"process {self.pid} has not imported aiopool")
         if "error" in seen:
-            raise LookError(f"process {self.pid} has an aiopool that this one does not understand: {seen['error']}")
+            raise LookError(
+                f"process {self.pid} uses a version of aiopool that this one cannot read: {seen['error']}"
+            )
         return seen
 
     def _give(self, path: "str | Path") -> None:
-        """Let the process read `path`, where it belongs to another user."""
+        """Let the process access `path`, if the process belongs to another user."""
         if not hasattr(os, "geteuid"):
             return
         try:
@@ -121,7 +123,7 @@ class Process:
             raise LookError(self._explained(error)) from error
 
     def _take_back(self) -> None:
-        """Have the process run nothing when it comes to it: the script is gone by then."""
+        """Withdraw the script, which will be deleted before the process may get to run it."""
         try:
             sys.remote_exec(self.pid, os.devnull)  # type: ignore[attr-defined, unused-ignore] # pyright: ignore
         except (OSError, RuntimeError):
@@ -136,7 +138,7 @@ class Process:
             if waited > PATIENCE:
                 raise LookError(
                     f"process {self.pid} did not answer for {PATIENCE:.0f} seconds: its main thread runs no Python "
-                    "code (it may sleep, or wait for a lock, or in an idle uvloop); try again when it is busy"
+                    "code (it may sleep, wait for a lock, or be in an idle uvloop); try again when it is busy"
                 )
             if waited > WAKE_AFTER and not woken:
                 woken = True
@@ -158,7 +160,7 @@ class Process:
 
     def _not_allowed(self) -> LookError:
         return LookError(
-            f"no right to look into process {self.pid}: run this as root, or as its user where "
+            f"no permission to inspect process {self.pid}: run this as root; or as the same user, if "
             "/proc/sys/kernel/yama/ptrace_scope is 0"
         )
 
@@ -170,7 +172,7 @@ class Process:
                 "without -X disable-remote-debug"
             )
         if "PyRuntime" in text:
-            return f"process {self.pid} is no CPython of the version {sys.version_info.major}.{sys.version_info.minor}"
+            return f"process {self.pid} does not run CPython {sys.version_info.major}.{sys.version_info.minor}"
         if "main thread" in text:
-            return f"the main thread of process {self.pid} has ended: only a main thread can be looked into"
-        return f"process {self.pid} cannot be looked into: {text}"
+            return f"the main thread of process {self.pid} has ended: only a main thread can be inspected"
+        return f"process {self.pid} cannot be inspected: {text}"

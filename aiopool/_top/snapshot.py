@@ -1,4 +1,4 @@
-"""What was seen of a process: plain figures, and what happened since the last time."""
+"""A snapshot of a process: the figures of its pools and processors at one moment."""
 
 import time
 from collections.abc import Iterable
@@ -52,7 +52,7 @@ class PoolRow(NamedTuple):
 
     @property
     def hit_rate(self) -> float:
-        """Hits for each get; 0 before the first."""
+        """Hits divided by gets; 0 before the first get."""
         return self.hits / self.gets if self.gets else 0.0
 
     @property
@@ -62,13 +62,13 @@ class PoolRow(NamedTuple):
 
 
 class ProcessorRow(NamedTuple):
-    """One processor; 0 stands for off-loop code."""
+    """One processor; id 0 means off-loop code."""
 
     id: int
     thread_id: int | None
-    #: what the loop is called that it runs, or `None`
+    #: the name of the loop that it runs, or `None`
     loop: str | None
-    #: over all pools
+    #: from all pools
     gets: int
 
 
@@ -79,13 +79,13 @@ class Snapshot(NamedTuple):
     #: in seconds since 1970
     time: float
     implementation: str
-    #: the longest that the process's loop was held up by a look, without the start of the script
+    #: the longest time that the script stopped the process's main thread, not including its start
     seconds: float
     pools: tuple[PoolRow, ...]
     processors: tuple[ProcessorRow, ...]
 
     def as_plain(self) -> dict[str, Any]:
-        """As what JSON can hold, with what is derived."""
+        """As plain data for JSON, including derived values."""
         pools = [
             {
                 **each._asdict(),
@@ -99,7 +99,7 @@ class Snapshot(NamedTuple):
 
 
 def snapshot(pid: int, parts: list[dict[str, Any]]) -> Snapshot:
-    """What the parts of a look tell. A pool that moved from one part to the next while others died counts once."""
+    """Combine the parts of a look. A pool that is in two parts, because others were freed in between, counts once."""
     told = {id: (kind, stats) for part in parts for id, kind, stats in part["pools"]}
     gets: dict[int, int] = {}
     for _, stats in told.values():
@@ -117,7 +117,7 @@ def snapshot(pid: int, parts: list[dict[str, Any]]) -> Snapshot:
 
 
 def _processors(stats: dict[str, Any]) -> list[dict[str, Any]]:
-    """What each processor did, for each size class by itself."""
+    """The counts of each processor, separately for each size class."""
     if "classes" not in stats:
         processors: list[dict[str, Any]] = stats["processors"]
         return processors
@@ -129,7 +129,7 @@ def _row(id: int, kind: str, stats: dict[str, Any]) -> PoolRow:
     classes = tuple([_class_row(each) for each in stats.get("classes", ())])
     oversize = stats.get("oversize")
     if oversize is not None:
-        # What is too large is always created, and never kept.
+        # Buffers that are too large are always created, and never kept.
         counts["misses"] += oversize["served"]
         counts["created"] += oversize["served"]
     in_use = sum(each.bytes_in_use for each in classes) + (oversize["bytes_in_use"] if oversize else 0)

@@ -1,4 +1,4 @@
-"""What was seen, for people: one table each for pools, buffers and processors, the busiest first."""
+"""Tables of a snapshot: one each for pools, buffer pools and processors, the busiest first."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,28 +15,28 @@ KIB = 1024
 
 
 class Rates:
-    """What happened each second since an earlier snapshot; without one, nothing is known."""
+    """Changes per second since an earlier snapshot, if there is one."""
 
     def __init__(self, now: Snapshot, before: Snapshot | None) -> None:
         self._seconds = 0.0 if before is None else now.time - before.time
         self._before: Mapping[tuple[str, int], Any] = {} if before is None else _by_id(before)
 
     def number(self, kind: str, row: Any, name: str) -> float:
-        """Of the figure called `name`, each second."""
+        """The change of the figure `name`, per second; 0 if it is not known."""
         before = self._before.get((kind, row.id))
         if before is None or self._seconds <= 0:
             return 0.0
-        # The id may be that of another pool by now.
+        # The difference may be negative, because another pool may have the same id by now.
         happened: float = getattr(row, name) - getattr(before, name)
         return max(0.0, happened / self._seconds)
 
     def text(self, kind: str, row: Any, name: str) -> str:
-        """The same, for a cell."""
+        """The same as text for a table cell."""
         return f"{self.number(kind, row, name):,.0f}" if self._before else "-"
 
 
 def tables(now: Snapshot, before: Snapshot | None) -> RenderableType:
-    """All that there is to show of `now`; rates are those since `before`."""
+    """All tables of `now`, with rates since `before`."""
     rates = Rates(now, before)
     pools = sorted(now.pools, key=lambda row: (-rates.number("pool", row, "gets"), -row.gets, row.name or ""))
     head = Text(

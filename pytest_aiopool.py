@@ -1,8 +1,7 @@
-"""The plugin that pytest loads at the start of every run: names, and nothing behind them.
+"""The pytest plugin: a light module that imports the rest of `aiopool.testing` only when a test suite uses it.
 
-pytest imports the plugins of all installed packages, whether a suite needs them or not. So this module lies outside of
-the package, whose import would load all pools and asyncio, and imports the rest of `aiopool.testing` when a suite uses
-it.
+pytest imports the plugins of all installed packages at the start of every run, even if the suite does not use them. So
+this module is outside the package, whose import would load all pools and asyncio.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The ini option."""
+    """Add the ini option."""
     parser.addini(
         "aiopool_leaks",
         "what to do if a test gets an object and does not put it back: off, warn or error",
@@ -27,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marker; and the leak check, if it is on for all tests."""
+    """Add the marker, and the leak check if it is on for all tests."""
     config.addinivalue_line(
         "markers", "aiopool_leaks(mode): as the ini option aiopool_leaks (off, warn or error), for one test"
     )
@@ -36,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """The leak check, if it is on for single tests."""
+    """Add the leak check if it is on for single tests."""
     marked = [item for item in session.items if item.get_closest_marker("aiopool_leaks") is not None]
     if marked:
         _leak_check(session.config).validate(marked)
@@ -54,7 +53,7 @@ def _leak_check(config: pytest.Config) -> LeakCheck:
 
 @pytest.fixture
 def aiopool_isolated() -> Iterator[None]:
-    """Every pool is empty when the test begins, and afterwards as it was before."""
+    """Make every pool empty during the test, and restore it afterwards."""
     from aiopool.testing import isolated
 
     with isolated():

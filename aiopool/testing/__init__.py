@@ -13,7 +13,7 @@ __all__ = ["FedReader", "LoopBound", "isolated", "pooled_fixture"]
 
 
 def __getattr__(name: str) -> Any:
-    """`FedReader`, imported when it is first used: most suites have no streams."""
+    """`FedReader` is imported when it is first used, because most test suites do not use streams."""
     if name == "FedReader":
         from ._fed_reader import FedReader
 

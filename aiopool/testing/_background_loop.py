@@ -1,11 +1,11 @@
-"""An asyncio loop in a thread of its own, and `LoopBound`, through which tests on other loops use an object there.
+"""An asyncio loop in its own thread, and `LoopBound`, by which tests on other loops use an object on that loop.
 
-What code on that loop returns or raises is passed on as a value, not as the result or the exception of a future. First,
-because `SystemExit` in a task would end the loop, and every later test would find it closed. Second, because of the
-traceback: an exception that passes through futures collects the frames of asyncio and `concurrent.futures`, and pytest
-shows them all.
+Results and exceptions of code on that loop are passed back as values, not as the result or exception of a future, for
+two reasons. `SystemExit` in a task would end the loop, so every later test would find it closed. And an exception that
+passes through futures collects the frames of asyncio and `concurrent.futures` in its traceback, all of which pytest
+shows.
 
-A fork copies the objects and not the thread, so in the child a call would wait for ever. Each call checks first.
+A fork copies the objects but not the thread, so in the child a call would wait forever. Each call checks this first.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 
 class Outcome:
-    """What a function returned or raised."""
+    """A function's result or exception."""
 
     __slots__ = ("_error", "_value")
 
@@ -34,18 +34,18 @@ class Outcome:
         self._error = error
 
     def get(self) -> Any:
-        """Return it, or raise it."""
+        """Return the result, or raise the exception."""
         __tracebackhide__ = True
         if self._error is None:
             return self._value
         try:
             raise self._error
         finally:
-            del self  # or the traceback, which has this frame, would be in a reference cycle with the error
+            del self  # avoids a reference cycle: the error's traceback refers to this frame
 
 
 async def outcome_of(awaitable: Awaitable[Any]) -> Outcome:
-    """What `awaitable` returns or raises, a cancellation included."""
+    """Await `awaitable`, and return its result or exception as an `Outcome`, even if it is a cancellation."""
     __tracebackhide__ = True
     try:
         return Outcome(await awaitable)
@@ -54,14 +54,14 @@ async def outcome_of(awaitable: Awaitable[Any]) -> Outcome:
 
 
 async def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What `function` returns, awaited if it is awaitable."""
+    """Call `function`, and await its result if it is awaitable."""
     __tracebackhide__ = True
     result = function(*args, **kwargs)
     return await result if inspect.isawaitable(result) else result
 
 
 class BackgroundLoop:
-    """An asyncio loop in a thread of its own."""
+    """An asyncio loop in its own thread."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
@@ -80,7 +80,7 @@ class BackgroundLoop:
         await self._stop.wait()
 
     def runs_here(self) -> bool:
-        """Whether this is the process whose thread runs the loop, and not the child of a fork."""
+        """Whether the loop's thread is in this process; `False` in the child of a fork."""
         return os.getpid() == self._process
 
     def check_runs_here(self) -> None:
@@ -89,12 +89,12 @@ class BackgroundLoop:
         if not self.runs_here():
             raise RuntimeError(
                 f"this object lives on an event loop of process {self._process}, which does not run in process "
-                f"{os.getpid()}: a fork copies no threads. Use the object in the process that created it, or ask for "
-                f"the fixture in a test that runs in the child from its set-up on"
+                f"{os.getpid()}: a fork copies no threads. Use the object in the process that created it, or request "
+                f"the fixture in a test whose set-up also runs in the child"
             )
 
     def start(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Outcome]":
-        """Call `function` on this loop and await what it returns; from any thread. Cancelled, it cancels the call.
+        """Call `function` on this loop, and await its result. Thread-safe. Cancelling the future cancels the call.
 
         :raises RuntimeError: this process is the child of a fork, and the loop's thread stayed in the parent.
         """
@@ -109,7 +109,7 @@ class BackgroundLoop:
         try:
             outcome = future.result()
         except BaseException:
-            future.cancel()  # Ctrl-C, or the plugin that limits a test's time: nothing waits for the result any more
+            future.cancel()  # nothing waits for the result any more, after Ctrl-C or a timeout from a pytest plugin
             raise
         return outcome.get()
 
@@ -120,7 +120,7 @@ class BackgroundLoop:
 
 
 class LoopBound(Generic[T]):
-    """An object on a loop of its own, and the way to use it from a test's loop."""
+    """A handle to an object that lives on another loop, for use from a test's loop."""
 
     __slots__ = ("_loop", "_obj")
 
@@ -137,12 +137,12 @@ class LoopBound(Generic[T]):
     async def run(self, function: Callable[Concatenate[T, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     async def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """What `function(obj, ...)` returns, called and awaited on the object's own loop; on asyncio and trio.
+        """Call and await `function(obj, ...)` on the object's loop, and return its result. Works on asyncio and trio.
 
-        If it is cancelled, it cancels the call.
+        If this is cancelled, the call is cancelled too.
 
         :raises RuntimeError: this process is the child of a fork, and the loop stayed in the parent.
-        :raises Exception: what the function raises.
+        :raises Exception: whatever the function raises.
         """
         __tracebackhide__ = True
         future = self._loop.start(function, self._obj, *args, **kwargs)
@@ -166,14 +166,14 @@ class LoopBound(Generic[T]):
     def run_sync(self, function: Callable[Concatenate[T, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     def run_sync(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """As `run`, for a test that is not a coroutine: waits for the result.
+        """As `run`, for tests that are not coroutines: wait for the result.
 
         :raises RuntimeError: a loop runs on this thread and would be blocked; or this process is the child of a fork,
             and the loop stayed in the parent.
-        :raises Exception: what the function raises.
+        :raises Exception: whatever the function raises.
         """
         __tracebackhide__ = True
-        self._loop.check_runs_here()  # first: the child of a fork inside a coroutine looks as if it had a running loop
+        self._loop.check_runs_here()  # first, because the child of a fork in a coroutine seems to have a running loop
         if running_loop() is not None:
             raise RuntimeError("run_sync() would block the running loop: await run() instead")
         return self._loop.run(function, self._obj, *args, **kwargs)

@@ -1,12 +1,12 @@
-"""A reader that a test feeds, without a socket: how a handler of streams is tested on its own."""
+"""A reader that a test feeds, without a socket, to test a stream handler on its own."""
 
 from ..streams._reader import Result, StreamReader
 
 
 class FedReader(StreamReader[Result]):
-    r"""An `aiopool.streams.StreamReader` that receives what `feed_data` gives it, and ends with `feed_eof`.
+    r"""An `aiopool.streams.StreamReader` that receives the data passed to `feed_data`, and ends at `feed_eof`.
 
-    It is created with the arguments of `StreamReader`, on a running loop. No limit holds `feed_data` back.
+    Create it on a running loop, with the arguments of `StreamReader`. `limit` does not restrict `feed_data`.
 
     >>> async def first_line():
     ...     reader = testing.FedReader()
@@ -20,7 +20,7 @@ class FedReader(StreamReader[Result]):
     __slots__ = ()
 
     def feed_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Have `data` received now; whoever waits for it is woken.
+        """Receive `data` now, and wake a coroutine that waits for it.
 
         :raises RuntimeError: the stream has ended.
         """

@@ -1,10 +1,10 @@
-"""`isolated`: pools that are empty and belong to one test.
+"""`isolated`: empty pools for one test.
 
-The contents of all pools are set aside for that time, for the whole process. The alternative is to bind a processor of
-the test's own in the context, as the pin does. But such a test still steals from the shared lists of other processors,
-and from the victim; code in worker threads has no processor to replace; and a test need not run in the context in which
-its fixtures ran: anyio's plugin runs all tests of a module in the context of the first one. The price: only one test at
-a time can be isolated in one process.
+The contents of all pools in the process are set aside during the test. The alternative would be to bind a separate
+processor in the test's context, as a pin does. But such a test would still steal from the shared lists of other
+processors, and from the victim; code in worker threads has no processor to replace; and a test may run in a different
+context than its fixtures (anyio's plugin runs all tests of a module in the context of the first one). The trade-off:
+only one test at a time can be isolated in one process.
 """
 
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ _isolations: list[object] = []
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Every pool is empty when the block begins, with counters at zero, and afterwards as it was before.
+    """Make every pool empty during the block, with counters at zero, and restore it afterwards.
 
-    For all threads and all loops. An object that was checked out before the block may be put during it, and is then
-    dropped with everything else the block leaves behind. An object that the block checks out and that is put only after
-    the block goes to the pool.
+    This affects all threads and all loops. An object that was checked out before the block may be put during it, and is
+    then dropped with everything else that the block leaves behind. An object that was checked out in the block and is
+    put after it goes to the restored pool.
 
     Takes microseconds for each pool. Blocks can be nested, but cannot overlap.
 

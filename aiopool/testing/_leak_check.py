@@ -1,11 +1,12 @@
-"""The leak check: a test that got an object and did not put it back is told so, with the line that got it.
+"""The leak check: reports a test that got an object and did not put it back, with the line of the get.
 
-At the right test: so every get is entered for whom it was made, and not only when. That is the test that runs, from its
-set-up to the end of its teardown; or a fixture that lives longer than a test, while that is set up. What such a fixture
-got is looked at when it has ended.
+To report the right test, each get is recorded with its owner. This is the test that is running, from its set-up to the
+end of its teardown; or a fixture that lives longer than one test, during its set-up. The objects of such a fixture are
+checked when it ends.
 
-One thing can't be told apart: what a task got that a longer-lived fixture left running on the test's own loop. It is
-entered for the test that ran meanwhile. What other threads' loops do that ran before the test began is not the test's.
+There is one case that cannot be distinguished. If a longer-lived fixture leaves a task running on the test's own loop,
+the gets of that task are attributed to the test that runs meanwhile. Loops of other threads that ran before the test
+began are ignored.
 """
 
 from collections.abc import Iterator
@@ -23,25 +24,25 @@ MODES = ("off", "warn", "error")
 
 
 class LeakCheck:
-    """What pytest calls, once a suite asks for it."""
+    """The hooks that pytest calls, if a test suite uses the leak check."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._default: str = config.getini("aiopool_leaks")
         if self._default not in MODES:
-            raise pytest.UsageError(f"aiopool_leaks is off, warn or error, not {self._default!r}")
-        # What fixtures left that have ended since the last look, and which fixture it was.
+            raise pytest.UsageError(f"aiopool_leaks must be off, warn or error, not {self._default!r}")
+        # Objects leaked by fixtures that ended since the last report, with a description of the fixture.
         self._left: dict[Record, str] = {}
         self._other_loops: set[int | None] = set()
         _debug.turn_on()
 
     def validate(self, items: list[pytest.Item]) -> None:
-        """Turn down markers that say nothing."""
+        """Reject invalid markers."""
         for item in items:
             self._mode(item)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
-        """From here on gets are the test's."""
+        """Attribute gets to the test from now on."""
         checked = self._mode(item) != "off"
         _records.getting_for = item
         _records.keeps_lost = checked
@@ -50,21 +51,21 @@ class LeakCheck:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
-        """What lives longer than the test borrows for itself."""
+        """Attribute the gets of a fixture that lives longer than the test to the fixture."""
         if fixturedef.scope == "function":
             return (yield)
         with _records.getting_on_behalf_of(fixturedef):
             return (yield)
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
-        """Now it should have put back everything."""
+        """Note the objects that an ended fixture did not put back."""
         for record in list(_records.checked_out):
             if record.owner is fixturedef:
                 self._left[record] = f"{fixturedef.argname} ({fixturedef.scope} scope)"
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
-        """Now the test should have, with all its fixtures torn down."""
+        """Report the objects that are not back after the test's fixtures have been torn down."""
         try:
             result = yield
         except BaseException as error:
@@ -91,7 +92,7 @@ class LeakCheck:
         return mode
 
     def _report(self, item: pytest.Item) -> str:
-        """What is not back, in words. It is told once."""
+        """Describe the objects that were not put back. Each is reported once."""
         _records.keeps_lost = False
         _records.getting_for = None
         lines = []

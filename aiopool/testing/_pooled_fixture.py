@@ -1,16 +1,15 @@
-"""`pooled_fixture`: an expensive async object for many tests, each of which runs on a loop of its own.
+"""`pooled_fixture`: an expensive async object for many tests, each of which runs on its own loop.
 
-A fixture that lives longer than one loop cannot run on the loop of a test: its factory, its `reset` and its teardown
-all need a loop that is alive. So they get a loop of their own, in a thread of its own, which runs until the session
-ends. Each object has a task there, in which its factory begins and ends, so that task groups and cancel scopes around
-its `yield` work.
+A fixture that outlives its test's loop cannot run on that loop, because its factory, its `reset` and its teardown all
+need a running loop. So they get a separate loop, in its own thread, which runs until the session ends. Each object has
+a task there, in which its factory begins and ends, so that task groups and cancel scopes around its `yield` work.
 
-Which objects can a test use directly? Those that can be used on any loop. A connection, a client session or a server
-cannot; nothing makes them work on the test's loop. `loop_bound=True` is for them: the test gets a handle, and whatever
-it runs through the handle runs on the object's loop. A proxy that forwards each call would look nicer. But it could not
-tell which calls to forward, and what they return is bound to the loop as well.
+A test can directly use only objects that work on any loop. Connections, client sessions and servers do not, and nothing
+can make them work on the test's loop. `loop_bound=True` is for them: the test gets a handle, and functions that it runs
+through the handle run on the object's loop. A proxy that forwards each call would look nicer; but it could not know
+which calls to forward, and the objects that these return are bound to the loop too.
 
-Idle objects are not kept in a `Pool`: a cleanup cycle would drop them without awaiting their teardown.
+Idle objects are not kept in a `Pool`, because a cleanup cycle would drop them without awaiting their teardown.
 """
 
 import inspect
@@ -37,14 +36,14 @@ class Recipe:
 
     def __init__(self, factory: Any, reset: Callable[[Any], object] | None) -> None:
         __tracebackhide__ = True
-        #: the function itself, also where it is a method
+        #: the plain function, even if it was given as a staticmethod or classmethod
         self.factory: Factory = factory.__func__ if isinstance(factory, (staticmethod, classmethod)) else factory
         if not inspect.iscoroutinefunction(self.factory) and not inspect.isasyncgenfunction(self.factory):
             raise TypeError(f"pooled_fixture takes an async def function, not {shown(factory)}")
         self.reset = reset
         #: whether the factory takes the class of the test
         self.for_each_class = isinstance(factory, classmethod)
-        #: the fixtures that it takes, by name
+        #: the names of the fixtures that it takes
         self.needs = _parameters(self.factory)[self.for_each_class :]
         if self.factory is factory and self.needs[:1] in (["self"], ["cls"]):
             raise TypeError(
@@ -83,17 +82,18 @@ def pooled_fixture(
 def pooled_fixture(
     factory: Factory | None = None, /, *, reset: Callable[[Any], object] | None = None, loop_bound: bool = False
 ) -> Any:
-    """Create a pytest fixture from an async factory, whose object serves test after test.
+    """Create a pytest fixture from an async factory, whose object is reused for many tests.
 
-    `factory` is an `async def`, with one `yield` if the object has to be torn down. Its parameters are fixtures of
-    session scope. It is called when a test needs an object and none is idle, and torn down when the session ends. If it
-    raises or skips, later tests that need the object fail or skip in the same way, and it is not called again.
+    `factory` is an `async def` function, with one `yield` if the object has to be torn down. Its parameters are
+    fixtures of session scope. It is called when a test needs an object and none is idle. Its object is torn down when
+    the session ends. If it raises or skips, later tests that need the object fail or skip in the same way, and it is
+    not called again.
 
     `reset(obj)`, plain or async, runs after each test. If it returns `False` or raises, the object is torn down, and
-    the next test gets a new one; what it raised is reported as an error of the test before.
+    the next test gets a new one; an exception is reported as an error of the test that has just run.
 
-    All three run on one asyncio loop in a thread of its own. `loop_bound=True` is for objects that work on that loop
-    only: then the test gets a `LoopBound`, and uses the object through it.
+    Factory, reset and teardown run on one asyncio loop in its own thread. `loop_bound=True` is for objects that work
+    only on that loop: the test gets a `LoopBound`, and uses the object through it.
 
     In a class, write `@pooled_fixture` above `@staticmethod` (one object for all classes) or `@classmethod` (one for
     each class).
@@ -119,7 +119,7 @@ def pooled_fixture(
         yield LoopBound(pooled.obj, pooled.loop) if loop_bound else pooled.obj
         objects.give_back(key, pooled)
 
-    # pytest reads the signature for the fixtures to hand over, and resolves them by the request of the test, since
+    # pytest reads from the signature which fixtures to pass, and resolves them by the request of the test, because
     # modules may have fixtures of the same name. In a class it binds the function to an instance first.
     instance = inspect.Parameter("instance", inspect.Parameter.VAR_POSITIONAL)
     names = dict.fromkeys(["request", *recipe.needs])

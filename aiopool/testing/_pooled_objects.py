@@ -1,12 +1,12 @@
-"""The objects of pooled fixtures: how each begins, is reset and ends, and which of them a session keeps.
+"""The objects of pooled fixtures: their set-up, reset and teardown, and the idle ones of a session.
 
-A factory that fails is not run again: if a server cannot be reached, then 500 tests would wait for it one after
-another. So the failure is remembered, as pytest does for fixtures of session scope, and raised for every later test.
-Plugins that repeat failed tests expect that the fixture is set up again. Hence the exception to the rule: the test for
-which the factory ran may run it again, every other test may not.
+A factory that fails is not run again; otherwise, if a server cannot be reached, 500 tests would wait for it one after
+another. So the failure is stored, as pytest does for fixtures of session scope, and raised for every later test. There
+is one exception, because plugins that rerun failed tests expect the fixture to be set up again: the test for which the
+factory ran may run it again, but no other test may.
 
-A fork copies the objects, but not the loop on which they live. So each process has objects of its own, and those of
-the parent stay untouched.
+A fork copies the objects, but not the loop on which they live. So each process has its own objects, and those of the
+parent are left alone.
 """
 
 import asyncio
@@ -27,10 +27,10 @@ from ._pooled_fixture import Recipe
 
 
 class Key(NamedTuple):
-    """Objects with the same key can stand in for each other."""
+    """Objects with the same key are interchangeable."""
 
     recipe: Recipe
-    #: the class of the test, where the factory takes that
+    #: the class of the test, if the factory takes it
     owner: type | None
     #: the fixtures that provide what the recipe needs
     providers: tuple[pytest.FixtureDef[Any], ...]
@@ -38,8 +38,8 @@ class Key(NamedTuple):
 
 _NO_YIELD = object()
 
-# Held from set-up to teardown, so never let go in the child of a fork: there the garbage collector would destroy the
-# tasks of the parent, and asyncio would report each as lost.
+# Objects are held here from set-up to teardown, and so forever in the child of a fork. Otherwise the garbage collector
+# would destroy the tasks of the parent there, and asyncio would report each of them.
 _living: "set[PooledObject]" = set()
 
 
@@ -54,11 +54,11 @@ class PooledObject:
         self.loop = loop
 
     async def set_up(self, needs: dict[str, Any]) -> None:
-        """Create it."""
+        """Create the object."""
         __tracebackhide__ = True
         self._end = asyncio.Event()
         ready = asyncio.get_running_loop().create_future()
-        # In an empty context, or it would keep that of the first test.
+        # In an empty context; otherwise the task would keep the context of the first test alive.
         self._task = asyncio.create_task(outcome_of(self._live(needs, ready)), context=Context())
         try:
             await asyncio.wait([self._task, ready], return_when=asyncio.FIRST_COMPLETED)
@@ -91,7 +91,8 @@ class PooledObject:
         try:
             await self._end.wait()
         except asyncio.CancelledError as error:
-            # A task group or a timeout around the yield cancels this task, and turns that into the real error.
+            # A task group or a timeout around the yield cancelled this task, and turns the cancellation into the real
+            # error.
             if not inspect.isasyncgen(created):
                 raise
             await self._finish(created, created.athrow(error))
@@ -109,11 +110,11 @@ class PooledObject:
         pytest.fail(f"the factory of the pooled fixture {self._recipe.name} has a second yield", pytrace=False)
 
     def has_ended(self) -> bool:
-        """Whether its factory is done already, as when a task group around its yield failed."""
+        """Whether its factory has already ended, for example because a task group around its yield failed."""
         return self._task.done()
 
     async def reset(self) -> bool:
-        """Whether it can serve another test."""
+        """Reset the object, and return whether another test can use it."""
         __tracebackhide__ = True
         if self.has_ended():
             return False
@@ -121,7 +122,7 @@ class PooledObject:
         return good and not self.has_ended()
 
     async def tear_down(self) -> None:
-        """End it."""
+        """Tear the object down."""
         __tracebackhide__ = True
         self._end.set()
         await asyncio.wait([self._task])
@@ -141,20 +142,20 @@ class Failure(NamedTuple):
     test: pytest.Item
 
     def raise_again(self, recipe: Recipe) -> NoReturn:
-        """For another test."""
+        """Raise the error again, for another test."""
         __tracebackhide__ = True
         if not _is_skip(self.error):
             self._add_note(
                 f"aiopool: the factory of the pooled fixture {recipe.name} failed in {self.test.nodeid}, "
                 f"and is not run again in this session"
             )
-        # With the traceback of the first time. Otherwise it would grow with each test.
+        # With the original traceback; otherwise it would grow with each test.
         raise self.error.with_traceback(self.traceback)
 
     def _add_note(self, note: str) -> None:
         __tracebackhide__ = True
         if isinstance(self.error, pytest.fail.Exception) and not self.error.pytrace:
-            pytest.fail(f"{self.error.msg}\n{note}", pytrace=False)  # pytest shows its message and nothing else
+            pytest.fail(f"{self.error.msg}\n{note}", pytrace=False)  # pytest shows only the message, not notes
         if note not in getattr(self.error, "__notes__", ()):
             self.error.add_note(note)
 
@@ -169,7 +170,7 @@ class _OfProcess:
 
     def __init__(self) -> None:
         self.loop: BackgroundLoop | None = None
-        # At most one of each kind: tests run one at a time.
+        # At most one for each key, because tests run one at a time.
         self.idle: dict[Key, PooledObject] = {}
 
 
@@ -200,13 +201,13 @@ class PooledObjects:
         return Key(recipe, owner, tuple(providers))
 
     def take(self, key: Key, needs: dict[str, Any], test: pytest.Item) -> PooledObject:
-        """An idle object that was reset, or a new one."""
+        """Return an idle object that was reset, or a new one."""
         __tracebackhide__ = True
         idle = self._own.idle.pop(key, None)
         if idle is not None and not idle.has_ended():
             return idle
         if idle is not None:
-            idle.loop.run(idle.tear_down)  # which says why
+            idle.loop.run(idle.tear_down)  # raises the error that ended it
         failure = self._failures.get(key)
         if failure is not None and failure.test is not test:
             failure.raise_again(key.recipe)
@@ -214,7 +215,7 @@ class PooledObjects:
         try:
             return self._create(key, needs)
         except KeyboardInterrupt:
-            raise  # it ends the session, and is no fault of the factory
+            raise  # it ends the session, and the factory did not fail
         except BaseException as error:
             self._failures[key] = Failure(error, error.__traceback__, test)
             raise
@@ -225,18 +226,18 @@ class PooledObjects:
         if own.loop is None:
             own.loop = BackgroundLoop()
         if "request" in key.recipe.needs:
-            needs["request"] = self._request  # that of the session, as the object is the session's
+            needs["request"] = self._request  # the request of the session, to which the object belongs
         created = PooledObject(key, own.loop)
-        # It outlives the test that is the first to need it.
+        # The owner is not the test, because the object outlives it.
         with _records.getting_on_behalf_of(self):
             own.loop.run(created.set_up, needs)
         return created
 
     def give_back(self, key: Key, pooled: PooledObject) -> None:
-        """A test is done with the object."""
+        """Reset the object after a test, and keep it if possible."""
         __tracebackhide__ = True
         if not pooled.loop.runs_here():
-            return  # this test forked, and its child got here: the object is the parent's
+            return  # this is the child of a fork in the test, and the object belongs to the parent
         good = False
         try:
             good = pooled.loop.run(pooled.reset)
@@ -247,24 +248,24 @@ class PooledObjects:
                 pooled.loop.run(pooled.tear_down)
 
     def _tear_down_in_time(self, key: Key) -> None:
-        # Only now that the fixtures it needs are set up, so that it is torn down before them.
+        # Registered only after the fixtures it needs were set up, so that it is torn down before them.
         end = partial(self._tear_down, key)
         if key not in self._known:
             self._known.add(key)
             self._request.session.addfinalizer(end)
-        # A fixture with parameters ends with the last test of each.
+        # A parametrized fixture is torn down after the last test of each parameter.
         for provider in key.providers:
             provider.addfinalizer(end)
 
     def _tear_down(self, key: Key) -> None:
         __tracebackhide__ = True
-        self._failures.pop(key, None)  # another value of a parameter may work
+        self._failures.pop(key, None)  # with another value of a parameter it may work
         pooled = self._own.idle.pop(key, None)
         if pooled is not None:
             pooled.loop.run(pooled.tear_down)
 
     def close(self) -> None:
-        """End the loop."""
+        """Stop the loop of this process."""
         own = self._of_processes.pop(os.getpid(), None)
         if own is not None and own.loop is not None:
             own.loop.stop()

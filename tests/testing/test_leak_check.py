@@ -143,7 +143,7 @@ class TestOff:
 
 def test_a_mode_that_is_none_is_refused(suite):
     suite.write("aiopool_leaks = yes", test_nothing="")
-    assert "aiopool_leaks is off, warn or error, not 'yes'" in suite.refused()
+    assert "aiopool_leaks must be off, warn or error, not 'yes'" in suite.refused()
     suite.write(test_marked=POOL + "@pytest.mark.aiopool_leaks('yes')\ndef test_marked(): pass")
     assert "test_marked.py::test_marked: aiopool_leaks takes" in suite.refused()
 

@@ -1,15 +1,15 @@
-"""What metrics systems are told of the pools: one table of metrics, and series that never go backwards or explode.
+"""The metrics of pools for all metrics systems: one table of metrics, and the time series that it defines.
 
-`stats()` counts for each pool. A metrics system wants time series, and that differs in three ways:
+`stats()` counts for each pool. A metrics system needs time series, which differ in three ways:
 
-- A series must not come and go with every pool. So pools with the same name share one, those without a name share one
-  too, and so do all names beyond the first `MAX_NAMES`.
-- A counter that falls looks like a restart, after which everything is counted again. So what a pool had counted when it
-  was last seen stays in the sum after it has gone. And a snapshot of a busy pool, which may be off by what moves at
-  that moment, never makes a count fall.
-- What is in no use needs no series: size classes appear when they have served something.
+- Series must not appear and disappear with each pool. So pools with the same name share their series, as do all pools
+  without a name, and all names beyond the first `MAX_NAMES`.
+- A counter that falls looks like a restart, after which everything is counted again. So the last counts of a pool stay
+  in the sum after the pool was freed. And a snapshot of a busy pool, which may be slightly inconsistent, never makes a
+  counter fall.
+- Unused size classes have no series. A size class appears after its first use.
 
-The trade-off: what a pool does after the last look at it and before its end is not counted.
+The trade-off: gets and puts between the last snapshot of a pool and its end are not counted.
 """
 
 import threading
@@ -21,26 +21,26 @@ from .._core.registry import pools
 from ..stats import BufferStats, PoolStats, ProcessorStats, SizeClassStats
 
 MAX_NAMES = 100
-"""How many names of pools have series of their own."""
+"""How many names of pools have their own series."""
 
 UNNAMED, OTHER, OVERSIZE = "(unnamed)", "(other)", "oversize"
 
 POOL, SIZE_CLASS, RESULT, REASON = "pool", "size_class", "result", "reason"
-"""What tells series apart."""
+"""The attributes that distinguish series."""
 
 RESULTS = ("private", "shared", "stolen", "victim", "miss")
 
 REASONS = ("over_budget", "displaced", "retired")
 
 Scope = Literal["pool", "buffers", "size class"]
-"""What a metric is read from: `PoolStats`, `BufferStats`, or each `SizeClassStats` in use."""
+"""The source of a metric: `PoolStats`, `BufferStats`, or each `SizeClassStats` in use."""
 
 Read = Callable[[ProcessorStats, Any], Any]
-"""Called with the counters, added up over the processors, and the stats; a number, or one for each of `values`."""
+"""Called with the counters, summed over the processors, and the stats. Returns one number, or one for each value."""
 
 
 class Metric(NamedTuple):
-    """One metric, in the terms of OpenTelemetry: a dotted name, and a unit as UCUM writes it."""
+    """One metric in OpenTelemetry's terms: a dotted name, and a unit in UCUM notation."""
 
     scope: Scope
     name: str
@@ -48,13 +48,13 @@ class Metric(NamedTuple):
     unit: str
     description: str
     read: Read
-    #: an attribute of its own, if it is read as several numbers, and what that is for each of them
+    #: for a metric with several numbers: the attribute that distinguishes them, and its value for each of them
     attribute: str | None = None
     values: tuple[str, ...] = ()
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """What tells its series apart, in the order of the key."""
+        """The attributes that distinguish its series, in the order of the key."""
         size_class = (SIZE_CLASS,) if self.scope == "size class" else ()
         return (POOL, *size_class, *(() if self.attribute is None else (self.attribute,)))
 
@@ -63,7 +63,7 @@ def _results(totals: ProcessorStats, _: object) -> tuple[int, ...]:
     return totals.private, totals.shared, totals.stolen, totals.victim, totals.misses
 
 
-# A figure that is added to the stats needs one more entry here, and is then known to all metrics systems.
+# To export another figure of the stats to all metrics systems, add an entry here.
 METRICS = (
     Metric("pool", "aiopool.pool.count", "gauge", "{pool}", "Live pools with this name.", lambda totals, stats: 1),
     Metric(
@@ -85,7 +85,7 @@ METRICS = (
         "aiopool.pool.rejected",
         "counter",
         "{object}",
-        "Objects that came back and were not kept.",
+        "Objects that were put, or borrowed, and not kept.",
         lambda totals, stats: totals.rejected,
     ),
     Metric(
@@ -93,7 +93,7 @@ METRICS = (
         "aiopool.pool.dropped",
         "counter",
         "{object}",
-        "Objects let go of: rejected, dropped by a cycle, or cleared.",
+        "Objects dropped: rejected, or dropped by a cleanup cycle or by clear().",
         lambda totals, stats: stats.dropped,
     ),
     Metric(
@@ -128,7 +128,7 @@ METRICS = (
         "aiopool.buffer.idle_limit",
         "gauge",
         "By",
-        "Bytes that may lie idle.",
+        "The most bytes that are kept idle.",
         lambda totals, stats: stats.max_idle_bytes,
     ),
     Metric(
@@ -136,7 +136,7 @@ METRICS = (
         "aiopool.buffer.idle_peak",
         "gauge",
         "By",
-        "The most bytes that were idle at a time.",
+        "The most bytes that were idle at once.",
         lambda totals, stats: stats.peak_idle,
     ),
     Metric(
@@ -144,7 +144,7 @@ METRICS = (
         "aiopool.buffer.in_use_peak",
         "gauge",
         "By",
-        "The most bytes that were checked out at a time.",
+        "The most bytes that were checked out at once.",
         lambda totals, stats: stats.peak_in_use,
     ),
     Metric(
@@ -170,7 +170,7 @@ METRICS = (
         "aiopool.buffer.dropped",
         "counter",
         "{block}",
-        "Blocks let go of, by why.",
+        "Blocks dropped, by reason.",
         lambda totals, stats: (stats.over_budget, stats.displaced, stats.retired),
         REASON,
         REASONS,
@@ -180,7 +180,7 @@ METRICS = (
         "aiopool.buffer.requested",
         "counter",
         "By",
-        "Bytes that were asked for.",
+        "Bytes requested.",
         lambda totals, stats: stats.asked,
     ),
     Metric(
@@ -208,7 +208,7 @@ Series = dict[Key, float]
 
 
 class _Seen:
-    """A pool that is looked at, and what it told when it was last."""
+    """A pool, and its series at the last snapshot."""
 
     __slots__ = ("label", "pool", "series", "stats")
 
@@ -219,7 +219,7 @@ class _Seen:
         self.series: dict[str, Series] = {}
 
     def look(self, pool: Any) -> None:
-        """Bring `series` up to date."""
+        """Update `series`."""
         stats = pool.stats()
         if stats == self.stats:
             return
@@ -236,7 +236,7 @@ class _Seen:
 
 
 class PoolSeries:
-    """The series of all metrics. Safe from any thread; one look at a time, for which others wait."""
+    """The series of all metrics. Thread-safe; concurrent calls wait for each other."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -245,7 +245,7 @@ class PoolSeries:
         self._gone: dict[str, Series] = {}
 
     def look(self) -> dict[str, Series]:
-        """What there is to tell now, by the name of the metric."""
+        """Return the current series, by the name of the metric."""
         with self._lock:
             known = pools()
             self._forget_gone(known)
@@ -260,7 +260,7 @@ class PoolSeries:
             return series
 
     def _forget_gone(self, known: list[Any]) -> None:
-        """Keep the counts of pools that have gone. An id may be another pool's by now."""
+        """Keep the counts of pools that were freed. (Another pool may have the same id by now.)"""
         alive = {id(pool): pool for pool in known}
         for key, seen in list(self._seen.items()):
             if seen.pool() is None or seen.pool() is not alive.get(key):
@@ -283,7 +283,7 @@ _COUNTERS = {metric.name for metric in METRICS if metric.kind == "counter"}
 
 
 def _parts(stats: PoolStats | BufferStats) -> Iterator[tuple[Scope, Key, ProcessorStats, Any]]:
-    """What metrics are read from: the scope, the values of its attributes, and the arguments for `read`."""
+    """The sources of metrics in `stats`: the scope, the values of its attributes, and the arguments for `read`."""
     if isinstance(stats, PoolStats):
         yield "pool", (), _totals(stats), stats
         return
@@ -293,7 +293,7 @@ def _parts(stats: PoolStats | BufferStats) -> Iterator[tuple[Scope, Key, Process
             yield "size class", (str(each.size),), _totals(each.blocks), each
     oversize = stats.oversize
     if oversize.served:
-        # What is too large is always created, and never kept.
+        # Buffers that are too large are always created, and never kept.
         totals = _NOTHING._replace(misses=oversize.served, created=oversize.served)
         part = SizeClassStats(0, *oversize, PoolStats(None, (totals,), 0, 0), displaced=0)
         yield "size class", (OVERSIZE,), totals, part
@@ -303,7 +303,7 @@ _NOTHING = ProcessorStats(*(0 for _ in ProcessorStats._fields))
 
 
 def _totals(stats: PoolStats) -> ProcessorStats:
-    """The counters added up over the processors, in one pass: each sum of `PoolStats` takes one of its own."""
+    """The counters summed over the processors, in a single pass. (Each property of `PoolStats` would need its own.)"""
     if len(stats.processors) == 1:
         return stats.processors[0]
     return ProcessorStats(*map(sum, zip(_NOTHING, *stats.processors, strict=True)))

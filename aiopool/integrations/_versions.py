@@ -1,4 +1,4 @@
-"""What an integration checks when it is imported, so that it works or says why it does not."""
+"""Checks that an integration runs when it is imported, so that it either works or says why it cannot."""
 
 import re
 import warnings
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def check_version(package: str, oldest: str, newest: str) -> None:
-    """Accept the versions of `package` from `oldest` to `newest`, which an integration was tested with.
+    """Accept versions of `package` from `oldest` to `newest`, with which an integration was tested.
 
-    A newer one is used with a `RuntimeWarning`.
+    A newer version is used too, with a `RuntimeWarning`.
 
-    :raises ImportError: the version found is older.
+    :raises ImportError: the installed version is older.
     """
     found = version(package)
     if _numbers(found) < _numbers(oldest):
@@ -26,9 +26,9 @@ def check_version(package: str, oldest: str, newest: str) -> None:
 
 
 def check_names(package: str, function: Callable[..., Any], names: Iterable[str]) -> None:
-    """Accept a `function` of `package` that still uses what an integration relies on.
+    """Check that a `function` of `package` still uses the `names` that an integration relies on.
 
-    :raises ImportError: it does not use one of these global names and attributes.
+    :raises ImportError: it does not use one of these global names or attributes.
     """
     code = function.__code__
     missing = sorted(set(names) - {*code.co_names, *code.co_varnames, *code.co_freevars})
@@ -40,6 +40,6 @@ def check_names(package: str, function: Callable[..., Any], names: Iterable[str]
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """The release of a version: 0.34.1 of 0.34.1rc2."""
+    """The release numbers of a version, such as 0.34.1 for 0.34.1rc2."""
     release = re.match(r"\d+(\.\d+)*", text)
     return tuple(map(int, release[0].split("."))) if release else ()

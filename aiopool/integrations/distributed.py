@@ -2,24 +2,24 @@
 
     dask worker tcp://scheduler:8786 --preload aiopool.integrations.distributed
 
-The problem: a worker receives each array from another worker into a fresh array. When the task that needed it is done
-that memory is freed, and with the `MALLOC_TRIM_THRESHOLD_` that Dask's nanny sets it goes back to the system at once.
-The next array is received into memory that the system has to supply and clear page by page. From about a megabyte on,
-that costs more than receiving.
+The problem: a worker receives each array from another worker into fresh memory. When the task that needed it has
+finished, the memory is freed, and with the `MALLOC_TRIM_THRESHOLD_` that Dask's nanny sets it goes back to the system
+at once. The next array is received into memory that the system has to supply and clear page by page. From about a
+megabyte on, that costs more than receiving.
 
-The way out: where Dask allocates memory to receive into, a worker with this preload takes a buffer from a `BufferPool`.
-A NumPy array that Dask makes of it keeps it checked out for as long as the array, or a view of it, lives.
+The solution: where Dask allocates memory to receive into, a worker with this preload takes a buffer from a
+`BufferPool`. A NumPy array over the buffer keeps it checked out as long as the array, or a view of it, lives.
 
-The trade-off: Dask counts what lies idle in the pool as unmanaged memory. So there is never more of it than an eighth
-of the worker's memory limit, none some seconds after the last receive, and none while the process uses more memory than
-`distributed.worker.memory.target` says, from which on Dask itself spills.
+The trade-off: Dask counts the pool's idle buffers as unmanaged memory. So these never exceed an eighth of the worker's
+memory limit, and they are freed some seconds after the last receive, and whenever the process uses more memory than
+`distributed.worker.memory.target`, at which Dask itself begins to spill.
 
-It takes aiopool's C extension. Dask's NumPy arrays hold on to what exports a buffer and not to the buffer, so only an
-exporter in C can tell when they are gone.
+This needs aiopool's C extension. Dask's NumPy arrays hold a reference to the exporter of a buffer and not to the
+buffer, so only an exporter in C can tell when they are gone.
 
-What Dask does not promise: that its TCP and TLS transports allocate with `distributed.comm.tcp.host_array`. This module
-replaces that function while a worker runs, and is not imported at all where Dask does not use it. Other transports are
-left alone.
+It also relies on something that Dask does not guarantee: that its TCP and TLS transports allocate memory with
+`distributed.comm.tcp.host_array`. This module replaces that function while a worker runs, and cannot be imported if
+Dask does not use it. Other transports are left alone.
 """
 
 import math
@@ -44,24 +44,24 @@ check_version("distributed", "2025.1", "2026.8")
 check_names("distributed", tcp.TCP.read, ["read_bytes_rw"])
 check_names("distributed", tcp.read_bytes_rw, ["host_array"])
 
-transport: Any = tcp  # its types do not know that it uses `host_array`
+transport: Any = tcp  # `Any`, because its types do not include `host_array`
 
 LEAST = 64 * KIB
-"""Less than this is cheaper from the C library."""
+"""Smaller buffers are cheaper from the C library."""
 
 CLASSES = 65 * KIB, 65 * 1024 * KIB
-"""The smallest and the largest block. Dask receives an array of 2^k bytes together with a header, and nothing larger
-than 64 MiB in one piece."""
+"""The sizes of the smallest and the largest block. Dask receives an array of 2^k bytes together with a header, and at
+most 64 MiB in one piece."""
 
 FRACTION = 1 / 8
-"""How much of the memory limit of a worker may lie idle."""
+"""The fraction of a worker's memory limit that may be kept idle."""
 
 IDLE = 5.0
-"""Seconds without a receive after which what lies idle is on its way out; it is gone after twice as many."""
+"""The pool's idle timeout in seconds: idle buffers are freed after at most twice that time without a receive."""
 
 
 class _Receiving:
-    """What the workers of this process receive into."""
+    """The pool that the workers of this process receive into."""
 
     def __init__(self) -> None:
         self._fresh: Callable[[int], memoryview] = transport.host_array
@@ -70,12 +70,12 @@ class _Receiving:
 
     @property
     def bound(self) -> int:
-        """How many bytes may lie idle."""
+        """How many bytes may be kept idle."""
         limits = [worker.memory_manager.memory_limit or MEMORY_LIMIT for worker in self._checks]
         return math.floor(sum(limits) * FRACTION)
 
     def begin(self, worker: Worker) -> None:
-        """For one more worker, on whose loop this is called."""
+        """Add a worker. Called on its loop."""
         interval = worker.memory_manager.memory_monitor_interval
         check = PeriodicCallback(lambda: self.relieve(worker), 1000 * interval)
         self._checks[worker] = check
@@ -83,12 +83,12 @@ class _Receiving:
         check.start()
 
     def end(self, worker: Worker) -> None:
-        """For one worker less."""
+        """Remove a worker."""
         self._checks.pop(worker).stop()
         self.renew()
 
     def relieve(self, worker: Worker) -> None:
-        """Give up what is idle if the process uses too much memory."""
+        """Free idle buffers if the process uses too much memory."""
         memory = worker.memory_manager
         if self.buffers is None or not memory.memory_limit or not memory.memory_target_fraction:
             return
@@ -96,7 +96,7 @@ class _Receiving:
             self.buffers.clear()
 
     def renew(self) -> None:
-        """Have a pool with the right bound. Buffers of the one before are freed when their arrays are gone."""
+        """Create a pool with the right limit. Buffers of the previous pool are freed when their arrays are gone."""
         if not self._checks:
             self.buffers = None
             transport.host_array = self._fresh
@@ -113,7 +113,7 @@ class _Receiving:
 
 
 def _with(buffers: BufferPool, fresh: Callable[[int], memoryview]) -> Callable[[int], memoryview]:
-    """What takes the place of Dask's `host_array`."""
+    """The replacement for Dask's `host_array`."""
     acquire = buffers.acquire
 
     def host_array(n: int) -> memoryview:
@@ -128,7 +128,7 @@ receiving = _Receiving()
 def dask_setup(worker: Any) -> None:
     """Called by Dask when a worker has started.
 
-    :raises TypeError: it is called for a scheduler or nanny, which `--preload` and `--preload-nanny` also do.
+    :raises TypeError: called for a scheduler or a nanny, as `dask scheduler --preload` and `--preload-nanny` do.
     """
     if not isinstance(worker, Worker):
         raise TypeError(

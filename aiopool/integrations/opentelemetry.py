@@ -1,13 +1,13 @@
 """Metrics for OpenTelemetry: observable instruments over all pools.
 
-They count nothing themselves: whenever a reader collects, they read `stats()`. So pools cost nothing more in between,
-and a program need not tell them of its pools.
+They count nothing themselves, but read `stats()` whenever a reader collects. So they cost nothing in between, and a
+program need not register its pools.
 
     from aiopool.integrations.opentelemetry import observe_pools
 
     observe_pools()
 
-Names, units and attributes follow the semantic conventions: dotted names, units as UCUM writes them, no unit or kind
+Names, units and attributes follow the semantic conventions: dotted names, units in UCUM notation, and no unit or kind
 in a name.
 """
 
@@ -21,18 +21,19 @@ from ._metrics import METRICS, POOL, Metric, PoolSeries, Series
 __all__ = ["observe_pools"]
 
 ATTRIBUTES = {POOL: "aiopool.pool.name"}
-"""What an attribute is called, if not `aiopool.` and its name."""
+"""The names of attributes that are not just `aiopool.` and the attribute."""
 
 
 def observe_pools(meter_provider: MeterProvider | None = None) -> None:
-    """Have `aiopool.pools()` observed by the readers of `meter_provider` (`None`: the global one).
+    """Let the readers of `meter_provider` (by default the global one) observe all `aiopool.pools()`.
 
-    Call it once for each provider: instruments can be created, and not removed. They are named `aiopool.pool.…` and
-    `aiopool.buffer.…`, with the attributes `aiopool.pool.name`, and where it applies `aiopool.result` (where an object
-    came from) and `aiopool.size_class` (bytes, or `oversize`). Pools with the same name are added up, those without a
-    name under `(unnamed)`, and all beyond the first 100 names under `(other)`.
+    Call this once for each provider, because instruments cannot be removed. They are named `aiopool.pool.…` and
+    `aiopool.buffer.…`, with the attribute `aiopool.pool.name`, and where it applies `aiopool.result` (where an object
+    came from), `aiopool.reason` (why a block was dropped) and `aiopool.size_class` (bytes, or `oversize`). Pools with
+    the same name are added up, those without a name under `(unnamed)`, and all beyond the first 100 names under
+    `(other)`.
 
-    Safe from any thread. To collect takes some microseconds for each pool, and some tens for each buffer pool.
+    Thread-safe. Collecting takes some microseconds for each pool, and some tens for each buffer pool.
 
     >>> from opentelemetry.metrics import NoOpMeterProvider
     >>> observe_pools(NoOpMeterProvider())
@@ -40,7 +41,7 @@ def observe_pools(meter_provider: MeterProvider | None = None) -> None:
     meter = get_meter("aiopool", version("aiosyncpool"), meter_provider)
     looks = _Looks()
     for metric in METRICS:
-        # A level that can be added up over pools and processes is no gauge here, but an up-down counter.
+        # In OpenTelemetry, values that can be summed over pools and processes are up-down counters, not gauges.
         create = (
             meter.create_observable_counter if metric.kind == "counter" else meter.create_observable_up_down_counter
         )
@@ -58,10 +59,11 @@ def _callback(metric: Metric, looks: "_Looks") -> Callable[[CallbackOptions], It
 
 
 class _Looks:
-    """Looks at the pools once for all instruments.
+    """Takes one snapshot of the pools for all instruments.
 
-    A reader that collects calls each instrument once. So the instrument that asks twice begins a new look. Where two
-    readers collect at once, some instruments may tell one of them what is a moment older or newer.
+    A reader that collects calls each instrument once. So an instrument that is called a second time begins a new
+    snapshot. If two readers collect at once, one of them may get values of some instruments that are a moment older or
+    newer than the others.
     """
 
     def __init__(self) -> None:
@@ -69,7 +71,7 @@ class _Looks:
         self._untold: dict[str, Series] = {}
 
     def series_of(self, metric: Metric) -> Series:
-        """The series of `metric` now."""
+        """Return the current series of `metric`."""
         series = self._untold.pop(metric.name, None)
         if series is None:
             self._untold = self._series.look()

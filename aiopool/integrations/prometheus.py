@@ -1,14 +1,14 @@
 """Metrics for Prometheus: a collector over all pools, for `prometheus_client`.
 
-It counts nothing itself: at each scrape it reads `stats()`. So pools cost nothing more between two scrapes, and a
-program need not tell it of its pools.
+It counts nothing itself, but reads `stats()` at each scrape. So it costs nothing between scrapes, and a program need
+not register its pools.
 
     from prometheus_client import REGISTRY
     from aiopool.integrations.prometheus import PoolCollector
 
     REGISTRY.register(PoolCollector())
 
-In the multi-process mode of `prometheus_client` there are no custom collectors: there, scrape each process by itself.
+The multi-process mode of `prometheus_client` does not support custom collectors; scrape each process separately there.
 """
 
 from collections.abc import Iterable
@@ -23,14 +23,14 @@ __all__ = ["PoolCollector"]
 
 
 class PoolCollector(Collector):
-    """What `aiopool.pools()` did, at the moment of the scrape.
+    """Collects the statistics of all `aiopool.pools()` at each scrape.
 
-    Register one with a registry. Its metrics are named `aiopool_pool_…` and `aiopool_buffer_…`, with the labels `pool`,
-    and where it applies `result` (where an object came from) and `size_class` (bytes, or `oversize`). Pools with the
-    same name are added up, those without a name under `pool="(unnamed)"`, and all beyond the first 100 names under
-    `pool="(other)"`.
+    Register one with a registry. Its metrics are named `aiopool_pool_…` and `aiopool_buffer_…`, with the label `pool`,
+    and where it applies `result` (where an object came from), `reason` (why a block was dropped) and `size_class`
+    (bytes, or `oversize`). Pools with the same name are added up, those without a name under `pool="(unnamed)"`, and
+    all beyond the first 100 names under `pool="(other)"`.
 
-    Safe from any thread. A scrape takes some microseconds for each pool, and some tens for each buffer pool.
+    Thread-safe. A scrape takes some microseconds for each pool, and some tens for each buffer pool.
 
     >>> from prometheus_client import CollectorRegistry
     >>> pool = aiopool.Pool(bytearray, name="scraped"); pool.put(pool.get())
@@ -43,12 +43,12 @@ class PoolCollector(Collector):
         self._series = PoolSeries()
 
     def collect(self) -> Iterable[Family]:
-        """All series; `prometheus_client` calls this at each scrape."""
+        """Return all series. Called by `prometheus_client` at each scrape."""
         series = self._series.look()
         return [_family(metric, series[metric.name]) for metric in METRICS]
 
     def describe(self) -> Iterable[Family]:
-        """The metrics without series, so that no scrape is needed to register this."""
+        """Return the metrics without series, so that registering this needs no scrape."""
         return [_family(metric, {}) for metric in METRICS]
 
 

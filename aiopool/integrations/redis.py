@@ -3,16 +3,16 @@
     pool = redis.asyncio.ConnectionPool(connection_class=PooledConnection, host="localhost")
     client = redis.asyncio.Redis(connection_pool=pool)
 
-The problem: asyncio's stream reader moves each value through three pieces of memory before redis-py parses it. Here the
-kernel writes into pooled buffers, and redis-py gets `bytes` of them, so parsers, `decode_responses=True`, pipelines and
-pub/sub work as without it.
+The problem: asyncio's stream reader copies each value through three pieces of memory before redis-py parses it. Here
+the kernel writes into pooled buffers, and redis-py gets `bytes` from them, so parsers, `decode_responses=True`,
+pipelines and pub/sub work as usual.
 
-The trade-off: redis-py reads at most 64 KiB at a time, so what is saved is one copy and the coroutine of each read.
+The trade-off: redis-py reads at most 64 KiB at a time, so this saves only one copy, and the coroutine of each read.
 
-What redis-py does not promise: that its connections open their streams with `asyncio.open_connection` and
-`asyncio.open_unix_connection` in the method `_connect`. The classes here have that very method, with those two
-functions replaced by ours. So time limits, keepalive and all else are those of the installed version. If it does not
-use the two functions, this module cannot be imported.
+This relies on something that redis-py does not guarantee: that the method `_connect` of its connections opens streams
+with `asyncio.open_connection` and `asyncio.open_unix_connection`. The classes here use that same method, with the two
+functions replaced by ours. So timeouts, keepalive and everything else are those of the installed version. If `_connect`
+does not use the two functions, importing this module fails.
 """
 
 import asyncio
@@ -57,12 +57,12 @@ class PooledConnection(Connection):
 
 
 class PooledSSLConnection(SSLConnection):
-    """The same over TLS."""
+    """As `PooledConnection`, over TLS."""
 
     _connect = _on_our_streams(SSLConnection._connect)
 
 
 class PooledUnixDomainSocketConnection(UnixDomainSocketConnection):
-    """The same over a Unix socket."""
+    """As `PooledConnection`, over a Unix socket."""
 
     _connect = _on_our_streams(UnixDomainSocketConnection._connect)

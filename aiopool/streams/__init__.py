@@ -1,15 +1,15 @@
 """asyncio's streams, with a reader that receives into pooled buffers.
 
-`open_connection`, `start_server` and their Unix twins are asyncio's, with the same arguments plus `buffers=` and
-`results=`. The reader gives memoryviews where asyncio's gives `bytes`, and is told apart by little else; with
-`results=bytes` it gives `bytes`. What it saves is told in `_receive_buffer`; what it costs is that a view must be let
-go of before its memory is used again, and that it has no methods of `bytes`.
+`open_connection`, `start_server` and their Unix versions have the same arguments as asyncio's, plus `buffers=` and
+`results=`. The reader returns memoryviews where asyncio's returns `bytes`, and otherwise behaves almost the same; with
+`results=bytes` it returns `bytes`. `_receive_buffer` describes what this saves. The price: a view must be dropped
+before its memory can be reused, and it does not have the methods of `bytes`.
 
-    _receive_buffer    what was received and not read yet; no input or output
-    _receive_now       receiving without waiting, past the loop
+    _receive_buffer    bytes that were received and not read yet; does no I/O
+    _receive_now       non-blocking receives that bypass the loop
     _reader            asyncio's methods, on top of both
-    _writer            asyncio's own, with a start_tls that loses nothing
-    _protocol          between a transport and these two
+    _writer            asyncio's writer, with a start_tls that loses nothing
+    _protocol          connects a transport to reader and writer
     _open              the functions
 """
 

@@ -1,4 +1,4 @@
-"""The functions, which are asyncio's but for `buffers=` and `results=`."""
+"""The functions, which are the same as asyncio's except for `buffers=` and `results=`."""
 
 import asyncio
 import socket
@@ -44,10 +44,10 @@ async def open_connection(
     results: Any = memoryview,
     **kwds: Any,
 ) -> tuple[StreamReader[Any], StreamWriter]:
-    r"""Connect to a server; a reader and a writer. As `asyncio.open_connection`, with the same further arguments.
+    r"""Connect to a server, and return a reader and a writer. Takes all arguments of `asyncio.open_connection`.
 
-    `buffers` is what to receive into; without it, one pool that all such streams share. `results` is what `read` and
-    `readexactly` of the reader return: `memoryview` or `bytes`.
+    `buffers` is the pool to receive into; by default a pool that all streams share. `results` is the type that the
+    reader's `read` and `readexactly` return: `memoryview` or `bytes`.
 
     >>> async def client(address):
     ...     reader, writer = await streams.open_connection(*address)
@@ -103,15 +103,15 @@ async def start_server(
     results: Any = memoryview,
     **kwds: Any,
 ) -> asyncio.Server:
-    """Call back with a reader and a writer for each client. As `asyncio.start_server`, with the same further arguments.
+    """Start a server that passes each client's reader and writer to a callback. Takes all of asyncio's arguments.
 
-    `buffers` is what to receive into; without it, one pool that all such streams share. `results` is what `read` and
-    `readexactly` of the readers return: `memoryview` or `bytes`. See `open_connection` for an example. What the
-    callback raises goes to the loop's exception handler, and its client is closed.
+    `buffers` is the pool to receive into; by default a pool that all streams share. `results` is the type that the
+    readers' `read` and `readexactly` return: `memoryview` or `bytes`. See `open_connection` for an example. An
+    exception of the callback goes to the loop's exception handler, and its connection is closed.
 
-    :raises OSError: it can't listen there.
-    :raises TypeError: the callback can't be called, `buffers` is no `BufferPool`, `limit` no integer, or `results`
-        neither of the two types.
+    :raises OSError: it cannot listen on that address.
+    :raises TypeError: the callback is not callable, `buffers` is not a `BufferPool`, `limit` not an integer, or
+        `results` neither of the two types.
     :raises ValueError: `limit` is not more than 0.
     """
     loop: Any = asyncio.get_running_loop()
@@ -144,7 +144,7 @@ if hasattr(socket, "AF_UNIX"):
         results: Any = memoryview,
         **kwds: Any,
     ) -> tuple[StreamReader[Any], StreamWriter]:
-        """`open_connection` over a Unix socket, as `asyncio.open_unix_connection`."""
+        """As `open_connection`, over a Unix socket. Takes all arguments of `asyncio.open_unix_connection`."""
         loop = asyncio.get_running_loop()
         protocol = _protocols(limit, buffers, results)()
         transport, _ = await loop.create_unix_connection(lambda: protocol, path, **kwds)
@@ -179,7 +179,7 @@ if hasattr(socket, "AF_UNIX"):
         results: Any = memoryview,
         **kwds: Any,
     ) -> asyncio.Server:
-        """`start_server` over a Unix socket, as `asyncio.start_unix_server`."""
+        """As `start_server`, over a Unix socket. Takes all arguments of `asyncio.start_unix_server`."""
         loop = asyncio.get_running_loop()
         return await loop.create_unix_server(_protocols(limit, buffers, results, client_connected_cb), path, **kwds)
 
@@ -187,13 +187,13 @@ if hasattr(socket, "AF_UNIX"):
 def _protocols(
     limit: int, buffers: BufferPool | None, results: Any, client_connected_cb: Any = None
 ) -> Callable[[], StreamProtocol]:
-    """What makes a protocol with its reader for each connection."""
+    """The factory of protocols, each with its reader."""
     callable_or_none("client_connected_cb", client_connected_cb)
 
     def make() -> StreamProtocol:
         return StreamProtocol(StreamReader(buffers, limit=limit, results=results), client_connected_cb)
 
-    make()  # else what is wrong with the arguments is seen when the first client comes, if at all
+    make()  # raises for invalid arguments now, and not only when the first client connects
     return make
 
 

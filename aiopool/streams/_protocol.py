@@ -1,7 +1,7 @@
-"""Between a transport on one side, and a `StreamReader` and a `StreamWriter` on the other.
+"""The protocol that connects a transport to a `StreamReader` and a `StreamWriter`.
 
-A `BufferedProtocol`, which asyncio and uvloop both ask where to receive to, over TLS as well. asyncio's own is none,
-and for uvloop can't be made one.
+It is a `BufferedProtocol`, which asyncio and uvloop both ask for a buffer to receive into, over TLS too. asyncio's own
+`StreamReaderProtocol` is not one, and for uvloop a subclass of it cannot become one.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ ClientConnected = Callable[[StreamReader[Any], StreamWriter], Awaitable[None] | 
 
 
 class StreamProtocol(asyncio.BufferedProtocol):
-    """What `asyncio.StreamReaderProtocol` is there. The names with one underscore are what asyncio's writer calls."""
+    """Replaces `asyncio.StreamReaderProtocol`. asyncio's writer calls the methods with one underscore."""
 
     __slots__ = (
         "__weakref__",
@@ -43,15 +43,15 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._task: asyncio.Task[None] | None = None
         self._over_ssl = False
         self._writing_paused = False
-        # Each wait has a future of its own, so that to cancel one cancels no other. Lists that are made when somebody
-        # waits, so that thousands of connections do not each have two.
+        # Each wait has its own future, so that cancelling one does not cancel others. The lists are created when
+        # needed, so that thousands of connections do not each have two lists.
         self._drain_waiters: list[asyncio.Future[None]] | None = None
         self._close_waiters: list[asyncio.Future[None]] | None = None
         self._lost = False
 
     @property
     def is_server(self) -> bool:
-        """Whether the other end has connected to this one."""
+        """Whether this is the server's side of the connection."""
         return self._client_connected_cb is not None
 
     # --- called by the transport ---
@@ -66,8 +66,8 @@ class StreamProtocol(asyncio.BufferedProtocol):
             handling = self._client_connected_cb(self.reader, writer)
             if inspect.isawaitable(handling) and not (asyncio.iscoroutine(handling) or asyncio.isfuture(handling)):
                 raise TypeError(
-                    "client_connected_cb must return a coroutine, a future, or nothing that can be awaited, not "
-                    f"{shown(handling)}: nothing would await it"
+                    "client_connected_cb must return a coroutine, a future, or an object that is not awaitable, not "
+                    f"{shown(handling)}, which nothing would await"
                 )
         except Exception as error:
             _report(loop, transport, error)
@@ -78,7 +78,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         self.reader.feed_eof()
-        return not self._over_ssl  # over TLS there is no half of a connection to keep open
+        return not self._over_ssl  # TLS does not support half-closed connections
 
     def connection_lost(self, exc: Exception | None) -> None:
         reader = self.reader
@@ -140,7 +140,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
             self._close_waiters.remove(waiter)
 
     def replace_transport(self, transport: asyncio.BaseTransport) -> None:
-        """From now on the bytes come from there."""
+        """Use `transport` from now on."""
         self._over_ssl = transport.get_extra_info("sslcontext") is not None
         self.reader.set_transport(transport)
 
@@ -155,7 +155,7 @@ def _settle(waiter: "asyncio.Future[None]", exc: BaseException | None) -> None:
 
 
 def _handled(transport: asyncio.BaseTransport, task: "asyncio.Task[None]") -> None:
-    """The task that serves a client has ended."""
+    """Called when the task that serves a client has ended."""
     if task.cancelled():
         transport.close()
     elif (exc := task.exception()) is not None:
@@ -163,7 +163,7 @@ def _handled(transport: asyncio.BaseTransport, task: "asyncio.Task[None]") -> No
 
 
 def _report(loop: asyncio.AbstractEventLoop, transport: asyncio.BaseTransport, error: BaseException) -> None:
-    """Tell the loop that a client is not served, and close its connection."""
+    """Report an exception of the callback to the loop, and close the connection."""
     loop.call_exception_handler(
         {"message": "Unhandled exception in client_connected_cb", "exception": error, "transport": transport}
     )

@@ -1,9 +1,9 @@
 """The reader: asyncio's methods, over a receive buffer.
 
-The order of work for each read: what is there; else what the kernel has, received without waiting; else wait. The first
-needs nothing of the loop. The second is bounded between two turns of the loop, so that other tasks run and other
-connections are served. A woken task costs more than receiving a few kilobytes, so a reader that waits is only woken
-when what it waits for is there.
+Each read first uses the bytes that were already received; then it receives from the kernel without waiting; and only
+then does it wait. The first step does not need the loop. The second is limited for each iteration of the loop, so that
+other tasks run and other connections are served. Waking a task costs more than receiving a few kilobytes, so a waiting
+reader is woken only when all the bytes that it waits for have arrived.
 """
 
 import asyncio
@@ -27,35 +27,35 @@ if TYPE_CHECKING:
 else:
     from typing import TypeVar
 
-    Result = TypeVar("Result")  # a default takes Python 3.13
+    Result = TypeVar("Result")  # a default needs Python 3.13
 
 LIMIT = 64 * KIB
 """asyncio's default."""
 
 AT_ONCE = 256 * KIB
-"""Bytes that are received at a time at most, if nobody waits for more. asyncio's own transports receive as many."""
+"""The most bytes received at a time, unless a read waits for more. The same as in asyncio's own transports."""
 
 BUDGET = 512 * KIB
-"""Bytes that a reader receives without waiting between two turns of the loop: a tenth of a millisecond or two."""
+"""The most bytes that a reader receives without waiting in one iteration of the loop. Takes 0.1 to 0.2 ms."""
 
 LEAVE_OUT = 32
-"""How many times at most a reader that was in vain leaves out to receive without waiting."""
+"""The most non-blocking receives that are skipped after one that found nothing."""
 
 default_buffers = BufferPool(name="streams")
-"""What streams receive into that were given no pool."""
+"""The pool that streams receive into by default."""
 
 _UNKNOWN = -2
-"""A descriptor that was not looked for yet."""
+"""Means that the descriptor was not looked up yet."""
 
 if native is not None:
-    # So that create_task and asyncio.run take it. (The type checkers do not know that it is an abstract base class.)
+    # So that create_task and asyncio.run accept it. (Type checkers do not know that it is an abstract base class.)
     _coroutines: Any = Coroutine
     _coroutines.register(native.Read)
 
 
 @in_c
 class ReaderBase:
-    """What the reads whose bytes are there look at."""
+    """The data that reads use whose bytes have already been received."""
 
     __slots__ = ("_as_bytes", "_limit", "_paused", "_received")
 
@@ -67,19 +67,19 @@ class ReaderBase:
 
 @with_c_methods
 class StreamReader(ReaderBase, Generic[Result]):
-    """What `aiopool.streams` gives in the place of asyncio's reader. For the loop that it was made on.
+    """The reader of a stream, instead of asyncio's. Use it only on the loop on which it was created.
 
-    `read` and `readexactly` return memoryviews: drop them when you are done with them, and their memory is used again.
-    With `results=bytes` they return `bytes`, for the price of one copy. `readuntil`, `readline` and
-    `async for line in reader` return `bytes` in any case.
+    `read` and `readexactly` return memoryviews: drop them when you no longer need them, so that their memory can be
+    reused. With `results=bytes` they return `bytes`, at the price of one copy. `readuntil`, `readline` and
+    `async for line in reader` always return `bytes`.
 
-    `buffers` is what to receive into; without it, one pool that all such streams share. `limit` is asyncio's: the
-    longest line in bytes, and half of what is received without being waited for. A message asked for by `readexactly`
-    may be as big as `max_size` of the buffer pool, if that is more than `limit`.
+    `buffers` is the pool to receive into; by default a pool that all streams share. `limit` has the same meaning as in
+    asyncio: the longest line in bytes, and half of the bytes that are received ahead of reads. `readexactly` also reads
+    larger messages, up to `max_size` of the buffer pool.
 
-    In the examples below, `received(data)` is a reader to which a peer has sent `data`, and then no more.
+    In the examples below, `received(data)` is a reader whose peer has sent `data` and then the end of the stream.
 
-    :raises TypeError: `buffers` is no `BufferPool`, `limit` no integer, or `results` neither of the two types.
+    :raises TypeError: `buffers` is not a `BufferPool`, `limit` not an integer, or `results` neither of the two types.
     :raises ValueError: `limit` is not more than 0.
     """
 
@@ -124,8 +124,8 @@ class StreamReader(ReaderBase, Generic[Result]):
         self._eof = False
         self._exception: BaseException | None = None
         self._paused = False
-        # For receiving without waiting. The descriptor is looked for when it is needed, for that takes memory: not
-        # before a connection has waited some times.
+        # For receiving without waiting. The descriptor is looked up only after a connection has waited a few times,
+        # because the lookup needs memory.
         self._descriptor = _UNKNOWN
         self._budget = BUDGET
         self._leave_out, self._left_out = 4, 0
@@ -137,25 +137,25 @@ class StreamReader(ReaderBase, Generic[Result]):
     # --- reading ---
 
     async def read(self, n: int = -1) -> Result:
-        """Up to `n` bytes, as soon as there are any; all until the end of the stream if `n` is negative.
+        """Read up to `n` bytes, as soon as there are any; if `n` is negative, read until the end of the stream.
 
-        Nothing: the stream has ended. With a positive `n` a view may have less than is there. A cancelled read has
-        taken nothing.
+        An empty result means that the stream has ended. A view may have fewer bytes than were received, because it does
+        not span chunks. A cancelled read takes no bytes.
 
         >>> reader = received(b"some bytes")
         >>> bytes(asyncio.run(reader.read(4))), bytes(asyncio.run(reader.read()))
         (b'some', b' bytes')
 
-        :raises OSError: the connection broke, and this is how. So do all other reads.
+        :raises OSError: the connection broke. All other reads raise this too.
         """
         if type(n) is not int:
-            n = index(n)  # an integer of NumPy's, of 8 or 16 bits maybe, overflows when a position is added to it
+            n = index(n)  # because a NumPy integer of 8 or 16 bits would overflow when an offset is added to it
         received = self._received
         while n < 0 or not received.unread:
             self._raise_what_broke()
             if self._eof or n == 0:
                 break
-            # When all is asked for nothing is taken before the end, so that a cancelled read has lost nothing.
+            # When reading until the end, nothing is taken before, so that a cancelled read loses nothing.
             needed = received.unread + 1
             if not self._receive_now(needed):
                 await self._wait("read", needed)
@@ -164,13 +164,13 @@ class StreamReader(ReaderBase, Generic[Result]):
         return self._take(min(n, received.unread if self._as_bytes else received.in_a_row()))
 
     async def readinto(self, buffer: Any) -> int:
-        r"""Fill a writable buffer with what is there, as soon as there is any; how many bytes. 0: the stream has ended.
+        r"""Read into a writable buffer, as soon as there are bytes, and return how many. 0: the stream has ended.
 
         >>> target = bytearray(10)
         >>> asyncio.run(received(b"some").readinto(target)), target[:5]
         (4, bytearray(b'some\x00'))
 
-        :raises TypeError: `buffer` can't be written to, or is not contiguous.
+        :raises TypeError: `buffer` is not writable, or not contiguous.
         """
         with memoryview(buffer) as view, view.cast("B") as target:
             if target.readonly:
@@ -180,16 +180,16 @@ class StreamReader(ReaderBase, Generic[Result]):
                 return len(received)
 
     async def readexactly(self, n: int) -> Result:
-        """Exactly `n` bytes, in one piece. Large ones were received where they are.
+        """Read exactly `n` bytes, in one piece. The kernel writes large messages directly into the result.
 
         >>> reader = received(bytes([0, 5]) + b"hello")
         >>> length = int.from_bytes(asyncio.run(reader.readexactly(2)), "big")
         >>> bytes(asyncio.run(reader.readexactly(length)))
         b'hello'
 
-        :raises IncompleteReadError: the stream ended before; its `partial` has the `bytes` that came.
+        :raises IncompleteReadError: the stream ended before that; `partial` has the `bytes` that arrived.
         :raises LimitOverrunError: `n` is more than `max_size` of the buffer pool and more than `limit`. Nothing was
-            allocated or read: a peer can claim what it likes.
+            allocated or read, because the length may come from an untrusted peer.
         :raises ValueError: `n` is negative.
         """
         received = self._received
@@ -198,7 +198,7 @@ class StreamReader(ReaderBase, Generic[Result]):
             if n > self._limit and n > self._buffers.max_size:
                 raise LimitOverrunError(
                     f"{digits(n)} bytes are more than max_size ({self._buffers.max_size}) and limit ({self._limit}): "
-                    "if that is no mistake or attack, pass a BufferPool with a larger max_size as buffers",
+                    "if this is not a mistake or an attack, pass a BufferPool with a larger max_size as buffers",
                     0,
                 )
         while received.unread < n or self._exception is not None:
@@ -214,16 +214,16 @@ class StreamReader(ReaderBase, Generic[Result]):
         return self._take(n)
 
     async def readuntil(self, separator: bytes | tuple[bytes, ...] = b"\n") -> bytes:
-        """All up to and including the first `separator`; of several, the one that ends first.
+        """Read up to and including the first `separator`; of several, the one that ends first.
 
         >>> reader = received(b"key=value;")
         >>> asyncio.run(reader.readuntil(b"=")), asyncio.run(reader.readuntil((b"|", b";")))
         (b'key=', b'value;')
 
-        :raises IncompleteReadError: the stream ended before; its `partial` has the `bytes` that came.
-        :raises LimitOverrunError: there is none in the first `limit` bytes. They can still be read by other means.
-        :raises TypeError: a separator is no `bytes`.
-        :raises ValueError: there is no separator, or it is empty.
+        :raises IncompleteReadError: the stream ended before that; `partial` has the `bytes` that arrived.
+        :raises LimitOverrunError: there is no separator in the first `limit` bytes, which can still be read otherwise.
+        :raises TypeError: a separator is not `bytes`.
+        :raises ValueError: no separator was given, or one is empty.
         """
         separators = _sorted(separator)
         received = self._received
@@ -232,7 +232,7 @@ class StreamReader(ReaderBase, Generic[Result]):
             self._raise_what_broke()
             unread = received.unread
             if unread >= len(separators[0]):
-                # All but what may be the beginning of a separator.
+                # Skip all bytes except those that may be the beginning of a separator.
                 searched = max(0, unread + 1 - len(separators[-1]))
                 if searched > self._limit:
                     raise LimitOverrunError("Separator is not found, and chunk exceed the limit", searched)
@@ -246,15 +246,15 @@ class StreamReader(ReaderBase, Generic[Result]):
         return self._take_bytes(stop)
 
     async def readline(self) -> bytes:
-        r"""A line with its newline, which only the last one may lack. Empty: the stream has ended.
+        r"""Read a line with its newline, which only the last line may lack. Empty if the stream has ended.
 
-        Or let `async for line in reader` ask for all of them.
+        `async for line in reader` reads all lines.
 
         >>> reader = received(b"first\nlast")
         >>> [asyncio.run(reader.readline()) for _ in range(3)]
         [b'first\n', b'last', b'']
 
-        :raises ValueError: the line is longer than `limit`. It is thrown away, or as much of it as was received.
+        :raises ValueError: the line is longer than `limit`. It is dropped, or as much of it as was received.
         """
         try:
             return await self._readuntil_slow(b"\n")
@@ -275,7 +275,7 @@ class StreamReader(ReaderBase, Generic[Result]):
             raise StopAsyncIteration
         return line
 
-    # The C extension does what needs no waiting, and comes here for all else.
+    # The C extension serves reads that need not wait, and calls these methods for all others.
     _read_slow = read
     _readexactly_slow = readexactly
     _readuntil_slow = readuntil
@@ -293,7 +293,7 @@ class StreamReader(ReaderBase, Generic[Result]):
 
     @property
     def _buffer(self) -> bytes:
-        """A copy of what can be read without waiting, for programs that look for it in asyncio's reader."""
+        """A copy of the bytes that can be read without waiting, for programs that use this attribute in asyncio."""
         return self._received.peek()
 
     def at_eof(self) -> bool:
@@ -324,7 +324,7 @@ class StreamReader(ReaderBase, Generic[Result]):
     # --- receiving without waiting ---
 
     def _receive_now(self, needed: int) -> bool:
-        """Whether some bytes were received, of the `needed` ones that are to be there in all."""
+        """Receive without waiting, if possible, when `needed` bytes are needed in all. Returns whether any arrived."""
         if self._left_out < self._leave_out:
             self._left_out += 1
             return False
@@ -339,8 +339,8 @@ class StreamReader(ReaderBase, Generic[Result]):
             self._transport.abort()
             return True
         if nbytes == 0:
-            # In vain, which costs a tenth of being woken: where nothing is there each time, it is seldom tried. If
-            # this was the end of the stream, the transport will see it too.
+            # A receive that finds nothing costs a tenth of a wake-up. If it finds nothing each time, it is rarely
+            # tried. If this was the end of the stream, the transport will see it too.
             self._leave_out = min(2 * self._leave_out + 1, LEAVE_OUT)
             self._left_out = 0
             return False
@@ -359,7 +359,7 @@ class StreamReader(ReaderBase, Generic[Result]):
             return False
         if self._paused:
             self._resume()
-        # Not if somebody else paused or closed it, or has put another protocol in our place: TLS, maybe.
+        # Not if other code has paused or closed the transport, or replaced our protocol, for example by TLS.
         return transport.is_reading() and getattr(transport.get_protocol(), "reader", None) is self
 
     # --- waiting ---
@@ -368,13 +368,13 @@ class StreamReader(ReaderBase, Generic[Result]):
         return self._waiter is not None and not self._waiter.done()
 
     def _wait(self, caller: str, needed: int) -> "asyncio.Future[None]":
-        """Done when `needed` bytes are there in all, or the stream has ended."""
+        """Return a future that is done when `needed` bytes have been received, or the stream has ended."""
         if self._is_waiting():
             raise RuntimeError(f"{caller}() called while another coroutine is already waiting for incoming data")
         if self._paused:
             self._resume()
         self._received.hold_little()
-        # For as long as nothing is taken, even if nobody waits any more: whoever was cancelled may come back for it.
+        # Kept until bytes are taken, even if the wait is cancelled, because the caller may read the same bytes again.
         self._received.needed = needed
         self._waiter = waiter = self._loop.create_future()
         return waiter
@@ -387,27 +387,28 @@ class StreamReader(ReaderBase, Generic[Result]):
     # --- for the protocol ---
 
     def set_transport(self, transport: asyncio.BaseTransport) -> None:
-        """What is to pause when nobody reads. It is not paused now."""
+        """Set the transport to pause when too many bytes are unread. It is not paused now."""
         if self._paused:
-            # What came with the end of a TLS handshake was too much, and it was what lies under TLS that was paused.
+            # Too many bytes arrived with the end of a TLS handshake, and the transport below TLS was paused.
             self._resume()
         self._transport = transport
         self._descriptor = -1 if transport.get_extra_info("sslcontext") is not None else _UNKNOWN
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the next bytes are to be written. To be held by the caller until `buffer_updated`."""
+        """Return the buffer for the next bytes. The caller holds it until it calls `buffer_updated`."""
         received = self._received
-        # TLS says how much it has. To take it in several pieces would be slower, and a pause between them would leave
-        # bytes behind that asyncio's reader takes.
+        # TLS passes the number of bytes it has. Taking them in several pieces would be slower, and a pause in between
+        # would leave bytes behind that asyncio's reader gets.
         view = received.room(min(sizehint, AT_ONCE) if self._descriptor == -1 else 0)
         if not received.unread and (self._descriptor == -1 or self._budget < BUDGET):
-            # It may be in vain: over TLS, where there may be nothing to decrypt yet, or when all was received by us.
-            # Until the loop comes to this, a transport has called buffer_updated, or has received nothing.
+            # Possibly nothing is written to it: over TLS, if there is nothing to decrypt yet, or because we have
+            # received everything ourselves. When this callback runs, the transport has either called buffer_updated or
+            # received nothing.
             self._loop.call_soon(received.release_room)
         return view if len(view) <= AT_ONCE or received.unread < received.needed else view[:AT_ONCE]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes were received."""
+        """Note that `nbytes` were written to the buffer."""
         self._budget = BUDGET
         self._received.received(nbytes)
         self._have_more()
@@ -421,41 +422,41 @@ class StreamReader(ReaderBase, Generic[Result]):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
             if received.needed >= BIG and not self._paused:
-                # What came before the reader has taken this would have to be copied into the next big message.
+                # Bytes that arrive before this message is taken would have to be copied into the next large message.
                 self._pause()
         elif not self._paused and more > 2 * self._limit:
             self._pause()
 
     def feed_eof(self) -> None:
-        """There will be no more."""
+        """Note that the stream has ended."""
         self._eof = True
         self._received.release_room()
         self._wake()
 
     def exception(self) -> BaseException | None:
-        """What broke the connection, if anything did."""
+        """The exception that broke the connection, or `None`."""
         return self._exception
 
     def set_exception(self, exc: BaseException) -> None:
-        """Raised by every read from now on; what was not read yet is gone, as with asyncio's reader."""
+        """Make every read raise `exc` from now on. Unread bytes are dropped, as in asyncio's reader."""
         self._received.clear()
-        # The frames of its traceback hold what was to be received into.
+        # Without its traceback, whose frames hold the buffer.
         self._exception = exc.with_traceback(None)
         self._wake()
 
     def lose_transport(self) -> None:
-        """It is not to be touched any more: its descriptor may soon be another's."""
+        """Stop using the transport, because another file may soon have the same descriptor."""
         self._transport, self._descriptor = None, -1
 
     def drop_what_is_left(self) -> None:
-        """The socket is about to be closed: see that what was written before still reaches the peer."""
+        """Make sure that bytes that were written still reach the peer, although the socket is about to be closed."""
         if self._descriptor == _UNKNOWN and self._transport is not None:
             self._descriptor = descriptor_of(self._transport)
         if self._descriptor >= 0:
             drop_what_is_left(self._descriptor)
 
     def hand_over(self) -> bytes:
-        """All that is unread, for TLS, which begins now. The transport is not resumed: that is what TLS does."""
+        """Take all unread bytes, for TLS, which begins now. Does not resume the transport, because TLS does that."""
         self._descriptor, self._paused = -1, False
         return self._take_bytes(self._received.unread)
 
@@ -474,7 +475,7 @@ class StreamReader(ReaderBase, Generic[Result]):
             self._resume()
 
     def _resume_unless_full(self) -> None:
-        """Nobody takes what the transport was paused for."""
+        """Resume the transport, if it was paused for a read that was cancelled."""
         if self._paused and self._received.unread <= 2 * self._limit:
             self._resume()
 
@@ -485,20 +486,20 @@ class StreamReader(ReaderBase, Generic[Result]):
 
 
 def fresh(error: BaseException) -> BaseException:
-    """A copy to raise: what is raised collects a traceback, whose frames hold views for as long as it is kept."""
+    """A copy of `error` to raise. A traceback is added to it, whose frames would keep views alive in the original."""
     try:
         again = copy.copy(error)
     except Exception:
-        return error.with_traceback(None)  # one that cannot be copied; its traceback at least does not grow
+        return error.with_traceback(None)  # it cannot be copied, but at least its traceback does not grow
     again.__cause__ = error.__cause__
     return again
 
 
 def _sorted(separator: bytes | tuple[bytes, ...]) -> list[bytes]:
-    """All the separators, the shortest first."""
+    """Check the separators, and return them as a list, the shortest first."""
     given = separator if isinstance(separator, tuple) else (separator,)
     try:
-        # Others that hold bytes, as a bytearray does, can be changed, and have no hash.
+        # As `bytes`, because other objects, such as a bytearray, may be mutable and unhashable.
         separators = [each if type(each) is bytes else memoryview(each).tobytes() for each in given]
     except TypeError:
         raise TypeError(f"readuntil() takes bytes or a tuple of bytes, not {shown(separator)}") from None

@@ -1,20 +1,20 @@
-"""What a stream has received and nobody has read yet, and where its next bytes go. No input or output happens here.
+"""The receive buffer: the bytes that a stream has received and that were not read yet. It does no I/O.
 
-asyncio's `StreamReader` copies each byte three times: out of the kernel into a new `bytes`, from there to the end of a
-`bytearray`, and from its front into the result. Here the kernel writes into a chunk from a `BufferPool`, and what is
-taken are views of that chunk. When somebody waits for more bytes in one piece than there are, the next chunk is made to
-hold them all: the kernel writes the rest of a big message straight into what will be taken. Small messages come many to
-a chunk. What arrives while nobody waits fills one chunk after another, and is not moved.
+asyncio's `StreamReader` copies each byte three times: out of the kernel into a new `bytes` object, from there to the
+end of a `bytearray`, and from its front into the result. Here the kernel writes into a chunk from a `BufferPool`, and
+reads return views of that chunk. If a read waits for more bytes in one piece than there are, the next chunk is large
+enough for all of them, so the kernel writes the rest of a large message directly into the result. Many small messages
+share a chunk. Bytes that arrive while no read waits fill one chunk after another, and are not moved.
 
-A chunk belongs to the stream from the moment when room is asked for until all that was received into it was taken. So
-an idle connection holds no buffer. One exception needs care: some transports ask for room, and then find that there is
-nothing to receive. `release_room` takes it back.
+A stream holds a chunk from the moment when room is requested until all bytes in it were taken, so an idle connection
+holds no buffer. One case needs care: some transports request room and then find that there is nothing to receive.
+`release_room` drops that chunk.
 
-A view keeps its whole chunk from being used again. A small one would pin many times its size for as long as somebody
-keeps it, in a queue or a cache, and to copy a few kilobytes costs less than to receive them. So what is smaller than a
-sixteenth of its chunk is copied out of it: what one keeps takes at most sixteen times its size. (Of storage it may be
-twice that, for sizes double from class to class.) So is the beginning of a message in a big chunk, when a reader has
-to wait for the rest.
+A view keeps its whole chunk from being reused. A small view would pin many times its size as long as the program keeps
+it, in a queue or a cache, and copying a few kilobytes costs less than receiving them. So results that are smaller than
+a sixteenth of their chunk are copied, and a result pins at most sixteen times its size (or somewhat more memory,
+because a block may be larger than its chunk). The beginning of a message in a large chunk is also copied if a reader
+has to wait for the rest.
 """
 
 import re
@@ -25,19 +25,19 @@ from .._buffer_pool import KIB, BufferPool
 from .._native import in_c, native
 
 PINNED = 16
-"""What is taken is a view if it is no smaller than its chunk divided by this; else a copy."""
+"""A result is a view if it is at least as large as its chunk divided by this; otherwise a copy."""
 
 FIRST = 16 * KIB
-"""A chunk to receive into without knowing what. A stream that fills it gets bigger ones."""
+"""The size of the first chunk, when it is not known what will arrive. A stream that fills it gets larger ones."""
 
 MOST = 512 * KIB
-"""The biggest of those. A message that begins in one chunk and ends in the next has to be copied, so they are few."""
+"""The largest size of such chunks. Large ones are better, because a message that spans two chunks has to be copied."""
 
 BIG = 128 * KIB
-"""Messages from this size on get a chunk of their own: to copy one costs more than to receive it by itself."""
+"""Messages of at least this size get their own chunk, because copying one costs more than receiving it separately."""
 
 ROOM = 4 * KIB
-"""To receive less than this at a time costs more than to copy as much."""
+"""The least room for a receive: receiving fewer bytes at a time costs more than copying them."""
 
 
 if native is not None:
@@ -48,8 +48,8 @@ if native is not None:
 class ReceiveBuffer:
     """Received bytes, in order: `_chunk[_start:_end]`, then all of `_later`, whose last chunk is filled to `_filled`.
 
-    `needed` is how many bytes somebody waits for in one piece, 0 if nobody does. The reader sets it; to take anything
-    ends it.
+    `needed` is how many bytes the reader waits for in one piece; 0 if it does not wait. The reader sets it, and taking
+    any bytes resets it.
     """
 
     __slots__ = ("_buffers", "_chunk", "_end", "_filled", "_later", "_offered", "_size", "_start", "needed", "unread")
@@ -62,27 +62,27 @@ class ReceiveBuffer:
         # None instead of an empty list, so that thousands of connections do not each have one.
         self._later: list[memoryview] | None = None
         self._filled = 0
-        # What was given as room when there was no chunk. Held here, for not every transport does.
+        # The chunk given as room when there was no chunk. Held here, because not every transport holds it.
         self._offered: memoryview | None = None
-        # Of the next chunk to receive into without knowing what.
+        # The size of the next chunk, when it is not known what will arrive.
         self._size = FIRST
         self.needed = 0
-        # How many bytes there are. No `__len__`: a buffer with nothing in it is not to be false.
+        # How many bytes there are. Not `__len__`, because an empty buffer would then be false.
         self.unread = 0
 
     # --- receiving ---
 
     def room(self, known: int = 0) -> memoryview:
-        """Where the next bytes are to be written. To be held by the caller until `received`.
+        """Return a view to write the next bytes to. The caller holds it until it calls `received`.
 
-        `known`: as many are there for certain; the caller has them and wants to write them all at once.
+        It has room for at least `known` bytes, which the caller already has and wants to write at once.
         """
         chunk = self._chunk
         if chunk is None:
             self._offered = self._acquire(max(self.needed, known))
             return self._offered
         if self.unread < self.needed:
-            # All of it is to be in one piece.
+            # All needed bytes must be in one piece.
             if self._later is not None or not self._has_room(chunk):
                 chunk = self._grow()
             return chunk[self._end :]
@@ -97,11 +97,11 @@ class ReceiveBuffer:
         return self._begin_later(known)
 
     def release_room(self) -> None:
-        """Nothing was written there, and nothing will be: an idle stream holds no buffer."""
+        """Drop the room, to which nothing was and will be written, so that an idle stream holds no buffer."""
         self._offered = None
 
     def received(self, nbytes: int) -> None:
-        """So many were written."""
+        """Note that `nbytes` were written to the room."""
         self.unread += nbytes
         if self._later is not None:
             self._filled += nbytes
@@ -120,13 +120,13 @@ class ReceiveBuffer:
         room = len(chunk) - self._end
         if room >= ROOM:
             return self._start + self.needed <= len(chunk)
-        # The last bytes of something big fit in exactly.
+        # Less room is enough for the last bytes of a large message.
         return room > 0 and ROOM < self.unread < self.needed <= len(chunk) - self._start
 
     def _begin_later(self, known: int) -> memoryview:
-        """All that anybody waits for is there, and too much to be moved: it stays where it is."""
-        # Behind a big message comes another one, likely. It gets a chunk of its own when it is known how big it is, and
-        # what was received before that has to be copied, so let it be little.
+        """Begin another chunk, because no read needs more bytes and those received are too many to be moved."""
+        # After a large message another large one is likely. It gets its own chunk when its size is known, and the bytes
+        # received before that have to be copied. So let them be few.
         begun = self._buffers.acquire(max(known, FIRST if self.needed >= BIG else self._size))
         if self._later is None:
             self._later = [begun]
@@ -137,27 +137,27 @@ class ReceiveBuffer:
         return begun
 
     def _grow(self) -> memoryview:
-        """Have all bytes lie in one chunk, with room for what is needed."""
+        """Move all bytes into one chunk, with room for the needed ones."""
         unread = self.unread
-        # What grows without anybody saying how far doubles each time, so that a byte is moved once or twice at most.
+        # If the final size is not known, it doubles each time, so that a byte is moved only once or twice on average.
         more = self.needed if self.needed > unread + 1 else unread + max(unread, self._size)
         return self._merge(len(self._later or ()), more)
 
     def _acquire(self, size: int) -> memoryview:
-        """A chunk of `size` bytes or more."""
+        """Acquire a chunk of at least `size` bytes."""
         if size < self._size:
             size = self._size
         elif size + ROOM <= self._buffers.max_size:
-            # What comes right behind a big message is received with it: the next header, mostly.
+            # Room for bytes that follow a large message, usually the next header.
             size += ROOM
         return self._buffers.acquire(size)
 
     def _merge(self, count: int, size: int) -> memoryview:
-        """Have the first chunk and `count` of the later ones lie in one of `size` bytes or more."""
+        """Merge the first chunk and `count` of the later ones into one chunk of at least `size` bytes."""
         assert self._chunk is not None
         later = self._later or []
         if not later and self.unread <= ROOM < len(self._chunk):
-            # Let go of the chunk first: what is acquired next may be the same memory, and still in the caches.
+            # Drop the chunk first: the next acquire may return the same memory, which is still in the CPU's caches.
             self._set_aside()
         if count == len(later) > 0:
             later[-1] = later[-1][: self._filled]
@@ -172,14 +172,14 @@ class ReceiveBuffer:
         return merged
 
     def _set_aside(self) -> None:
-        """Let go of all chunks, and keep what is unread in them."""
+        """Copy the unread bytes, and drop all chunks."""
         self._chunk = memoryview(bytearray(self.peek()))
         self._start, self._end = 0, self.unread
         self._later = None
 
     def hold_little(self) -> None:
-        """Somebody waits with the beginning of a message, for nobody knows how long: no time to hold a big chunk."""
-        # From a small chunk, or for more bytes, it would cost too much where messages come in many pieces.
+        """Hold no large chunk for the beginning of a message, because a read may wait long for the rest."""
+        # With a small chunk or more bytes, copying would cost too much when messages arrive in many pieces.
         if self._chunk is not None and self.unread <= ROOM and len(self._chunk) > PINNED * ROOM:
             self._set_aside()
 
@@ -190,7 +190,7 @@ class ReceiveBuffer:
         return self._end - self._start
 
     def take(self, n: int) -> memoryview:
-        """The first `n` bytes, which are there."""
+        """Take the first `n` unread bytes, as a view."""
         chunk = self._chunk
         if chunk is None or n > self._end - self._start:
             return self._take_across(n)
@@ -198,13 +198,13 @@ class ReceiveBuffer:
         if n * PINNED < len(chunk):
             view = memoryview(bytearray(view))
         elif n >= BIG:
-            # The next one may be as big: what is received before that is known would have to be copied.
+            # The next message may be as large, and bytes received before its size is known would have to be copied.
             self._size = FIRST
         self.skip(n)
         return view
 
     def _take_across(self, n: int) -> memoryview:
-        """A copy, which is in one piece."""
+        """Take bytes that span several chunks, as a copy in one piece."""
         taken = memoryview(bytearray(n)) if n < ROOM else self._buffers.acquire(n)
         end = 0
         for part in self._parts(n):
@@ -214,7 +214,7 @@ class ReceiveBuffer:
         return taken
 
     def take_bytes(self, n: int) -> bytes:
-        """A copy of the first `n` bytes, which are there."""
+        """Take the first `n` unread bytes, as a copy."""
         if self._chunk is not None and n <= self._end - self._start:
             taken = bytes(self._chunk[self._start : self._start + n])
         else:
@@ -223,11 +223,11 @@ class ReceiveBuffer:
         return taken
 
     def peek(self) -> bytes:
-        """A copy of all there is; it stays."""
+        """Return a copy of all unread bytes, without taking them."""
         return b"".join(self._parts(self.unread))
 
     def _parts(self, n: int) -> list[memoryview]:
-        """Where the first `n` bytes lie."""
+        """Views of the first `n` bytes, one for each chunk."""
         parts: list[memoryview] = []
         if self._chunk is not None:
             for part in (self._chunk[self._start : self._end], *(self._later or ())):
@@ -238,7 +238,7 @@ class ReceiveBuffer:
         return parts
 
     def skip(self, n: int) -> None:
-        """Have done with the first `n` bytes, which are there."""
+        """Drop the first `n` unread bytes."""
         self.needed = 0
         self.unread -= n
         while n >= self._end - self._start and self._chunk is not None:
@@ -260,7 +260,7 @@ class ReceiveBuffer:
                 self._chunk = None
 
     def find(self, separators: list[bytes], searched: int) -> tuple[int, int] | None:
-        """From where to where the separator goes that ends first, looking from `searched` on."""
+        """Find the separator that ends first, from offset `searched` on. Returns the offsets of its start and end."""
         while self._chunk is not None:
             best = None
             for separator in separators:
@@ -271,7 +271,7 @@ class ReceiveBuffer:
                 return best[0] - self._start, best[1] - self._start
             if self._later is None:
                 break
-            # All but what may be the beginning of a separator.
+            # Skip all bytes except those that may be the beginning of a separator.
             row = self._end - self._start
             searched = max(searched, row + 1 - len(separators[-1]))
             count = self._as_many(row)
@@ -279,7 +279,7 @@ class ReceiveBuffer:
         return None
 
     def _as_many(self, nbytes: int) -> int:
-        """How many of the later chunks have as many bytes together; so that what is merged doubles each time."""
+        """How many of the later chunks together have at least `nbytes`, so that the merged size doubles each time."""
         later = self._later or []
         for count, chunk in enumerate(later):
             if nbytes <= 0:
@@ -288,12 +288,12 @@ class ReceiveBuffer:
         return len(later)
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Drop everything."""
         self._chunk = self._later = self._offered = None
         self._start = self._end = self._filled = self.needed = self.unread = 0
 
 
-# A memoryview has no find().
+# A regular expression, because a memoryview has no find().
 @lru_cache(maxsize=64)
 def _search_for(separator: bytes) -> Callable[[memoryview, int, int], "re.Match[bytes] | None"]:
     return re.compile(re.escape(separator), re.DOTALL).search

@@ -1,12 +1,13 @@
-"""Receive from a transport's socket without waiting, past the loop.
+"""Non-blocking receives from a transport's socket, which bypass the loop.
 
-Go and tokio receive first, and wait only when the kernel has nothing. asyncio waits first: the loop asks the selector,
-the selector says that there is something, the transport receives it, a future wakes the task. For a stream that is
-busy, all of that costs more than the receive itself, and something was there all the time.
+Go and tokio receive first, and wait only if the kernel has no data. asyncio waits first: the loop asks the selector,
+the selector reports that the socket is readable, the transport receives, and a future wakes the task. On a busy stream,
+whose data is there all the time, all this costs more than the receive itself.
 
-It is only done where the transport does nothing else when the loop tells it that its socket is readable: then what was
-received here is just not there any more. That is so for plain sockets on asyncio's selector loops and on uvloop. TLS
-has to decrypt first; other transports may have a receive of their own under way, and the order of bytes would be lost.
+This is only done with transports that receive nothing until the loop tells them that the socket is readable, so that
+they just do not see the bytes that were received here. These are the transports of plain sockets on asyncio's selector
+loops and on uvloop. TLS has to decrypt first, and other transports may have a pending receive, so that bytes could be
+reordered.
 """
 
 import os
@@ -17,16 +18,16 @@ from .._native import in_c
 from ._receive_buffer import ReceiveBuffer
 
 LEFT_AT_CLOSE = 1024 * 1024
-"""Bytes that are taken from the kernel before a socket is closed, at most."""
+"""The most bytes that are read from the kernel before a socket is closed."""
 
 _MODULES = ("asyncio.selector_events", "uvloop.loop")
-"""Where the transports are that receive nothing unless their socket is readable."""
+"""The modules of transports that receive nothing until their socket is readable."""
 
 
 def descriptor_of(transport: Any) -> int:
-    """Of the socket, if one can receive from it past the transport; else -1.
+    """The descriptor of the socket, if it may be received from directly; otherwise -1.
 
-    Not to be used any more when the transport has lost its connection: then it may be another's.
+    Do not use it after the transport has lost its connection, because another file may then have the same descriptor.
     """
     if type(transport).__module__ not in _MODULES or not hasattr(os, "readv"):
         return -1
@@ -41,7 +42,7 @@ def descriptor_of(transport: Any) -> int:
 
 @in_c
 def receive_now(descriptor: int, received: ReceiveBuffer, most: int) -> int:
-    """Receive up to `most` bytes into their room; how many. 0: nothing is there, or the stream has ended.
+    """Receive up to `most` bytes into the room of `received`, and return how many. 0: no data, or the stream's end.
 
     :raises OSError: the connection broke.
     """
@@ -59,16 +60,15 @@ def receive_now(descriptor: int, received: ReceiveBuffer, most: int) -> int:
 
 
 def drop_what_is_left(descriptor: int) -> None:
-    """Take what the kernel has received, before the socket is closed.
+    """Read and drop the data that the kernel has received, before the socket is closed.
 
-    To close a socket with bytes that nobody has taken sends a reset, and the peer that gets one may lose the answer
-    that was written before.
+    Closing a socket with unread data sends a reset, after which the peer may lose the response that was written before.
     """
     scratch = bytearray(LEFT_AT_CLOSE // 16)
     left = LEFT_AT_CLOSE
     try:
-        # Until there is nothing: on the way, the peer's kernel may send more.
+        # Repeated until there is no data, because the peer's kernel may send more meanwhile.
         while left > 0 and (nbytes := os.readv(descriptor, [scratch])):
             left -= nbytes
     except OSError:
-        pass  # there is nothing more, or the connection is going anyway
+        pass  # there is no more data, or the connection is broken

@@ -1,4 +1,4 @@
-"""The writer: asyncio's, but for `start_tls`, which hands what was already received to TLS."""
+"""asyncio's writer, with a `start_tls` that passes bytes that were already received to TLS."""
 
 import asyncio
 import ssl
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class StreamWriter(asyncio.StreamWriter):
-    """`asyncio.StreamWriter`, on every Python version with the `start_tls` of the newest."""
+    """`asyncio.StreamWriter`, with the newest version's `start_tls` on every version of Python."""
 
     _protocol: "StreamProtocol"
     _transport: Any
@@ -25,11 +25,11 @@ class StreamWriter(asyncio.StreamWriter):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> None:
-        """Go on over TLS. The arguments are those of `asyncio.StreamWriter.start_tls`.
+        """Upgrade the connection to TLS. The arguments are those of `asyncio.StreamWriter.start_tls`.
 
-        What the peer has already sent and nobody has read belongs to TLS: a ClientHello that came with the line before
-        it begins the handshake. Plain text that somebody put there makes the handshake fail, and is never read as if
-        it had come over TLS.
+        Bytes that were received and not read yet belong to TLS: a ClientHello that arrived together with the line
+        before it begins the handshake. Plain text that an attacker injected there makes the handshake fail, and is
+        never read as if it had arrived over TLS.
 
         :raises ssl.SSLError: the handshake failed; the connection is closed.
         """
@@ -49,7 +49,8 @@ class StreamWriter(asyncio.StreamWriter):
         def hand_over() -> None:
             early = protocol.reader.hand_over()
             if early:
-                # Behind the callback that connects TLS with the transport, and before anything else is received.
+                # This runs after the callback that connects TLS with the transport, and before further bytes are
+                # received.
                 self._loop.call_soon(_feed, transport.get_protocol(), early)
 
         self._transport = await _started(handshake, hand_over)
@@ -58,7 +59,7 @@ class StreamWriter(asyncio.StreamWriter):
 
 @coroutine
 def _started(running: Coroutine[Any, Any, Any], then: Callable[[], None]) -> Generator[Any, Any, Any]:
-    """Run a coroutine, and call `then` when it has to wait for the first time."""
+    """Run a coroutine, and call `then` when it first waits."""
     try:
         waiting = running.send(None)
         then()
@@ -74,7 +75,7 @@ def _started(running: Coroutine[Any, Any, Any], then: Callable[[], None]) -> Gen
 
 
 def _feed(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
-    """Do what a transport does that has received `data`."""
+    """Pass `data` to `protocol`, as a transport does that has received it."""
     while data:
         room = memoryview(protocol.get_buffer(len(data)))
         nbytes = min(len(room), len(data))

@@ -18,9 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE",
         help="a module that the code needs, such as zstandard or 'numpy as np'; may be given several times",
     )
-    parser.add_argument(
-        "--use", default="", metavar="CODE", help="uses an object, such as 'obj.compress(bytes(1000))'"
-    )
+    parser.add_argument("--use", default="", metavar="CODE", help="uses an object, such as 'obj.compress(bytes(1000))'")
     parser.add_argument(
         "--reset", default="", metavar="CODE", help="makes a used object as good as new, such as 'obj.clear()'"
     )

@@ -93,9 +93,7 @@ class Process:
         if "no aiopool" in seen:
             raise LookError(f"process {self.pid} has not imported aiopool")
         if "error" in seen:
-            raise LookError(
-                f"process {self.pid} uses a version of aiopool that this one cannot read: {seen['error']}"
-            )
+            raise LookError(f"process {self.pid} uses a version of aiopool that this one cannot read: {seen['error']}")
         return seen
 
     def _give(self, path: "str | Path") -> None:

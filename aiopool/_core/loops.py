@@ -131,7 +131,7 @@ class AsyncioLoop:
             # A closed loop drops its timers. This one is due so late that it never fires.
             self.call_later(A_CENTURY, partial(self._hold, thing))
         else:
-            # A clock of its own may jump to any timer. Such a loop drops `thing` when it is collected.
+            # The loop's own clock may jump to any timer. Such a loop drops `thing` when it is collected.
             vars(loop).setdefault("_aiopool_held", []).append(thing)
 
 

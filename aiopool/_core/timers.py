@@ -108,7 +108,7 @@ def _adjust_soon(processor: Processor, loop: LiveLoop) -> bool:
 
 
 class _Adjusting:
-    """Adjusts a loop's timer. If an exception interrupts this, the processor is left as one without a timer."""
+    """Adjusts a loop's timer. If an exception interrupts this, the processor counts as having no timer."""
 
     __slots__ = ("_loop", "_processor", "waiting")
 

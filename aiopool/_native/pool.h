@@ -9,8 +9,8 @@ typedef struct {
     PyObject *module;
     State *state;
     PyObject *store;         /* set once, in __init__ */
-    StoreObject *plain;      /* the same, if it is a Store; else NULL */
-    BoundStoreObject *bound; /* the same, if it is a LoopBoundStore; else NULL */
+    StoreObject *plain;      /* the same, if it is a Store; otherwise NULL */
+    BoundStoreObject *bound; /* the same, if it is a LoopBoundStore; otherwise NULL */
     PyObject *create;        /* new, or None */
     PyObject *reset;         /* or None */
 } PoolObject;

@@ -148,7 +148,7 @@ store_observe(StoreObject *self, PyObject *observed)
 
 /* --- inspecting --- */
 
-/* All shards of the generations asked for, each with its processor's id; the primary ones first. */
+/* All shards of the requested generations, each with its processor's id; the primary ones first. */
 static PyObject *
 store_pairs(StoreObject *self, bool primary, bool victim)
 {

@@ -51,7 +51,7 @@ def test_help_shows_the_whole_docstring(aiopool):
 
     text = pydoc.render_doc(aiopool.Pool.put, renderer=pydoc.plaintext)
     assert "put(self, obj" in text
-    assert "Give `obj` to the next get." in text
+    assert "Return `obj` to the pool, for a later get." in text
     assert ":raises ValueError:" in text
 
 

@@ -32,9 +32,9 @@ T = TypeVar("T")
 
 @in_c
 def defer_reference_counting(_: object, /) -> None:
-    """Let all threads use an object without writing to its reference count; it then dies at a garbage collection.
+    """Let all threads use an object without writing to its reference count. It is then freed by a garbage collection.
 
-    Only C code can ask for that, and only on free-threaded CPython 3.14 and later; elsewhere this does nothing.
+    Only C code can request this, and only on free-threaded CPython 3.14 and later; elsewhere this does nothing.
     """
 
 

@@ -62,7 +62,7 @@ class LoopRecord:
         self._id = id(running)
         self.mark = Mark()
         self.loop: LiveLoop = live_loop(running)
-        #: the same loop as `running_loop` gave it, weakly: each get and put compares it
+        #: a weak reference to the loop, as `running_loop` returns it; each get and put compares it
         self.running = weakref.ref(running)
         #: by the id of a store's contents
         self.parts: dict[int, Part] = {}

@@ -2,8 +2,8 @@
 
 A budget filled with blocks that are no longer used is worthless: after a morning of small requests, the blocks of large
 requests would be freed each time, until two cleanup cycles have passed. So if a block does not fit, blocks that have
-been idle longer are freed, of any size class and any loop, the one idle longest first. (The block that comes back was
-in use until now, so every idle block has been idle longer.)
+been idle longer are freed, of any size class and any loop, starting with the one that has been idle longest. (The block
+that comes back was in use until now, so every idle block has been idle longer.)
 
 Idle time is measured by the budget's count of created blocks. A clock would give the same order, but make each put
 slower. While no block is created, nothing that is idle needs to be freed.

@@ -283,7 +283,7 @@ class LoopBoundStore(LoopBoundStoreBase):
         return passing.retire(passing.begin())  # `begin` publishes
 
     def observe(self, observed: bool) -> None:
-        """Send every get and put down the slow path, which notifies the observer, or no longer."""
+        """Turn observation on or off: while it is on, gets and puts take the slow path, which notifies the observer."""
         self._observed = observed
         self._publish()
 

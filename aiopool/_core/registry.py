@@ -47,7 +47,7 @@ class CollectableStore(Protocol):
         ...
 
     def observe(self, observed: bool) -> None:
-        """Send every get and put down the slow path, which notifies the observer, or no longer."""
+        """Turn observation on or off: while it is on, gets and puts take the slow path, which notifies the observer."""
         ...
 
     def renew_locks(self) -> None:

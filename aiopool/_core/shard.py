@@ -12,8 +12,8 @@ until the next put that gets the lock moves it to the shared list, and a get can
 signal handler raises between acquiring the lock and the `try` that follows, the shared list stays out of reach until
 the next cleanup cycle replaces the shard.
 
-The lock guards counting and moving. It is not needed to return each object only once: every take is one `list.pop`,
-`deque.pop` or `deque.popleft`, which is atomic with and without a GIL.
+The lock guards counting and moving. Returning each object only once does not depend on it, because every take is one
+`list.pop`, `deque.pop` or `deque.popleft`, which is atomic with and without a GIL.
 """
 
 from collections import deque

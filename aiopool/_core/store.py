@@ -190,7 +190,7 @@ class Store:
         return None
 
     def admit(self, obj: object) -> bool:
-        """Whether `obj` may be put here: always true.
+        """Return `True`, because any `obj` may be put here.
 
         :raises ValueError: it is already in the running processor's private slot.
         """
@@ -273,7 +273,7 @@ class Store:
         if not any(contents.generations.copy().values()):
             contents.since = monotonic()
         new = Shard(self._counters(id), 0 if processor is None else self._slots)
-        # One atomic step, or ours would replace the shard of a finalizer that got here too, with all it put there.
+        # One atomic step; otherwise our shard would replace that of a finalizer that got here too, with its objects.
         shard = self.primary.setdefault(id, new)
         cleanup.watch(self, processor)
         return shard
@@ -324,7 +324,7 @@ class Store:
         return passing.retire(passing.begin())
 
     def observe(self, observed: bool) -> None:
-        """Send every get and put down the slow path, which notifies the observer, or no longer."""
+        """Turn observation on or off: while it is on, gets and puts take the slow path, which notifies the observer."""
         self._observed = observed
         self._publish()
 

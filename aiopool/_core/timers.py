@@ -170,8 +170,8 @@ class _Timer:
     def fire(self) -> None:
         """Run what is due. Called by the loop."""
         processor = self._processor
-        # Loops round to milliseconds. A loop that is wrong by more has its own clock, and its timers would fire for
-        # ever.
+        # Loops round to milliseconds. A loop that is wrong by more has its own clock, on which a timer would fire again
+        # and again.
         keeps_time = self.due - monotonic() < 0.1
         try:
             if keeps_time:

@@ -19,7 +19,7 @@ import pytest
 from aiopool import BufferPool
 from aiopool.__main__ import main
 from aiopool._demo import report
-from aiopool._demo.load import Message, Tally, messages
+from aiopool._demo.load import Counts, Message, messages
 from aiopool._demo.results import METRICS, Round, compare
 from aiopool._demo.server import Server
 from aiopool._demo.wire import DIGEST, HEADER, KINDS, Kind, digest
@@ -196,15 +196,15 @@ class TestWrongAnswers:
         return Message(HEADER.pack(5), memoryview(b"hello"), digest(b"hello"))
 
     def test_right_answer(self, message: Message) -> None:
-        tally = Tally()
-        tally.check(message, digest(bytearray(b"hello")))
-        assert (tally.messages, tally.mismatches) == (1, 0)
+        counts = Counts()
+        counts.check(message, digest(bytearray(b"hello")))
+        assert (counts.messages, counts.mismatches) == (1, 0)
 
     @pytest.mark.parametrize("received", [b"hellp", b"hell", b"hello\0", b"olleh"])
     def test_wrong_answer(self, message: Message, received: bytes) -> None:
-        tally = Tally()
-        tally.check(message, digest(received))
-        assert (tally.messages, tally.mismatches) == (1, 1)
+        counts = Counts()
+        counts.check(message, digest(received))
+        assert (counts.messages, counts.mismatches) == (1, 1)
 
     def test_messages_tell_each_other_apart(self) -> None:
         mixed = messages(4096)

@@ -55,7 +55,7 @@ def messages(largest: int) -> list[Message]:
     return mixed
 
 
-class Tally:
+class Counts:
     """Counts of the answers of one round."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Sender(asyncio.Protocol):
         # A cast, because uvloop's transports do not inherit from asyncio's.
         self._transport = cast(asyncio.Transport, transport)
 
-    async def send_until(self, deadline: float, tally: Tally) -> None:
+    async def send_until(self, deadline: float, counts: Counts) -> None:
         """Send messages, at least one, until `deadline` (in the loop's time). Returns when the last is answered.
 
         :raises ConnectionError: the server has closed the connection.
@@ -88,7 +88,7 @@ class Sender(asyncio.Protocol):
         if self._transport.is_closing():
             raise ConnectionError("the server has closed the connection")
         self._deadline = deadline
-        self._tally = tally
+        self._counts = counts
         self._done = self._loop.create_future()
         self._send_next()
         await self._done
@@ -109,7 +109,7 @@ class Sender(asyncio.Protocol):
         self._answer += data
         if len(self._answer) < DIGEST.size:
             return
-        self._tally.check(self._message, self._answer)
+        self._counts.check(self._message, self._answer)
         if self._loop.time() < self._deadline:
             self._send_next()
         elif self._done is not None:
@@ -143,10 +143,10 @@ async def _connect(port: int, traffic: Iterator[Message]) -> Sender:
 async def send_round(senders: list[Sender], seconds: float) -> dict[str, float]:
     """Send on all connections for `seconds`. Returns the counts, and the time until the last answer."""
     loop = asyncio.get_running_loop()
-    tally = Tally()
+    counts = Counts()
     began = loop.time()
-    await asyncio.gather(*(sender.send_until(began + seconds, tally) for sender in senders))
-    return {**vars(tally), "seconds": loop.time() - began}
+    await asyncio.gather(*(sender.send_until(began + seconds, counts) for sender in senders))
+    return {**vars(counts), "seconds": loop.time() - began}
 
 
 async def close(senders: list[Sender]) -> None:

@@ -8,17 +8,8 @@ import threading
 
 import pytest
 from interrupts import at_every_bytecode
-from loops import PATIENCE, in_thread, in_threads, loop_thread
-
-KIB = 1024
-MIB = 1024 * KIB
-
-
-def on_loop(function):
-    async def main():
-        return function()
-
-    return asyncio.run(main())
+from loops import PATIENCE, in_thread, in_threads, loop_thread, on_a_loop
+from shared import KIB, MIB
 
 
 def leave(pool, n, count=1):
@@ -41,7 +32,7 @@ def created_after_a_change_of_sizes(package):
     return pool.stats().created - before
 
 
-@pytest.mark.parametrize("where", [on_loop, in_thread], ids=["on a loop", "off-loop"])
+@pytest.mark.parametrize("where", [on_a_loop, in_thread], ids=["on a loop", "off-loop"])
 def test_a_budget_full_of_other_sizes_makes_room(reusing, where):
     assert where(lambda: created_after_a_change_of_sizes(reusing)) == 1
 
@@ -63,7 +54,7 @@ def test_many_at_a_time_are_all_kept_at_once(reusing):
         for _ in range(3):
             leave(pool, MIB, 64)
 
-    on_loop(day)
+    on_a_loop(day)
     assert pool.stats().classes[-17].size == MIB
     assert pool.stats().classes[-17].blocks.created == 64
     assert idle(pool) == {MIB: 64}
@@ -84,7 +75,7 @@ def test_what_has_been_idle_longest_goes_first(reusing):
         leave(pool, 6 * KIB)
         assert idle(pool) == {2 * KIB: 1, KIB: 1, 5 * KIB: 1, 6 * KIB: 1}
 
-    on_loop(use)
+    on_a_loop(use)
     by_size = {each.size: each.displaced for each in pool.stats().classes if each.displaced}
     assert by_size == {4 * KIB: 1, 8 * KIB: 1}
     assert (pool.stats().displaced, pool.stats().over_budget, pool.stats().retired) == (2, 0, 0)
@@ -103,7 +94,7 @@ def test_within_a_size_class_too_the_oldest_goes_first(reusing):
         leave(pool, 4 * KIB)
         return {view[0] for view in [pool.acquire(KIB) for _ in range(4)]}
 
-    assert on_loop(use) == {0, 5, 6, 7}, "0 is in the private slot, and 1 to 4 are the oldest of the shared list"
+    assert on_a_loop(use) == {0, 5, 6, 7}, "0 is in the private slot, and 1 to 4 are the oldest of the shared list"
 
 
 @pytest.mark.parametrize("count", [1, 4], ids=["private slot", "shared list"])
@@ -117,7 +108,7 @@ def test_blocks_of_another_loop_make_room(reusing, count, generation):
         assert idle(pool) == {64 * KIB: count}
         before = pool.stats().created
         for _ in range(10):
-            on_loop(lambda: leave(pool, 48 * KIB))
+            on_a_loop(lambda: leave(pool, 48 * KIB))
         assert pool.stats().created - before == 1
         assert idle(pool)[48 * KIB] == 1
         assert pool.stats().bytes_idle <= count * 64 * KIB
@@ -141,7 +132,7 @@ def test_the_same_size_on_another_loop_makes_room(reusing):
 def test_a_block_displaces_none_of_its_own(reusing):
     """One is as good as another."""
     pool = reusing.BufferPool(max_idle_bytes=4 * KIB)
-    on_loop(lambda: leave(pool, KIB, 10))
+    on_a_loop(lambda: leave(pool, KIB, 10))
     stats = pool.stats()
     assert (stats.displaced, stats.over_budget, stats.bytes_idle) == (0, 6, 4 * KIB)
 
@@ -162,7 +153,7 @@ def test_a_block_that_came_back_out_of_garbage_is_displaced_as_any_other(reusing
         leave(pool, 5 * KIB)
         assert idle(pool) == {5 * KIB: 1}
 
-    on_loop(use)
+    on_a_loop(use)
     assert pool.stats().displaced == 1
 
 
@@ -173,7 +164,7 @@ def test_a_block_that_never_fits_displaces_nothing(reusing):
         leave(pool, KIB, 16)
         leave(pool, 20 * KIB)
 
-    on_loop(use)
+    on_a_loop(use)
     assert idle(pool) == {KIB: 16}
     assert (pool.stats().displaced, pool.stats().over_budget) == (0, 1)
 
@@ -191,7 +182,7 @@ def test_no_more_are_freed_at_a_time_than_a_loop_can_bear(reusing):
         leave(pool, 4 * MIB, 2)
         leave(pool, 4 * MIB)
 
-    on_loop(use)
+    on_a_loop(use)
     assert idle(pool)[4 * MIB] == 1
 
 
@@ -312,7 +303,7 @@ def test_something_at_every_bytecode_of_a_displacement(reference, intrusion):
 def test_a_fork_in_the_middle_of_a_displacement_leaves_it_possible(reusing):
     pool = reusing.BufferPool(max_idle_bytes=MIB)
     pool._budget.renew_lock()  # what the child of a fork does
-    assert on_loop(lambda: created_after_a_change_of_sizes(reusing)) == 1
+    assert on_a_loop(lambda: created_after_a_change_of_sizes(reusing)) == 1
 
 
 def test_stealing_and_displacing_at_once(reusing):
@@ -334,4 +325,6 @@ def test_stealing_and_displacing_at_once(reusing):
             views.clear()
 
     in_threads([lambda: asyncio.run(work(1)), lambda: asyncio.run(work(2))])
-    assert pool.stats().peak_idle <= 64 * KIB or not reusing._core.idle_budget.EXACT
+    assert pool.stats().displaced > 0, "neither made room"
+    if reusing._core.idle_budget.EXACT:
+        assert pool.stats().peak_idle <= 64 * KIB

@@ -1,130 +1,15 @@
-"""What an operator asks of a buffer pool: its bound and peaks, why blocks were not kept, and who holds the bytes."""
+"""Who holds the bytes of a buffer pool: by place, the oldest first, from samples or in full."""
 
-import asyncio
 import gc
 import sys
 import threading
 import time
 
 import pytest
-from loops import loop_thread
-
-KIB = 1024
-MIB = 1024 * KIB
+from loops import WHERE, loop_thread, on_a_loop
+from shared import KIB, MIB
 
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
-
-
-def on_loop(function, *args):
-    async def main():
-        return function(*args)
-
-    return asyncio.run(main())
-
-
-def off_loop(function, *args):
-    return function(*args)
-
-
-WHERE = pytest.mark.parametrize("where", [on_loop, off_loop], ids=["on a loop", "off-loop"])
-
-
-# --- stats ---
-
-
-@WHERE
-def test_the_bound_and_the_peaks(reusing, where):
-    pool = reusing.BufferPool(max_idle_bytes=10 * KIB)
-
-    def use():
-        held = [pool.acquire(KIB) for _ in range(5)]
-        held.append(pool.acquire(17 * MIB))
-        assert pool.stats().peak_in_use == 17 * MIB + 5 * KIB
-        held.clear()
-        held += [pool.acquire(KIB) for _ in range(3)]
-        assert pool.stats().bytes_in_use == 3 * KIB
-
-    where(use)
-    stats = pool.stats()
-    assert (stats.max_idle_bytes, stats.peak_in_use, stats.peak_idle) == (10 * KIB, 17 * MIB + 5 * KIB, 5 * KIB)
-    pool.clear()
-    assert (pool.stats().bytes_idle, pool.stats().peak_idle) == (0, 5 * KIB)
-
-
-def test_a_peak_that_is_reached_without_creating_a_block(reusing):
-    """Blocks of two sizes that were in use one after the other come to be in use together."""
-    pool = reusing.BufferPool()
-
-    def use():
-        for n in (4 * KIB, 8 * KIB):
-            held = [pool.acquire(n) for _ in range(3)]
-            held.clear()
-        assert pool.stats().peak_in_use == 24 * KIB
-        held = [pool.acquire(n) for n in (4 * KIB, 8 * KIB) for _ in range(3)]
-        assert pool.stats().peak_in_use == 36 * KIB
-        assert len(held) == 6
-
-    on_loop(use)
-    assert pool.stats().created == 6
-
-
-@WHERE
-def test_why_blocks_were_not_kept(reusing, where):
-    pool = reusing.BufferPool(max_idle_bytes=4 * KIB, max_size=8 * KIB)
-
-    def use():
-        held = [pool.acquire(KIB) for _ in range(7)]
-        held.clear()  # 4 are kept
-        pool.acquire(2 * KIB)  # displaces 2
-        pool.acquire(5 * KIB)  # larger than the whole budget
-        pool.acquire(9 * KIB)  # oversize
-        assert pool.clear() == 3
-
-    where(use)
-    stats = pool.stats()
-    assert (stats.over_budget, stats.displaced, stats.oversize.served, stats.retired) == (4, 2, 1, 3)
-    assert [(each.size, each.over_budget, each.displaced, each.retired) for each in stats.classes[:4]] == [
-        (KIB, 3, 2, 2),
-        (2 * KIB, 0, 0, 1),
-        (4 * KIB, 0, 0, 0),
-        (5 * KIB, 1, 0, 0),
-    ]
-
-
-def test_what_cycles_retire_is_told(reusing):
-    pool = reusing.BufferPool()
-
-    def use():
-        held = [pool.acquire(KIB) for _ in range(5)]
-        held.clear()
-
-    on_loop(use)
-    reusing.cleanup()
-    reusing.cleanup()
-    assert (pool.stats().retired, pool.stats().displaced, pool.stats().over_budget) == (5, 0, 0)
-
-
-def test_all_of_it_is_in_as_dict(aiopool):
-    plain = aiopool.BufferPool().stats().as_dict()
-    names = {"max_idle_bytes", "peak_idle", "peak_in_use", "over_budget", "displaced", "retired"}
-    assert names <= set(plain)
-    assert {"over_budget", "displaced", "retired"} <= set(plain["classes"][0])
-
-
-def test_nothing_shows_what_is_in_a_buffer(aiopool):
-    pool = aiopool.BufferPool(sample_every=1)
-    view = pool.acquire(100)
-    view[:6] = b"secret"
-    behind = gc.get_referents(view.obj)
-    for each in [view, view.obj, pool, pool.stats(), pool.holders(), *behind, *gc.get_referents(*behind)]:
-        assert "secret" not in repr(each)
-        assert "secret" not in str(each)
-    with pytest.raises(TypeError) as info:
-        pool.acquire(view)
-    assert "secret" not in str(info.value)
-
-
-# --- holders ---
 
 
 def here():
@@ -194,7 +79,7 @@ def test_one_acquire_in_so_many_is_recorded(reusing):
         held = [pool.acquire(KIB) for _ in range(1024)]  # all of them found idle
         return new, pool.holders(), held
 
-    new, found, _ = on_loop(use)
+    new, found, _ = on_a_loop(use)
     assert (new[0].views, new[0].estimated_bytes) == (256, MIB)
     assert (found[0].views, found[0].estimated_bytes) == (16, MIB)
 
@@ -281,7 +166,7 @@ def test_a_record_that_raises_loses_no_block(aiopool, monkeypatch):
             with pytest.raises(Interrupt):
                 pool.acquire(100)
 
-    on_loop(use)
+    on_a_loop(use)
     assert (pool.stats().bytes_in_use, pool.holders()) == (0, ())
 
 
@@ -292,7 +177,7 @@ def test_a_record_for_which_there_is_no_memory_is_left_out(aiopool, monkeypatch)
         raise MemoryError
 
     monkeypatch.setattr(aiopool._core.holders, "caller", no_memory)
-    held = [on_loop(pool.acquire, 100), pool.acquire(100)]
+    held = [on_a_loop(pool.acquire, 100), pool.acquire(100)]
     assert (pool.stats().bytes_in_use, pool.holders()) == (2 * KIB, ())
     del held
 

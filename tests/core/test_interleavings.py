@@ -10,8 +10,8 @@ import signal
 import threading
 
 import pytest
-from interrupts import PACKAGE, at_every_bytecode, on_a_loop
-from loops import loop_thread
+from interrupts import PACKAGE, at_every_bytecode
+from loops import loop_thread, on_a_loop
 from shared import Thing, no_other_pools
 
 OPERATIONS = ["get", "put", "borrow", "stats", "cleanup", "clear", "pin", "first_get", "first_put", "steal", "fill"]

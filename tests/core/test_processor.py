@@ -2,15 +2,12 @@
 
 import asyncio
 import contextvars
-import os
 import threading
 
 import anyio.from_thread
 import anyio.to_thread
 import pytest
-from children import run_program
 from loops import in_thread, in_threads, loop_thread
-from shared import FREE_THREADED
 
 pytestmark = pytest.mark.anyio
 
@@ -377,35 +374,6 @@ def test_off_loop_threads_at_the_same_time_lose_nothing(aiopool):
         found.append(obj)
     assert len(found) == 100
     assert set(found) == things
-
-
-# --- fork ---
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-
-
-@needs_fork
-@pytest.mark.skipif(
-    FREE_THREADED,
-    reason="free-threaded CPython 3.13 itself leaves locks of its objects held in the child, about once in 200 forks",
-)
-def test_after_a_fork_amid_other_threads_the_child_works_at_once(aiopool, child_env):
-    assert run_program("fork_amid_threads.py", child_env, options=["-W", "ignore::DeprecationWarning"]) == "ok\n"
-
-
-@needs_fork
-def test_a_lock_held_by_a_lost_thread_is_renewed(reference):
-    """And without the renewal it stays held: what the child puts is out of every other thread's reach."""
-    pool = reference.Pool()
-    for _ in range(3):
-        pool.put(object())
-    shard = pool._store.primary[0]
-    shard.lock.acquire()
-    pool.put(object())
-    assert len(shard.private) == 1
-    reference._core.cleanup._after_fork_in_child()
-    pool.put(object())
-    assert (len(shard.private), len(shard.shared)) == (0, 5)
 
 
 def test_after_a_loop_ended_its_thread_is_off_loop(aiopool):

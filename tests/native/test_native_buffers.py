@@ -1,15 +1,16 @@
 """What can go wrong in C under the buffers: references, memory, allocations that fail, types that are cut off.
 
-As test_native.py, and with its means; everything runs over both implementations.
+As test_native.py; everything runs over both implementations.
 """
 
-import asyncio
 import gc
 import sys
-import sysconfig
+import threading
 
 import pytest
 from children import run_program
+from loops import PATIENCE, WHERE, in_thread
+from shared import FREE_THREADED
 
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 
@@ -33,14 +34,6 @@ def test_a_module_that_is_garbage_goes_with_its_buffers(aiopool, child_env):
 # --- what the C types are asked by code that found them ---
 
 
-@pytest.fixture
-def native(aiopool):
-    """The C extension."""
-    if aiopool.implementation == "python":
-        pytest.skip("duck typing")
-    return aiopool._native.native
-
-
 def size_class(native, size=1024, store=None, budget=None):
     """A size class as a buffer pool has them, or one that shares what a buffer pool's never do."""
     store = native.Store(1, None, 60.0, "buffers") if store is None else store
@@ -48,19 +41,8 @@ def size_class(native, size=1024, store=None, budget=None):
     return native.SizeClass(size, store, budget, False, 0)
 
 
-def off_loop(function):
-    function()
-
-
-def on_loop(function):
-    async def main():
-        function()
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("place", [off_loop, on_loop])
-def test_a_size_class_rejects_wrong_sizes(native, place):
+@WHERE
+def test_a_size_class_rejects_wrong_sizes(native, where):
     def use():
         small, oversize = size_class(native, 10), size_class(native, 0)
         for error, n in [
@@ -79,12 +61,12 @@ def test_a_size_class_rejects_wrong_sizes(native, place):
         assert len(oversize.acquire(5000)) == 5000
         assert (small.bytes_in_use(), oversize.bytes_in_use()) == (0, 0)
 
-    place(use)
+    where(use)
 
 
-@pytest.mark.parametrize("place", [off_loop, on_loop])
+@WHERE
 @pytest.mark.parametrize("through", ["size class", "buffer pool"])
-def test_a_foreign_object_in_a_size_class_is_no_block(aiopool, native, place, through):
+def test_a_foreign_object_in_a_size_class_is_no_block(aiopool, native, where, through):
     """Whatever Python code puts in the store: another class's blocks, one block twice, anything."""
     pool = aiopool.BufferPool(min_size=1024, max_size=4096)
 
@@ -117,7 +99,7 @@ def test_a_foreign_object_in_a_size_class_is_no_block(aiopool, native, place, th
         del view, served, block, other
         pool.clear()
 
-    place(use)
+    where(use)
     assert (pool.stats().bytes_in_use, pool._budget.used) == (0, 0)
 
 
@@ -231,13 +213,9 @@ def test_a_pool_without_its_init_raises(aiopool):
         pool.acquire(10)
 
 
-@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="about CPython without a GIL")
+@pytest.mark.skipif(not FREE_THREADED, reason="about CPython without a GIL")
 def test_blocks_belong_to_no_thread(aiopool):
     """What another thread drops is put there and then, whoever made it."""
-    import threading
-
-    from loops import in_thread
-
     if aiopool.implementation == "python":
         pytest.skip("there CPython decides")
     pool = aiopool.BufferPool()
@@ -256,6 +234,6 @@ def test_blocks_belong_to_no_thread(aiopool):
 
     thread = threading.Thread(target=drop)
     thread.start()
-    assert dropped.wait(30)
+    assert dropped.wait(PATIENCE)
     thread.join()
     assert (pool.stats().bytes_in_use, pool.stats().bytes_idle) == (0, 1024)

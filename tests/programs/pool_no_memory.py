@@ -1,6 +1,5 @@
 """One allocation after another fails, in every operation of a pool, until the operation has no more of them."""
 
-import _testcapi
 import asyncio
 import contextvars
 import gc
@@ -8,16 +7,14 @@ import os
 import sys
 
 from children import off_loop
+from out_of_memory import fails
+from shared import Thing
 
 import aiopool
 
 sys.unraisablehook = lambda unraisable: None  # generators that are closed without memory
 
 gc.disable()
-
-
-class Thing:
-    __slots__ = ("__weakref__",)
 
 
 def block(pool):
@@ -96,21 +93,6 @@ cases = {
     "observe": (lambda pool: (pool._store.observe(True), pool._store.observe(False)), 2, False),
     "a new pool": (lambda pool: aiopool.Pool().put(things[-1]), 0, False),
 }
-
-
-def fails(operate, pool, n):
-    _testcapi.set_nomemory(n, n + 1)
-    try:
-        operate(pool)
-    except MemoryError:
-        return True
-    except RuntimeError as error:
-        if str(error) != "can't allocate lock":  # what threading.Lock makes of it
-            raise
-        return True
-    finally:
-        _testcapi.remove_mem_hooks()
-    return False
 
 
 async def attempt(name, n):

@@ -44,7 +44,7 @@ def can_look() -> bool:
     return True
 
 
-needs_looks = pytest.mark.skipif(not can_look(), reason="no process may be looked into here")
+needs_looks = pytest.mark.skipif(not can_look(), reason="needs Python 3.14, and the permission to look into processes")
 
 SERVICE = (PROGRAMS / "watched_service.py").read_text(encoding="utf-8")
 

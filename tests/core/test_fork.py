@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 
 amid_threads = pytest.mark.skipif(
     FREE_THREADED,
-    reason="free-threaded CPython 3.13 itself leaves locks of its objects held in the child, about once in 200 forks",
+    reason="free-threaded CPython itself leaves locks of its objects held in the child, about once in 200 forks",
 )
 
 # From 3.12 on, CPython warns of a fork amid threads.

@@ -7,5 +7,5 @@ import pytest
 def native(aiopool):
     """The C extension."""
     if aiopool.implementation == "python":
-        pytest.skip("duck typing")
+        pytest.skip("it is about the types in C")
     return aiopool._native.native

@@ -5,9 +5,10 @@ import importlib
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
+import anyio
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -67,6 +68,19 @@ def reference() -> ModuleType:
 @pytest.fixture(params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> object:
     """The loop that a test marked `anyio` runs on."""
+    return request.param
+
+
+@pytest.fixture
+def run(anyio_backend: tuple[str, dict[str, object]]) -> Callable[..., object]:
+    """Run an async function on a loop of its own, of each kind, to its end."""
+    backend, options = anyio_backend
+    return lambda function, *args: anyio.run(function, *args, backend=backend, backend_options=options)
+
+
+@pytest.fixture(params=[False, True], ids=["crossing", "bound"])
+def bound(request: pytest.FixtureRequest) -> bool:
+    """Whether a pool is loop-bound; where it is not, a test asserts that things go wrong."""
     return request.param
 
 

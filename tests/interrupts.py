@@ -183,12 +183,3 @@ def raise_in_every_gap_on_a_loop(set_up: Callable[[], tuple[Any, Any]], *, files
 
 def _forget_frames(loop: object, context: dict[str, Any]) -> None:
     context["exception"].with_traceback(None)
-
-
-def on_a_loop(function: Callable[[], Any]) -> Any:
-    """Call `function` on an asyncio loop, so that it runs as a processor."""
-
-    async def main() -> Any:
-        return function()
-
-    return asyncio.run(main())

@@ -7,7 +7,12 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
 
 PATIENCE = 30.0
 """Seconds after which a test that waits for another thread gives up. Only a failing test ever waits so long."""
@@ -61,6 +66,24 @@ def loop_thread() -> Iterator[LoopThread]:
         thread.stop()
 
 
+def on_a_loop(function: Callable[..., Any], *args: Any) -> Any:
+    """The result of `function(*args)`, called on an asyncio loop here, so that it runs as a processor."""
+
+    async def main() -> Any:
+        return function(*args)
+
+    return asyncio.run(main())
+
+
+def off_loop(function: Callable[..., Any], *args: Any) -> Any:
+    """The result of `function(*args)`, called here, where no loop runs."""
+    return function(*args)
+
+
+WHERE = pytest.mark.parametrize("where", [on_a_loop, off_loop], ids=["on a loop", "off-loop"])
+"""For a test that runs a function once as a processor and once as code without a loop."""
+
+
 def in_thread(function: Callable[..., Any], *args: Any) -> Any:
     """The result of `function(*args)`, called in a new thread with an empty context."""
     return in_threads([lambda: function(*args)])[0]
@@ -86,6 +109,13 @@ def in_threads(functions: list[Callable[[], Any]]) -> list[Any]:
     if errors:
         raise errors[0]
     return results
+
+
+async def all_freed(package: ModuleType) -> None:
+    """Wait until all that pools retired is freed."""
+    with anyio.fail_after(PATIENCE):
+        while package._core.freeing._queue:
+            await anyio.lowlevel.checkpoint()
 
 
 class RunsAtOnce:

@@ -46,8 +46,9 @@ def test_what_is_worth_pooling(child_env: dict[str, str], arguments: list[str]) 
 
 
 def test_a_buffer_is_worth_pooling_with_the_c_extension(aiopool: ModuleType, child_env: dict[str, str]) -> None:
-    pays = verdict_of(advise(child_env, "bytearray(65536)")).startswith("Pool it")
-    assert pays or aiopool.implementation == "python"
+    if aiopool.implementation == "python":
+        pytest.skip("in Python it depends on the machine")
+    assert verdict_of(advise(child_env, "bytearray(65536)")).startswith("Pool it")
 
 
 @pytest.mark.parametrize("reset", ["", "obj.clear()"])

@@ -7,9 +7,8 @@ import pickle
 import weakref
 
 import anyio
-import anyio.lowlevel
 import pytest
-from loops import PATIENCE, loop_thread
+from loops import all_freed, loop_thread
 from shared import Thing
 
 pytestmark = pytest.mark.anyio
@@ -274,7 +273,7 @@ async def test_clear_drops_everything_and_says_how_many(aiopool):
     refs = [weakref.ref(thing) for thing in things]
     things.clear()
     assert pool.clear() == 6
-    await _let_the_loop_drop(aiopool)
+    await all_freed(aiopool)
     assert [ref() for ref in refs] == [None] * 6
     assert (pool.get(), pool.stats().dropped, pool.clear()) == (None, 6, 0)
 
@@ -296,12 +295,6 @@ async def test_new_that_raises_leaves_the_pool_as_it_was(aiopool):
 # --- cleanup cycles, as the pool sees them ---
 
 
-async def _let_the_loop_drop(aiopool):
-    with anyio.fail_after(PATIENCE):
-        while aiopool._core.freeing._queue:
-            await anyio.lowlevel.checkpoint()
-
-
 @pytest.mark.parametrize("drain", [False, True], ids=["undrained", "drained"])
 @pytest.mark.parametrize("cycle", ["cleanup", "collect"])
 async def test_two_cycles_finalize_all_that_was_put(aiopool, cycle, drain):
@@ -321,10 +314,10 @@ async def test_two_cycles_finalize_all_that_was_put(aiopool, cycle, drain):
         while held:
             pool.put(held.pop())
     run_cycle()
-    await _let_the_loop_drop(aiopool)
+    await all_freed(aiopool)
     assert len(finalized) == 0
     run_cycle()
-    await _let_the_loop_drop(aiopool)
+    await all_freed(aiopool)
     assert len(finalized) == 100
     assert pool.stats().dropped == 100
 

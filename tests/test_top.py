@@ -10,6 +10,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from shared import PROGRAMS
 
 from aiopool import AsyncPool, BufferPool, Pool
 from aiopool.__main__ import main
@@ -43,24 +44,9 @@ def can_look() -> bool:
     return True
 
 
-needs_looks = pytest.mark.skipif(not can_look(), reason="no process may be looked into here")
+needs_looks = pytest.mark.skipif(not can_look(), reason="needs Python 3.14, and the permission to look into processes")
 
-SERVICE = """
-import asyncio, sys
-from aiopool import BufferPool, Pool
-
-pools = [Pool(bytearray, name=f"pool {number}") for number in range(int(sys.argv[1]))]
-buffers = BufferPool(name="requests")
-
-async def main():
-    for pool in pools:
-        pool.put(pool.get())
-    view = buffers.acquire(8192)
-    print("ready", flush=True)
-    await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
+SERVICE = (PROGRAMS / "watched_service.py").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -127,11 +113,7 @@ class TestLooks:
         assert len(snapshot(other.pid, parts).pools) == 501
 
     def test_leaves_nothing_behind(self, env: dict[str, str]) -> None:
-        watched = SERVICE.replace("await asyncio.Event().wait()", "await asyncio.to_thread(input); report()").replace(
-            "async def main",
-            "import gc, os\ndef report(): print(sorted(vars(sys.modules['__main__'])))\nasync def main",
-        )
-        with running(env, watched, "1") as other:
+        with running(env, SERVICE, "1", "report") as other:
             with process_module.Process(other.pid) as process:
                 process.look()
                 folder = process._folder.name

@@ -9,8 +9,8 @@ import weakref
 from math import inf
 
 import pytest
-from interrupts import PACKAGE, Interrupted, at_every_bytecode, on_a_loop, raise_in_every_gap_on_a_loop
-from loops import PATIENCE, RunsAtOnce, loop_thread
+from interrupts import PACKAGE, Interrupted, at_every_bytecode, raise_in_every_gap_on_a_loop
+from loops import PATIENCE, RunsAtOnce, loop_thread, on_a_loop
 from shared import Thing, no_other_pools
 
 

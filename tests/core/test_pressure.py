@@ -12,11 +12,9 @@ from pathlib import Path
 import pytest
 from children import run_program
 from loops import PATIENCE, in_thread
-from shared import Thing
+from shared import MIB, Thing
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked")
-
-MIB = 2**20
 
 
 class Machine:
@@ -266,11 +264,13 @@ def test_where_nothing_is_idle_nobody_looks(short):
         pool = short.Pool(Thing, idle_timeout=600)
         pool.put(Thing())
         await wait_until_dropped(pool)
-        for _ in range(10):
-            await asyncio.sleep(0)
-        looked = short._core.cleanup.memory_pressure._looked
-        await asyncio.sleep(0.05)  # five times the interval
-        assert short._core.cleanup.memory_pressure._looked == looked
+        processor = short.current_processor()
+        async with asyncio.timeout(PATIENCE):
+            while processor.wakes_at < inf:
+                await asyncio.sleep(0)
+        # Nothing is due, and there is no timer that would look.
+        assert short._core.timers.next_due() == inf
+        assert [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()] == []
 
     asyncio.run(main())
 

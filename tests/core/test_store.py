@@ -1,11 +1,14 @@
 """The store: whatever cycles and clears run into each other, each shard is retired once."""
 
-from collections import Counter
+import asyncio
+import time
+from collections import Counter, deque
 
 import pytest
 from interrupts import at_every_bytecode
 from loops import in_threads
 from shared import Thing
+from using import put
 
 STORE = ("/_core/store", "\\_core\\store")
 
@@ -23,6 +26,8 @@ def retired_in_every_gap(aiopool, operation, intruder):
         shards = [shard for _, shard in store.shards()]
 
         def check(first, second):
+            newest = max(store._contents.generations)
+            assert store.primary is store._contents.generations[newest]
             retired = [*first, *(second or ()), *store.rotate(), *store.rotate()]
             times = Counter(map(id, retired))
             if any(times[id(shard)] != 1 for shard in shards):
@@ -33,7 +38,7 @@ def retired_in_every_gap(aiopool, operation, intruder):
 
         return getattr(store, operation), getattr(store, intruder), check
 
-    at_every_bytecode(scenario, files=(*STORE, "test_store"))
+    assert at_every_bytecode(scenario, files=(*STORE, "test_store")) > 20
     return failures
 
 
@@ -84,3 +89,35 @@ def test_clears_and_cycles_of_many_threads_retire_each_shard_once(aiopool):
     shards = [shard for each in retired for shard in each]
     assert len(shards) == len(set(map(id, shards)))
     assert store.shards() == []
+
+
+def test_the_idle_time_begins_with_the_first_put(aiopool):
+    """And not when the pool was created; and the next put, on a loop, does not begin it anew."""
+    pool = aiopool.Pool(idle_timeout=60)
+    before = time.monotonic()
+    pool.put(Thing())
+    due = pool._store.idle_due()
+    assert due >= before + 60
+    asyncio.run(put(pool, Thing()))
+    assert len(pool._store.shards()) == 2
+    assert pool._store.idle_due() == due
+
+
+class Emptied(deque):
+    """A shared list from which another thread takes the last object between our look and our pop."""
+
+    def pop(self):
+        self.clear()
+        return super().pop()
+
+    def popleft(self):
+        self.clear()
+        return super().popleft()
+
+
+@pytest.mark.parametrize("take", ["take_newest", "take_oldest", "free_newest"])
+def test_an_object_that_another_took_since_the_look_is_a_miss(reference, take):
+    shard = reference._core.shard.Shard(reference._core.shard.Counters())
+    shard.shared = Emptied([Thing()])
+    assert not getattr(shard, take)()
+    assert not shard.lock.locked()

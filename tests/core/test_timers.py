@@ -3,11 +3,12 @@
 import asyncio
 import sys
 import threading
+from math import inf
 
 import pytest
 import trio.testing
 from interrupts import raise_in_every_gap_on_a_loop
-from loops import PATIENCE, RunsAtOnce, in_thread
+from loops import PATIENCE, RunsAtOnce, in_thread, loop_thread
 from shared import Thing, no_other_pools
 
 
@@ -75,6 +76,35 @@ def test_timers_do_not_gather(alone, monkeypatch):
         assert fast.stats().cycles > 300
 
     asyncio.run(main())
+
+
+def test_a_shorter_timeout_brings_the_timer_forward(alone):
+    async def main():
+        slow, fast = alone.Pool(idle_timeout=600), alone.Pool(idle_timeout=0.01)
+        slow.put(Thing())
+        await settle(alone)
+        fast.put(Thing())
+        async with asyncio.timeout(PATIENCE):
+            while fast.stats().idle:
+                await asyncio.sleep(0.005)
+        assert slow.stats().idle == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_loop_that_cannot_be_woken_is_passed_over(alone, monkeypatch, stopped):
+    """What off-loop code leaves idle is watched by the next one."""
+    timers = alone._core.timers
+    adjust_soon = timers._adjust_soon
+    with loop_thread() as one, loop_thread() as other:
+        processors = [loop.call(alone.current_processor) for loop in (one, other)]
+        monkeypatch.setattr(timers, "_adjust_soon", lambda each, loop: each is running and adjust_soon(each, loop))
+        asleep, running = processors[stopped], processors[1 - stopped]
+        pool = alone.Pool(idle_timeout=60)
+        pool.put(Thing())
+        assert asleep.wakes_at == inf
+        assert running.wakes_at < inf
 
 
 @pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")

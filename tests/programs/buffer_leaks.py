@@ -1,18 +1,17 @@
-"""Every operation and every error path of a buffer pool, many thousand times."""
+"""Every operation and every error path of a buffer pool leaks nothing."""
 
 import asyncio
 import gc
-import sys
-import time
+import pickle
 import warnings
 
-from children import off_loop, repeat
+from children import off_loop
+from leaks import check_for_leaks
 
 import aiopool
 
 warnings.filterwarnings("ignore", "Buffers are not reused")
 gc.disable()
-reuses = aiopool.implementation == "native" or sys.version_info >= (3, 12)
 
 
 def caught(function, *args):
@@ -112,8 +111,6 @@ def dropped_by_raising_code():
 
 
 def released_while_looked_at():
-    import pickle
-
     view = pool.acquire(1000)
     looking = pickle.PickleBuffer(view)
     caught(view.release)
@@ -157,58 +154,40 @@ def bad_pool():
     caught(lambda: aiopool.BufferPool(min_size=0))
 
 
-def look_around():
-    gc.collect()
-    gc.collect()
-    return [sys.getrefcount(each) for each in types], sys.getallocatedblocks()
+def refill():
+    pool.clear(), wiping.clear()
+    one()
 
 
-async def main():
-    for operation in (
-        one,
-        three,
-        with_block,
-        slices,
-        its_object,
-        wiped,
-        not_kept,
-        oversize,
-        empty,
-        negative,
-        no_number,
-        too_much,
-        overflow,
-        off,
-        steal,
-        dropped_while_raising,
-        dropped_by_raising_code,
-        released_while_looked_at,
-        cycle,
-        a_new_pool,
-        outlives,
-        stats,
-        clear,
-        clean_up,
-        bad_pool,
-    ):
-        await repeat(operation, 100)
-        began = time.perf_counter()
-        await repeat(operation, 100)
-        cost = (time.perf_counter() - began) / 100
-        times = 50_000 if cost < 2e-6 else max(1000, int(0.05 / cost))
-        pool.clear(), wiping.clear()
-        await repeat(one, 1)
-        references, blocks = look_around()
-        await repeat(operation, times)
-        pool.clear(), wiping.clear()
-        await repeat(one, 1)
-        references_after, blocks_after = look_around()
-        grown = [after - before for before, after in zip(references, references_after, strict=True)]
-        assert max(map(abs, grown)) < times / 20, (operation, times, grown)
-        assert abs(blocks_after - blocks) < times / 10 + 200, (operation, times, blocks_after - blocks)
-        for each in (pool, wiping, full):
-            assert each.stats().bytes_in_use == 0, operation
+OPERATIONS = [
+    one,
+    three,
+    with_block,
+    slices,
+    its_object,
+    wiped,
+    not_kept,
+    oversize,
+    empty,
+    negative,
+    no_number,
+    too_much,
+    overflow,
+    off,
+    steal,
+    dropped_while_raising,
+    dropped_by_raising_code,
+    released_while_looked_at,
+    cycle,
+    a_new_pool,
+    outlives,
+    stats,
+    clear,
+    clean_up,
+    bad_pool,
+]
 
-
-asyncio.run(main())
+asyncio.run(check_for_leaks(OPERATIONS, watched=types, restore=refill))
+for each in (pool, wiping, full):
+    assert each.stats().bytes_in_use == 0, each
 print("ok")

@@ -3,7 +3,6 @@
 Creating a pool is not among these: CPython 3.12 and 3.13 crash by themselves when they make a function without memory.
 """
 
-import _testcapi
 import asyncio
 import contextvars
 import gc
@@ -12,6 +11,7 @@ import sys
 import warnings
 
 from children import off_loop
+from out_of_memory import fails
 
 import aiopool
 
@@ -44,21 +44,6 @@ cases = {
     "drop where nobody was": (lambda pool: contextvars.Context().run(drop, pool), 0, 2, False),
 }
 box = []
-
-
-def fails(operate, pool, n):
-    _testcapi.set_nomemory(n, n + 1)
-    try:
-        operate(pool)
-    except MemoryError:
-        return True
-    except RuntimeError as error:
-        if str(error) != "can't allocate lock":  # what threading.Lock makes of it
-            raise
-        return True
-    finally:
-        _testcapi.remove_mem_hooks()
-    return False
 
 
 def idle(pool, count):

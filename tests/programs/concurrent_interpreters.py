@@ -10,44 +10,22 @@ import sysconfig
 import threading
 from concurrent import interpreters
 
+from shared import PROGRAMS
+
 import aiopool
 
 INTERPRETERS, BUFFERS, SIZE = 3, 20, 70_000
 COME_BACK = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
-SENDER = f"""if True:
-    import asyncio
-    import aiopool
-
-    buffers = aiopool.BufferPool()
-    pool = aiopool.Pool(list)
-
-    async def main():
-        for i in range({BUFFERS}):
-            with pool.borrow():
-                view = buffers.acquire({SIZE})
-                view[:] = bytes([mark + i]) * {SIZE}
-                queue.put((mark + i, view))
-
-    asyncio.run(main())
-    assert aiopool.implementation == "{aiopool.implementation}"
-"""
-
-LOOK = """if True:
-    import aiopool
-
-    buffers = aiopool.BufferPool()
-    assert bytes(view) == bytes([mark]) * len(view)
-    view[:] = bytes([mark + 1]) * len(view)
-    mine = buffers.acquire(len(view))
-    mine[:] = view
-"""
+SENDS = (PROGRAMS / "in_interpreters" / "sends_buffers.py").read_text(encoding="utf-8")
+CHANGES = (PROGRAMS / "in_interpreters" / "changes_a_buffer.py").read_text(encoding="utf-8")
 
 
 def send(interpreter, mark):
     try:
-        interpreter.prepare_main(queue=queue, mark=mark)
-        interpreter.exec(SENDER)
+        interpreter.prepare_main(queue=queue, mark=mark, count=BUFFERS, size=SIZE)
+        interpreter.exec(SENDS)
+        interpreter.exec(f'assert aiopool.implementation == "{aiopool.implementation}"')
     except BaseException as error:
         failures.append(error)
 
@@ -85,7 +63,7 @@ view = buffers.acquire(SIZE)
 view[:] = bytes([5]) * SIZE
 for n, each in enumerate(senders[:2]):
     each.prepare_main(view=view, mark=5 + n)
-    each.exec(LOOK)
+    each.exec(CHANGES)
 assert bytes(view) == bytes([7]) * SIZE
 in_use = buffers.stats().bytes_in_use
 del view

@@ -5,12 +5,9 @@ import os
 import threading
 import weakref
 
+from shared import Thing
+
 import aiopool
-
-
-class Thing:
-    """Something to pool."""
-
 
 pool = aiopool.Pool(Thing, idle_timeout=0.05)
 

@@ -3,12 +3,9 @@
 import asyncio
 import os
 
+from shared import Thing
+
 from aiopool import Pool
-
-
-class Thing:
-    """Something to pool."""
-
 
 pool = Pool(Thing, loop_bound=True)
 

@@ -5,38 +5,12 @@ import os
 import threading
 
 import _interpreters as interpreters
+from shared import PROGRAMS
 
 import aiopool
 
-PROGRAM = f"""if True:
-    import asyncio, aiopool
-
-    class Circle(aiopool.Pool):
-        pass
-
-    async def main():
-        pool = aiopool.Pool(bytearray, name="inside")
-        others = [aiopool.Pool(list) for _ in range(20)]
-        for _ in range(300):
-            with pool.borrow() as one, pool.borrow() as two:
-                assert one is not two
-            async with pool.borrow():
-                pass
-            for other in others:
-                other.put(other.get())
-            assert aiopool.current_processor().id == 1
-        # What the end of the interpreter finds alive and in cycles.
-        circle = Circle()
-        circle.itself = circle
-        for _ in range(3):
-            circle.put([circle, circle.borrow(), aiopool.current_processor()])
-        aiopool.cleanup()
-        aiopool.pool.kept = circle
-
-    aiopool.pool = Circle()
-    asyncio.run(main())
-    assert aiopool.implementation == "{aiopool.implementation}"
-"""
+PROGRAM = (PROGRAMS / "in_interpreters" / "uses_pools.py").read_text(encoding="utf-8")
+PROGRAM += f'assert aiopool.implementation == "{aiopool.implementation}"'
 
 
 def run_one():

@@ -1,13 +1,12 @@
-"""Every operation and every error path of a pool, 100,000 times; those of more than 5 µs as often as 0.05 s allows."""
+"""Every operation and every error path of a pool leaks nothing."""
 
 import asyncio
 import contextlib
 import contextvars
 import gc
-import sys
-import time
 
-from children import off_loop, repeat
+from children import off_loop
+from leaks import check_for_leaks
 
 import aiopool
 
@@ -241,76 +240,49 @@ def bad_arguments():
     caught(pool.get, 1)
 
 
-def look_around():
-    gc.collect()
-    gc.collect()
-    return [sys.getrefcount(each) for each in (*things, unused, *types)], sys.getallocatedblocks()
-
-
 def refill():
-    # The collections in look_around are cleanup cycles.
     for kept in (pool, fresh, empty, entered):
         kept.clear()
     for thing in things:
         pool.put(thing)
 
 
-async def main():
-    for operation in (
-        private,
-        shared,
-        miss,
-        created,
-        new_raises,
-        put_none,
-        double_put,
-        reset_rejects,
-        reset_raises,
-        max_idle_rejects,
-        borrow,
-        borrow_of_a_subclass,
-        borrow_nothing,
-        borrow_unused,
-        borrow_raises,
-        borrow_async,
-        borrow_async_raises,
-        borrow_never_awaited,
-        borrow_on_a_stack,
-        borrow_dropped_inside,
-        borrow_entered_twice,
-        borrow_entered_by_its_own_new,
-        borrow_called_badly,
-        steal,
-        victim,
-        fill_and_clear,
-        clean_up,
-        stats,
-        look,
-        pin_anew,
-        get_in_a_new_context,
-        get_off_loop,
-        a_new_pool,
-        bad_arguments,
-    ):
-        refill()
-        await repeat(operation, 200)
-        began = time.perf_counter()
-        await repeat(operation, 200)
-        cost = (time.perf_counter() - began) / 200
-        times = 100_000 if cost < 5e-6 else max(1000, int(0.05 / cost))
-        refill()
-        await repeat(put_none, 1)
-        references, blocks = look_around()
-        refill()
-        await repeat(operation, times)
-        refill()
-        await repeat(put_none, 1)
-        references_after, blocks_after = look_around()
-        grown = [after - before for before, after in zip(references, references_after, strict=True)]
-        # One kept for each repetition would show as `times`; what caches and the loop do is far below this.
-        assert max(map(abs, grown)) < times / 20, (operation, times, grown)
-        assert abs(blocks_after - blocks) < times / 10 + 200, (operation, times, blocks_after - blocks)
+OPERATIONS = [
+    private,
+    shared,
+    miss,
+    created,
+    new_raises,
+    put_none,
+    double_put,
+    reset_rejects,
+    reset_raises,
+    max_idle_rejects,
+    borrow,
+    borrow_of_a_subclass,
+    borrow_nothing,
+    borrow_unused,
+    borrow_raises,
+    borrow_async,
+    borrow_async_raises,
+    borrow_never_awaited,
+    borrow_on_a_stack,
+    borrow_dropped_inside,
+    borrow_entered_twice,
+    borrow_entered_by_its_own_new,
+    borrow_called_badly,
+    steal,
+    victim,
+    fill_and_clear,
+    clean_up,
+    stats,
+    look,
+    pin_anew,
+    get_in_a_new_context,
+    get_off_loop,
+    a_new_pool,
+    bad_arguments,
+]
 
-
-asyncio.run(main())
+asyncio.run(check_for_leaks(OPERATIONS, watched=(*things, unused, *types), restore=refill))
 print("ok")

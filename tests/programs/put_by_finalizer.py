@@ -7,7 +7,7 @@ import gc
 import sys
 
 from control_buffers import PutByFinalizer
-from test_buffers_alive import seen_by_finalizers
+from garbage import seen_by_finalizers
 
 gc.disable()
 print(any(b"B" in seen for seen in seen_by_finalizers(PutByFinalizer(), int(sys.argv[1]))))

@@ -9,7 +9,7 @@ import threading
 import aiopool
 
 
-class Thing:
+class UsesEverything:
     """Uses every pool as it dies. Pools in Python are no longer to be used once Python clears modules."""
 
     def __del__(self, is_finalizing=sys.is_finalizing, python=aiopool.implementation == "python"):
@@ -44,10 +44,10 @@ async def use():
     await connections.put(await connections.get())
     async with connections.borrow():
         pass
-    pool.put(Thing())
+    pool.put(UsesEverything())
     pool.fill(10_000)
     pool.clear()  # a loop that ends with slices still to run
-    pool.put(Thing())
+    pool.put(UsesEverything())
     aiopool.cleanup()
     views.append(buffers.acquire(5000))
     buffers.acquire(5000)
@@ -69,16 +69,16 @@ generators = [in_a_block(), in_a_block()]
 list(map(next, generators))
 borrows = [pool.borrow(), pool.borrow(), resetting.borrow()]
 borrows[0].__enter__()
-pool.put((pool, borrows, Thing()))
+pool.put((pool, borrows, UsesEverything()))
 started = threading.Event()
 threading.Thread(target=asyncio.run, args=(work_for_ever(),), daemon=True).start()
 assert started.wait(30)
 local = threading.local()
 local.view, local.borrow = buffers.acquire(10), pool.borrow()
-atexit.register(lambda: (pool.put(Thing()), buffers.acquire(10), pool.clear(), aiopool.cleanup()))
+atexit.register(lambda: (pool.put(UsesEverything()), buffers.acquire(10), pool.clear(), aiopool.cleanup()))
 # What outlives the globals of all modules.
-sys.kept = (Thing(), buffers.acquire(10), pool, borrows[1])
-aiopool.Pool.kept = (Thing(), buffers.acquire(10), pool, borrows[2])
+sys.kept = (UsesEverything(), buffers.acquire(10), pool, borrows[1])
+aiopool.Pool.kept = (UsesEverything(), buffers.acquire(10), pool, borrows[2])
 if sys.argv[1:] == ["no collection"]:
     gc.disable()
 print("ok", flush=True)

@@ -24,7 +24,7 @@ def report(unraisable):
 sys.unraisablehook = report
 
 
-class Thing:
+class Session:
     """Refers to its loop, as a client session does."""
 
     def __init__(self):
@@ -40,11 +40,11 @@ def no_pool():
 
 
 def loop_bound():
-    return aiopool.AsyncPool(Thing, loop_bound=True)
+    return aiopool.AsyncPool(Session, loop_bound=True)
 
 
 def loop_bound_with_close():
-    return aiopool.AsyncPool(Thing, close=close, loop_bound=True)
+    return aiopool.AsyncPool(Session, close=close, loop_bound=True)
 
 
 async def use(pool):

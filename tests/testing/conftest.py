@@ -1,15 +1,16 @@
-"""Suites that are written by a test and run by pytest, as a user would run them."""
+"""Suites of `tests/programs/suites`, which a test has pytest run as a user would run them."""
 
 import contextlib
-import importlib.util
+import importlib
 import os
+import shutil
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from shared import PROGRAMS
 
-PROGRAMS = Path(__file__).parent.parent / "programs"
+SUITES = PROGRAMS / "suites"
 
 # Only these plugins; the asserts of no plugin need be rewritten.
 OPTIONS = [
@@ -31,7 +32,7 @@ filterwarnings = default
 
 
 class Suite:
-    """Writes and runs suites that use one implementation of the package."""
+    """Puts suites together and runs them, with one implementation of the package."""
 
     def __init__(self, aiopool: ModuleType, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
         self._pytester = pytester
@@ -41,18 +42,17 @@ class Suite:
         # Under a CI pytest prints the whole of each message a second time, in its summary.
         for name in ("CI", "BUILD_NUMBER"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*filter(None, sys.path), str(PROGRAMS)]))
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*filter(None, sys.path), str(PROGRAMS), str(SUITES)]))
+        monkeypatch.syspath_prepend(SUITES)  # what programs there share
         # A suite that is run in this process imports a copy of its own.
         for name in [name for name in sys.modules if name.partition(".")[0] in ("aiopool", "pytest_aiopool")]:
             monkeypatch.delitem(sys.modules, name)
 
-    def write(self, *ini: str, **files: str) -> None:
-        """The lines of the ini file, and the modules by their names."""
+    def write(self, *ini: str, **programs: str) -> None:
+        """The lines of the ini file, and what each module is: a program of `tests/programs/suites`."""
         self._pytester.makefile(".ini", pytest=INI.format("\n".join(ini)))
-        # Where there is no uvloop, such a test runs on asyncio once more.
-        options = '{"use_uvloop": True}' if importlib.util.find_spec("uvloop") else "{}"
-        if files:
-            self._pytester.makepyfile(**{name: text.replace("UVLOOP", options) for name, text in files.items()})
+        for module, program in programs.items():
+            shutil.copy(SUITES / f"{program}.py", self.path / f"{module}.py")
 
     def run(self, *options: str, **outcomes: int) -> str:
         """What pytest prints, in this process, if the tests come out as expected."""

@@ -143,112 +143,13 @@ def test_isolation_of_buffer_pools_and_async_pools(aiopool):
 
 # --- in suites ---
 
-POOL = """
-import asyncio, threading
-import pytest
-from aiopool import Pool
-
-pool = Pool(lambda: bytearray(10), name="frames")
-"""
-
-
-ISOLATED = (
-    POOL
-    + """
-import gc
-import aiopool, pytest_asyncio
-
-gc.disable()  # what is not isolated would see a cycle: on free-threaded builds each small collection is a full one
-
-pytestmark = pytest.mark.usefixtures("aiopool_isolated")
-
-def lent_elsewhere(work):
-    thread = threading.Thread(target=asyncio.run, args=(work(),))
-    thread.start()
-    thread.join()
-
-async def put_three():
-    for number in range(3):
-        pool.put(bytearray(number))
-
-# As the suite before it left the pool: something private and something shared, of two loops, of the victim, off-loop.
-async def fill():
-    await put_three()
-    lent_elsewhere(put_three)
-    aiopool.cleanup()
-    await put_three()
-    lent_elsewhere(put_three)
-asyncio.run(fill())
-pool.put(bytearray(5))
-before = pool.stats()
-
-def see_nothing():
-    assert pool.stats().idle == pool.stats().gets == 0
-    obj = pool.get()
-    assert pool.stats().created == 1
-    pool.put(obj)
-    pool.put(bytearray(77))
-
-@pytest.fixture(params=range(2))
-def twice(request):
-    pass
-
-def test_plain(twice):
-    see_nothing()
-
-@pytest.mark.asyncio
-async def test_asyncio(twice):
-    see_nothing()
-
-@pytest.mark.asyncio(loop_scope="session")
-async def test_session_loop(twice):
-    see_nothing()
-
-@pytest.mark.asyncio
-async def test_worker_thread(twice):
-    await asyncio.to_thread(see_nothing)
-    pool.clear()
-
-@pytest.mark.asyncio
-async def test_loop_in_executor(twice):
-    async def main(): see_nothing()
-    await asyncio.get_running_loop().run_in_executor(None, asyncio.run, main())
-
-@pytest.fixture(scope="module", params=["asyncio", "trio"])
-def anyio_backend(request):
-    return request.param
-
-@pytest.fixture(scope="module")
-async def runner(anyio_backend):
-    pool.put(pool.get())  # here the context of all the module's tests is bound to a processor
-    yield
-
-@pytest.mark.anyio
-async def test_anyio(runner, twice):
-    see_nothing()
-
-def test_a_collection_does_not_reach_objects_set_aside():
-    for _ in range(3):
-        gc.collect()
-"""
-)
-
-NOT_ISOLATED = """
-from test_isolated import before, pool
-
-def test_nothing_has_changed():
-    after = pool.stats()
-    # The fixture `runner` is not isolated: a get and a put for each loop, with a hit.
-    assert after.idle == before.idle == 13
-    assert (after.created, after.cycles, after.gets - before.gets) == (before.created, before.cycles, 2)
-"""
-
 
 def test_an_isolated_test_sees_empty_pools_and_leaves_no_trace(suite):
-    suite.write(test_isolated=ISOLATED, test_then=NOT_ISOLATED)
+    suite.write(test_isolated="sees_empty_pools", test_then="sees_full_pools")
     suite.run_apart(passed=16)
 
 
-def test_without_isolation_they_see_each_other(suite):
-    suite.write(test_isolated=ISOLATED.replace("pytestmark", "unused"))
+def test_without_isolation_they_see_each_other(suite, monkeypatch):
+    monkeypatch.setenv("ISOLATED", "no")
+    suite.write(test_isolated="sees_empty_pools")
     suite.run(passed=1, failed=14)

@@ -7,39 +7,13 @@ import pytest
 
 
 def test_a_suite_that_does_not_use_it_pays_nothing(suite):
-    program = """
-import sys
-
-def test_nothing_was_imported():
-    assert "pytest_aiopool" in sys.modules
-    assert "aiopool" not in sys.modules
-    # From Python 3.14 on pdb imports asyncio, and pytest imports pdb.
-    assert "asyncio" not in sys.modules or sys.version_info >= (3, 14)
-"""
-    suite.write(test_other=program)
+    suite.write(test_other="imports_nothing")
     suite.run_without_plugin("-p", "pytest_aiopool", passed=1)
 
 
 def test_importing_aiopool_does_not_import_pytest(child_env):
     program = "import aiopool, aiopool.testing, sys; assert 'pytest' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], env=child_env, check=True, timeout=60)
-
-
-POOLED = """
-import pytest
-from aiopool.testing import pooled_fixture
-
-@pytest.fixture(scope="session")
-def town():
-    return "Ghent"
-
-@pooled_fixture
-async def shop(town):
-    return town
-
-def test_shop(shop):
-    assert shop == "Ghent"
-"""
 
 
 @pytest.mark.parametrize(
@@ -51,7 +25,7 @@ def test_shop(shop):
     ids=["not loaded", "blocked"],
 )
 def test_without_the_plugin_a_pooled_fixture_says_how_to_load_it(suite, options, why):
-    suite.write(test_shop=POOLED)
+    suite.write(test_shop="one_pooled_fixture")
     output = suite.run_without_plugin(*options, errors=1)
     assert "A pooled_fixture needs the pytest plugin pytest_aiopool, which is not loaded" in output
     assert why in output
@@ -59,7 +33,7 @@ def test_without_the_plugin_a_pooled_fixture_says_how_to_load_it(suite, options,
 
 
 def test_its_advice_works(suite):
-    suite.write(test_shop=POOLED)
+    suite.write(test_shop="one_pooled_fixture")
     suite.run_without_plugin("-p", "pytest_aiopool", passed=1)
-    suite.write(test_shop=POOLED, conftest='pytest_plugins = ["pytest_aiopool"]')
+    suite.write(test_shop="one_pooled_fixture", conftest="conftest_that_loads_the_plugin")
     suite.run_without_plugin(passed=1)

@@ -1,0 +1,101 @@
+"""Coroutines that a test drives by hand, await by await, and an account of the objects of an async pool."""
+
+import types
+
+from shared import Thing
+
+
+class Stop(BaseException):
+    """What is thrown into a coroutine where it waits, as a loop throws a cancellation."""
+
+
+@types.coroutine
+def suspend():
+    """Wait once, for whoever drives the coroutine."""
+    yield
+
+
+def step(coroutine):
+    """Drive `coroutine` to its next await. `True`: it is done."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return True
+    return False
+
+
+def finish(coroutine):
+    """The result of `coroutine`, and how often it waited."""
+    for waits in range(100):
+        try:
+            coroutine.send(None)
+        except StopIteration as stop:
+            return stop.value, waits
+    raise AssertionError("it waits for ever")
+
+
+def result_of(coroutine):
+    """The result of `coroutine`."""
+    return finish(coroutine)[0]
+
+
+def throw(coroutine):
+    """Throw `Stop` into `coroutine`, and see it end with that, which is returned, after however many more awaits."""
+    try:
+        coroutine.throw(Stop())
+        finish(coroutine)
+    except Stop as stop:
+        return stop
+    raise AssertionError("it went on as if nothing had been")
+
+
+class Ledger:
+    """Three callbacks that wait several times each, and keep account of each object."""
+
+    def __init__(self, *, good=True):
+        self.good = good
+        self.made = []
+        self.dirty = set()
+        self.closing = []
+        self.closed = []
+
+    async def new(self):
+        thing = Thing()
+        for _ in range(2):
+            await suspend()
+        self.made.append(thing)
+        return thing
+
+    async def reset(self, thing):
+        self.dirty.add(thing)
+        for _ in range(2):
+            await suspend()
+        self.dirty.discard(thing)
+        return self.good
+
+    async def close(self, thing):
+        self.closing.append(thing)
+        for _ in range(2):
+            await suspend()
+        self.closed.append(thing)
+
+
+def idle_in(pool):
+    """The idle objects, left where they are."""
+    return [thing for _, shard in pool._store.shards() for thing in [*shard.private, *shard.shared]]
+
+
+def check_the_books(pool, ledger, hands, *, async_close=True):
+    """Each object that was made is in one place; nothing half-done is idle; the counts are right."""
+    idle = idle_in(pool)
+    places = [*idle, *hands, *(ledger.closing if async_close else [])]
+    assert len(set(places)) == len(places), "an object is in two places"
+    if async_close:
+        assert set(places) == set(ledger.made), "an object is lost, or was never finished"
+    else:
+        assert set(places) <= set(ledger.made)
+    assert not ledger.dirty & set(idle), "a half-reset object is idle"
+    stats = pool.stats()
+    assert stats.idle == len(idle)
+    assert stats.hits + stats.created - stats.puts == len(hands), "the lent ones do not add up"
+    assert stats.dropped == len(ledger.made) - len(idle) - len(hands)

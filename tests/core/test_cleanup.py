@@ -1,0 +1,209 @@
+"""When cleanup cycles come without a full collection, and what a cycle does."""
+
+import asyncio
+import contextvars
+import math
+import threading
+import weakref
+
+import anyio
+import anyio.lowlevel
+import pytest
+from loops import PATIENCE, all_freed, loop_thread
+from shared import Thing
+
+pytestmark = pytest.mark.anyio
+
+
+# --- idle time ---
+
+
+async def test_idle_objects_go_when_nothing_happens_any_more(aiopool):
+    """With the collector off, on every kind of loop."""
+    pool = aiopool.Pool(idle_timeout=0.02)
+    kept = aiopool.Pool(idle_timeout=None)
+    for _ in range(10):
+        pool.put(Thing())
+        kept.put(Thing())
+    gone = [weakref.ref(obj) for shard in pool._store.primary.values() for obj in (*shard.private, *shard.shared)]
+    assert len(gone) == 10
+    with anyio.fail_after(PATIENCE):
+        while any(ref() is not None for ref in gone):
+            await anyio.sleep(0.005)
+    assert pool.stats().cycles == 2
+    assert (kept.stats().cycles, kept.stats().idle) == (0, 10)
+
+
+async def test_a_loop_with_nothing_idle_has_no_timer(aiopool):
+    pool = aiopool.Pool(idle_timeout=0.01)
+    pool.put(Thing())
+    processor = aiopool.current_processor()
+    with anyio.fail_after(PATIENCE):
+        while pool._store.shards():
+            await anyio.sleep(0.005)
+    others = [each for each in aiopool.pools() if each is not pool]
+    stores = [store for each in others for store in each._stores]
+    with anyio.fail_after(PATIENCE):
+        # trio takes up what was posted in any order.
+        while processor.wakes_at != min([store.idle_due() for store in stores], default=math.inf):
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_a_cycle_of_another_kind_puts_off_the_idle_one(aiopool):
+    pool = aiopool.Pool(idle_timeout=50)
+    pool.put(Thing())
+    due = pool._store.idle_due()
+    aiopool.cleanup()
+    assert pool._store.idle_due() > due
+
+
+def test_a_later_loop_takes_over_the_timer_of_one_that_ended(aiopool):
+    pool = aiopool.Pool(idle_timeout=0.02)
+    thing = Thing()
+    gone = weakref.ref(thing)
+
+    async def put(obj):
+        pool.put(obj)
+
+    async def come_by_and_wait():
+        aiopool.Pool().get()
+        async with asyncio.timeout(PATIENCE):
+            while gone() is not None:
+                await asyncio.sleep(0.005)
+
+    asyncio.run(put(thing))
+    del thing
+    assert gone() is not None
+    asyncio.run(come_by_and_wait())
+
+
+def test_a_context_that_outlives_its_loop_does_not_keep_the_timer_there(aiopool):
+    """pytest-asyncio carries the context of a fixture's loop into tests on other loops."""
+    context = contextvars.copy_context()
+    pool = aiopool.Pool(idle_timeout=0.02)
+
+    async def use(things):
+        for thing in things:
+            pool.put(thing)
+
+    async def use_and_wait():
+        await use([Thing()])
+        async with asyncio.timeout(PATIENCE):
+            while pool.stats().idle:
+                await asyncio.sleep(0.005)
+
+    for coroutine in use([Thing(), Thing()]), use_and_wait():
+        with asyncio.Runner() as runner:
+            runner.run(coroutine, context=context)
+
+
+def test_what_off_loop_code_leaves_idle_is_watched_by_a_live_loop(aiopool):
+    pool = aiopool.Pool(idle_timeout=0.02)
+    gone = threading.Event()
+    thing = Thing()
+    weakref.finalize(thing, gone.set)
+    with loop_thread() as loop:
+        loop.call(aiopool.current_processor)
+        pool.put(thing)
+        del thing
+        # In turns: without a GIL an object dies in the thread that made it, once that thread runs bytecode again.
+        assert any(gone.wait(0.05) for _ in range(int(PATIENCE / 0.05)))
+
+
+@pytest.mark.parametrize("naive", [False, True], ids=["as it is", "naive"])
+def test_a_finalizer_in_the_middle_of_the_loops_own_code_may_set_a_timer(reference, monkeypatch, naive):
+    """In finding the place of a new timer on its heap, asyncio runs Python code, and finalizers can run in that."""
+
+    def call_soon(self, callback):
+        """As if the loop's own thread could set the timer at once."""
+        callback()
+        return True
+
+    def intrude(handle, other):
+        monkeypatch.setattr(asyncio.TimerHandle, "__lt__", before)
+        pool.put(Thing())
+        return before(handle, other)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.call_later(50, print)
+        monkeypatch.setattr(asyncio.TimerHandle, "__lt__", intrude)
+        loop.call_later(40, print)
+        assert pool.stats().idle == 1
+        async with asyncio.timeout(PATIENCE):
+            while pool.stats().idle:
+                await asyncio.sleep(0.005)
+
+    before = asyncio.TimerHandle.__lt__
+    pool = reference.Pool(idle_timeout=0.02)
+    if naive:
+        monkeypatch.setattr(reference._core.loops.AsyncioLoop, "call_soon", call_soon)
+        with pytest.raises(RuntimeError, match="list changed size"):
+            asyncio.run(main())
+    else:
+        asyncio.run(main())
+
+
+def test_with_no_loop_alive_the_next_use_looks_at_the_time(reference, monkeypatch):
+    core = reference._core
+    now = core.store.monotonic()
+    for module in (core.store, core.cleanup, core.timers, core.freeing):
+        monkeypatch.setattr(module, "monotonic", lambda: now)
+    pool = reference.Pool(idle_timeout=60)
+    thing = Thing()
+    gone = weakref.ref(thing)
+    pool.put(thing)
+    del thing
+    for seconds in 30, 61, 122:
+        now += seconds - (now - pool._store._contents.since)
+        pool.put(pool.get() if gone() is None else Thing())
+    assert pool.stats().cycles == 2
+    assert not core.freeing._queue
+
+
+# --- cycles ---
+
+
+def test_a_cycle_touches_no_object_and_no_shard(reference):
+    class Untouchable:
+        def __getattribute__(self, name):
+            raise AssertionError(f"touched {name}")
+
+    pool = reference.Pool()
+    contents = pool._store._contents
+    contents.generations[max(contents.generations)][1] = Untouchable()
+    assert pool._store.rotate() == []
+    assert len(pool._store.rotate()) == 1
+
+
+def test_objects_that_start_a_cycle_as_they_die(aiopool):
+    died = []
+
+    class Watches:
+        def __del__(self):
+            died.append(1)
+            aiopool.cleanup()
+
+    pool = aiopool.Pool()
+    for _ in range(4):
+        pool.put(Watches())
+    aiopool.cleanup()
+    aiopool.cleanup()
+    assert died == [1] * 4
+
+
+async def test_a_finalizer_that_puts_its_object_back_while_it_is_dropped(aiopool):
+    class Phoenix:
+        def __del__(self):
+            pool.put(self)
+
+    pool = aiopool.Pool()
+    for _ in range(10):
+        pool.put(Phoenix())
+    for _ in range(2):
+        aiopool.cleanup()
+    await all_freed(aiopool)
+    found = [pool.get() for _ in range(10)]
+    assert len({id(obj) for obj in found}) == 10
+    assert None not in found
+    assert pool.get() is None

@@ -1,0 +1,139 @@
+"""What cleanup cycles retire is freed in slices of a millisecond, between the other callbacks of a loop."""
+
+import asyncio
+import itertools
+import math
+import threading
+import weakref
+
+import anyio
+import anyio.lowlevel
+import pytest
+from loops import PATIENCE, all_freed, loop_thread
+from shared import FREE_THREADED, Thing
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def ticking(reference, monkeypatch):
+    """A clock that goes on by a tenth of a millisecond each time that somebody looks at it."""
+    ticks = itertools.count()
+    monkeypatch.setattr(reference._core.freeing, "perf_counter", lambda: next(ticks) * 0.0001)
+    monkeypatch.setattr(reference._core.bound_loops, "perf_counter", lambda: next(ticks) * 0.0001)
+    return reference
+
+
+async def drops_between_turns(package, count):
+    """How many of `count` objects die between two turns of the loop, turn by turn."""
+    dead = []
+
+    class Counted:
+        def __del__(self):
+            dead.append(1)
+
+    pool = package.Pool()
+    for _ in range(count):
+        pool.put(Counted())
+    package.cleanup()
+    package.cleanup()
+    turns = [len(dead)]
+    with anyio.fail_after(PATIENCE):
+        while len(dead) < count:
+            await anyio.lowlevel.checkpoint()
+            turns.append(len(dead))
+    return [after - before for before, after in itertools.pairwise(turns)]
+
+
+async def test_a_big_victim_is_dropped_in_slices_of_a_millisecond(ticking):
+    # A slice looks at the clock once to start and once after each object. trio takes up its tasks in random order, so
+    # that two slices can come between two turns of this one.
+    slices = 2 if isinstance(ticking.current_processor().loop, ticking._core.loops.TrioLoop) else 1
+    assert max(await drops_between_turns(ticking, 100)) <= 10 * slices + 1
+
+
+async def test_dropping_at_once_is_one_long_stop(ticking, monkeypatch):
+    monkeypatch.setattr(ticking._core.freeing, "SLICE", math.inf)
+    assert max(await drops_between_turns(ticking, 100)) >= 99
+
+
+def test_with_no_loop_alive_it_is_dropped_at_once(ticking):
+    pool = ticking.Pool()
+    things = [Thing() for _ in range(100)]
+    gone = [weakref.ref(thing) for thing in things]
+    while things:
+        pool.put(things.pop())
+    ticking.cleanup()
+    ticking.cleanup()
+    assert [ref() for ref in gone] == [None] * 100
+
+
+def test_a_loop_that_ends_in_the_middle_passes_on_the_rest(ticking):
+    pool = ticking.Pool()
+    things = [Thing() for _ in range(100)]
+    gone = [weakref.ref(thing) for thing in things]
+
+    async def retire():
+        while things:
+            pool.put(things.pop())
+        ticking.cleanup()
+        ticking.cleanup()
+        assert ticking._core.freeing._queue
+
+    asyncio.run(retire())
+    assert sum(ref() is not None for ref in gone) <= 1
+    assert not ticking._core.freeing._queue
+
+
+def test_freeing_that_fails_can_go_on_later(reference, monkeypatch):
+    """Whatever comes up, such as Ctrl-C: the next one who retires something frees the rest."""
+
+    def interrupted(deadline):
+        raise KeyboardInterrupt
+
+    pool = reference.Pool()
+    thing = Thing()
+    gone = weakref.ref(thing)
+    pool.put(thing)
+    del thing
+    with monkeypatch.context() as patch:
+        patch.setattr(reference._core.freeing, "free_until", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.clear()
+    assert gone() is not None
+    pool.clear()
+    assert gone() is None
+
+
+def test_objects_retired_off_loop_are_freed_on_a_live_loop(aiopool):
+    dying = []
+
+    class Tells:
+        def __del__(self):
+            dying.append(threading.get_ident())
+
+    pool = aiopool.Pool()
+    for _ in range(10):
+        pool.put(Tells())
+    with loop_thread() as loop:
+        loop.call(aiopool.current_processor)
+        pool.clear()
+        loop.call(lambda: None)
+        assert len(dying) == 10
+        # Without a GIL an object's finalizer runs in the thread that created it, wherever it is dropped.
+        assert set(dying) == {threading.get_ident() if FREE_THREADED else loop.thread.ident}
+
+
+async def test_one_slice_at_a_time_waits_on_a_loop(aiopool, monkeypatch):
+    """Each cycle adds to the queue; only the first posts a slice."""
+    pool = aiopool.Pool()
+    posted = []
+    make = aiopool._core.freeing._Slice
+    monkeypatch.setattr(aiopool._core.freeing, "_Slice", lambda *args: posted.append(args) or make(*args))
+    monkeypatch.setattr(aiopool._core.freeing, "PATIENCE", math.inf)
+    for _ in range(5):
+        for _ in range(3):
+            pool.put(Thing())
+        aiopool.cleanup()
+    assert len(posted) == 1
+    await all_freed(aiopool)

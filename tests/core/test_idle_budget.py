@@ -1,0 +1,110 @@
+"""The bound on idle bytes, over all size classes and all threads."""
+
+import asyncio
+import sys
+import threading
+
+import pytest
+from loops import in_thread, in_threads, loop_thread
+from shared import KIB, class_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
+
+
+def test_what_comes_back_beyond_max_idle_bytes_is_freed(reusing):
+    pool = reusing.BufferPool(max_idle_bytes=10 * KIB)
+
+    async def main():
+        held = [pool.acquire(KIB) for _ in range(8)] + [pool.acquire(4 * KIB) for _ in range(2)]
+        assert (pool.stats().bytes_in_use, pool.stats().bytes_idle) == (16 * KIB, 0)
+        held.reverse()
+        while held:
+            held.pop()
+            assert pool.stats().bytes_idle <= 10 * KIB
+        # 8 small ones; then two of them make room for a big one. The other big one is not worth more than that one, nor
+        # than the small ones that came back as late.
+        assert (pool.stats().bytes_in_use, pool.stats().bytes_idle) == (0, 10 * KIB)
+        assert [each.bytes_idle for each in pool.stats().classes[:3]] == [6 * KIB, 0, 4 * KIB]
+        assert (pool.stats().displaced, pool.stats().over_budget) == (2, 1)
+
+    asyncio.run(main())
+
+
+def test_max_idle_bytes_counts_over_all_loops(reusing):
+    pool = reusing.BufferPool(max_idle_bytes=3 * KIB)
+
+    def use():
+        held = [pool.acquire(1) for _ in range(2)]
+        held.clear()
+        return pool.stats().bytes_idle
+
+    with loop_thread() as one, loop_thread() as two:
+        assert [one.call(use), two.call(use), in_thread(use)] == [2 * KIB, 3 * KIB, 3 * KIB]
+        idle = {each.id: each.idle for each in class_of(pool, 1).blocks.processors}
+        assert sum(idle.values()) == 3
+
+
+def test_nothing_is_kept_with_no_idle_bytes(aiopool):
+    pool = aiopool.BufferPool(max_idle_bytes=0)
+    for _ in range(3):
+        pool.acquire(100)
+    assert (pool.stats().bytes_idle, pool.stats().hit_rate, pool.stats().created) == (0, 0.0, 3)
+
+
+def test_a_bound_beyond_all_memory(reusing):
+    pool = reusing.BufferPool(max_idle_bytes=1 << 80)
+    pool.acquire(100)
+    assert pool.stats().bytes_idle == KIB
+
+
+def test_the_bound_holds_when_threads_race(reusing):
+    limit = 7 * KIB
+    pool = reusing.BufferPool(max_idle_bytes=limit)
+    seen, stop = [], threading.Event()
+
+    def churn():
+        for turn in range(400):
+            held = [pool.acquire(1 + index * 700) for index in range(1 + turn % 5)]
+            held.clear()
+
+    async def churn_on_a_loop():
+        churn()
+
+    def watch():
+        # Not without a pause: who waits for a dict's lock in free-threaded CPython gives way to all that is ready to
+        # run. With a thread at that dict all the time, on a busy machine, this took half a minute.
+        while not stop.wait(0.001):
+            seen.append(sum(each.bytes_idle for each in pool.stats().classes))
+
+    def churn_and_stop():
+        try:
+            in_threads([churn, churn, lambda: asyncio.run(churn_on_a_loop()), lambda: asyncio.run(churn_on_a_loop())])
+        finally:
+            stop.set()
+
+    in_threads([watch, churn_and_stop])
+    stats = pool.stats()
+    assert stats.bytes_in_use == 0
+    assert stats.bytes_idle == sum(each.bytes_idle for each in stats.classes)
+    assert stats.over_budget + stats.displaced > 0, "the bound was never met"
+    if reusing._core.idle_budget.EXACT:
+        assert max([*seen, stats.bytes_idle]) <= limit
+    else:
+        reusing.cleanup()
+        assert pool._budget.used == pool.stats().bytes_idle
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python code cannot export buffers before 3.12")
+def test_a_budget_that_missed_some_is_right_after_the_next_cycle(reference, monkeypatch):
+    """Without a GIL, in Python: threads that count at once. Or where there is no memory to count with."""
+    monkeypatch.setattr(reference._core.idle_budget, "EXACT", False)
+    pool = reference.BufferPool(max_idle_bytes=10 * KIB)
+    pool._budget.used = 10 * KIB
+    pool.acquire(100)
+    assert class_of(pool, 100).bytes_idle == 0, "it takes itself for full"
+    reference.cleanup()
+    pool.acquire(100)
+    assert pool.stats().bytes_idle == class_of(pool, 100).bytes_idle == KIB
+    reference.cleanup()
+    reference.cleanup()
+    assert pool.stats().bytes_idle == 0

@@ -1,0 +1,447 @@
+"""`loop_bound=True`: an object is handed out on its own loop only.
+
+Each test of a danger shows it first, with a pool that is not loop-bound. What the end of a loop does is in
+test_bound_loops.py.
+"""
+
+import asyncio
+import contextlib
+import threading
+import weakref
+from collections import Counter
+
+import anyio
+import anyio.lowlevel
+import pytest
+import trio
+from interrupts import PACKAGE, at_every_bytecode
+from loops import PATIENCE, in_thread, in_threads, loop_thread, on_a_loop
+from shared import FREE_THREADED, Slotted, Thing
+from using import fill_plain, get, put, use
+
+# --- loops one after another, on one thread ---
+
+
+@pytest.mark.parametrize("make", [Thing, Slotted])
+def test_an_object_does_not_cross_to_the_next_loop(aiopool, run, bound, make):
+    made = []
+    pool = aiopool.Pool(lambda: made.append(make()) or made[-1], loop_bound=bound)
+    processors = set()
+
+    async def request():
+        processors.add(aiopool.current_processor().id)
+        with pool.borrow() as thing, pool.borrow() as other:
+            assert thing is not other
+        with pool.borrow() as again:
+            assert again in (thing, other)
+
+    for _ in range(5):
+        run(request)
+    assert processors == {1}
+    assert len(made) == (10 if bound else 2)
+    assert pool.stats().idle == (0 if bound else 2)
+
+
+def test_a_contended_lock_fails_on_the_next_loop(aiopool, bound):
+    locks = aiopool.Pool(asyncio.Lock, loop_bound=bound)
+
+    async def two_at_once():
+        with locks.borrow() as lock:
+            await lock.acquire()
+            waiter = asyncio.create_task(lock.acquire())
+            await asyncio.sleep(0)
+            lock.release()
+            await waiter
+            lock.release()
+
+    asyncio.run(two_at_once())
+    if bound:
+        asyncio.run(two_at_once())
+    else:
+        with pytest.raises(RuntimeError, match="bound to a different event loop"):
+            asyncio.run(two_at_once())
+
+
+class Answer(asyncio.Protocol):
+    """A server that says one thing."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
+
+
+def test_a_client_session_fails_on_the_next_loop(aiopool, bound):
+    aiohttp = pytest.importorskip("aiohttp", reason="aiohttp, of the extra test, is not installed")
+
+    async def fetch():
+        answer = Answer()
+        server = await asyncio.get_running_loop().create_server(lambda: answer, "127.0.0.1")
+        host, port = server.sockets[0].getsockname()
+        try:
+            async with sessions.borrow() as session, session.get(f"http://{host}:{port}/") as response:
+                return await response.text()
+        finally:
+            server.close()
+            if hasattr(answer, "transport"):
+                answer.transport.close()
+
+    closed = []
+
+    async def close(session):
+        await session.close()
+        closed.append(session)
+
+    sessions = aiopool.AsyncPool(aiohttp.ClientSession, close=close, loop_bound=bound)
+    assert asyncio.run(fetch()) == "done"
+    if bound:
+        assert len(closed) == 1
+        assert asyncio.run(fetch()) == "done"
+        assert len(closed) == 2
+    else:
+        # Made for the first loop, it goes on using it: it starts its time limits there.
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            asyncio.run(fetch())
+        assert len(closed) == 1
+
+
+def test_an_anyio_event_fails_on_another_loop(aiopool, bound):
+    events = aiopool.Pool(anyio.Event, loop_bound=bound)
+
+    async def wait():
+        with events.borrow() as event:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(event.wait)
+                await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+
+    # As a test suite does that runs each test on both.
+    anyio.run(wait, backend="trio")
+    if bound:
+        anyio.run(wait, backend="asyncio")
+    else:
+        with pytest.raises(BaseExceptionGroup) as raised:
+            anyio.run(wait, backend="asyncio")
+        assert isinstance(raised.value.exceptions[0], RuntimeError)
+
+
+def test_a_loop_that_runs_again_finds_its_objects(aiopool):
+    pool = aiopool.Pool(Thing, loop_bound=True)
+    with contextlib.closing(asyncio.new_event_loop()) as a, contextlib.closing(asyncio.new_event_loop()) as b:
+        on_a, on_b = a.run_until_complete(get(pool)), b.run_until_complete(get(pool))
+        a.run_until_complete(put(pool, on_a))
+        b.run_until_complete(put(pool, on_b))
+        assert a.run_until_complete(get(pool)) is on_a
+        assert b.run_until_complete(get(pool)) is on_b
+        # A loop may move to another thread between two runs.
+        a.run_until_complete(put(pool, on_a))
+        assert in_thread(a.run_until_complete, get(pool)) is on_a
+    assert pool.stats().created == 2
+
+
+# --- loops at the same time ---
+
+
+def test_an_object_is_never_stolen(aiopool, bound):
+    pool = aiopool.Pool(Thing, loop_bound=bound)
+    with loop_thread() as a, loop_thread() as b:
+        a.call(pool.fill, 10)
+        ours = {b.call(pool.get) for _ in range(8)}
+        assert pool.stats().stolen == (0 if bound else 8)
+        theirs = {a.call(pool.get) for _ in range(2)}
+        assert len(ours & theirs) == 0
+        assert pool.stats().created == (18 if bound else 10)
+
+
+def test_a_cleanup_cycle_leaves_them_where_they_are(aiopool, run, bound):
+    pool = aiopool.Pool(Thing, loop_bound=bound)
+
+    async def found_in_the_victim():
+        pool.fill(2)
+        aiopool.cleanup()
+        with loop_thread() as other:
+            assert other.call(pool.get) is not None
+        assert pool.stats().victim == (0 if bound else 1)
+        pool.get(), pool.get()
+        return pool.stats().victim, pool.stats().created
+
+    # The other loop got a shared one of ours, and so we made one more; or it made one itself.
+    assert run(found_in_the_victim) == (2, 3)
+
+
+def test_objects_that_cycles_drop_are_freed_on_their_own_loop(aiopool, bound):
+    died_on, dead = [], threading.Event()
+
+    class Mortal:
+        def __del__(self):
+            died_on.append(threading.get_ident())
+            if len(died_on) == 3:
+                dead.set()
+
+    pool = aiopool.Pool(Mortal, loop_bound=bound)
+    with loop_thread() as home, loop_thread() as cleaner:
+        home.call(pool.fill, 3)
+        if not bound:
+            # Its private one would go with the last reference to the shard, wherever that is.
+            home.call(lambda: pool.put(pool.get()))
+        for _ in range(2):
+            cleaner.call(aiopool.cleanup)
+        # In turns: without a GIL an object dies in the thread that made it, once that thread runs bytecode again.
+        assert any(dead.wait(0.05) or home.call(dead.is_set) for _ in range(int(PATIENCE / 0.05)))
+        if bound or FREE_THREADED:
+            assert set(died_on) == {home.thread.ident}
+        else:
+            assert home.thread.ident not in died_on
+
+
+def test_the_private_object_is_freed_on_its_loop_even_if_the_shard_is_still_referenced(aiopool):
+    died_on, dead = [], threading.Event()
+
+    class Mortal:
+        def __del__(self):
+            died_on.append(threading.get_ident())
+            dead.set()
+
+    pool = aiopool.Pool(Mortal, loop_bound=True)
+    with loop_thread() as home:
+        home.call(pool.fill, 1)
+        (departure,) = pool._store.clear()
+        assert not departure.free_newest()
+        assert dead.wait(PATIENCE)
+        assert (died_on, len(departure)) == ([home.thread.ident], 0)
+
+
+def test_objects_that_clear_drops_are_freed_on_their_own_loop(aiopool):
+    died_on, dead = [], threading.Event()
+
+    class Mortal:
+        def __del__(self):
+            died_on.append(threading.get_ident())
+            if len(died_on) == 3:
+                dead.set()
+
+    pool = aiopool.Pool(Mortal, loop_bound=True)
+    with loop_thread() as home:
+        home.call(pool.fill, 3)
+        assert pool.clear() == 3
+        assert dead.wait(PATIENCE)
+        assert set(died_on) == {home.thread.ident}
+        assert pool.stats().idle == 0
+
+
+def test_a_loop_that_does_not_run_drops_nothing_itself(aiopool):
+    pool = aiopool.Pool(Thing, loop_bound=True)
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        refs = loop.run_until_complete(use(pool))
+        aiopool.cleanup()
+        aiopool.cleanup()
+        assert [ref() for ref in refs] == [None] * 2
+        # One at a time, so that whoever drops them can do it in slices.
+        loop.run_until_complete(fill_plain(pool, 4))
+        (departure,) = pool._store.clear()
+        assert [departure.free_newest() for _ in range(4)] == [True] * 3 + [False]
+
+
+def test_a_big_victim_is_dropped_in_slices_on_its_own_loop(aiopool, monkeypatch):
+    monkeypatch.setattr(aiopool._core.bound_loops, "SLICE", 0.0)
+    pool = aiopool.Pool(Thing, loop_bound=True)
+
+    async def main():
+        pool.fill(20)
+        refs = [weakref.ref(thing) for _, shard in pool._store.shards() for thing in shard.shared]
+        assert pool.clear() == 20
+        left = set()
+        with anyio.fail_after(PATIENCE):
+            while (alive := sum(ref() is not None for ref in refs)) > 0:
+                left.add(alive)
+                await asyncio.sleep(0)
+        return len(left)
+
+    assert asyncio.run(main()) > 10
+
+
+# --- off its loop ---
+
+
+def test_off_loop_a_loop_bound_pool_raises_with_advice(aiopool):
+    made = []
+    pool = aiopool.Pool(lambda: made.append(Thing()) or made[-1], loop_bound=True, name="locks")
+    for call in (pool.get, lambda: pool.put(Thing()), lambda: pool.fill(1), lambda: pool.borrow().__enter__()):
+        with pytest.raises(
+            RuntimeError, match=r"'locks'.* no loop runs on this thread: get and put .* on a running loop"
+        ):
+            call()
+    assert (made, pool.stats().processors, pool.clear()) == ([], (), 0)
+
+
+def test_what_belongs_to_a_live_loop_cannot_be_put_elsewhere(aiopool):
+    resets = []
+    pool = aiopool.Pool(Thing, reset=resets.append, loop_bound=True, name="locks")
+    with loop_thread() as home, loop_thread() as other:
+        thing = home.call(pool.get)
+        with pytest.raises(RuntimeError, match=r"Thing object.* another loop .*'locks'.* call_soon_threadsafe"):
+            other.call(pool.put, thing)
+        with pytest.raises(RuntimeError, match="no loop runs"):
+            pool.put(thing)
+        assert (resets, pool.stats().puts) == ([], 0)
+        home.call(pool.put, thing)
+        assert home.call(pool.get) is thing
+
+
+@pytest.mark.parametrize("make", [Thing, Slotted])
+def test_what_belongs_to_an_ended_loop_is_dropped_when_it_is_put(aiopool, run, bound, make):
+    resets = []
+    pool = aiopool.Pool(make, reset=resets.append, loop_bound=bound)
+    thing = run(get, pool)
+    run(put, pool, thing)
+    assert (resets == []) == bound
+    assert (pool.stats().idle, pool.stats().rejected) == ((0, 1) if bound else (1, 0))
+    assert (run(get, pool) is thing) == (not bound)
+
+
+def test_a_block_that_fails_off_loop_shows_its_own_error(aiopool):
+    pool = aiopool.Pool(Thing, loop_bound=True)
+
+    async def enter():
+        return (borrow := pool.borrow()), borrow.__enter__()
+
+    borrow, _ = asyncio.run(enter())
+    assert borrow.__exit__(ZeroDivisionError, ZeroDivisionError(), None) is None
+    assert pool.stats().rejected == 1
+
+
+def test_an_object_from_outside_belongs_to_the_loop_where_it_is_put(aiopool, run):
+    pool = aiopool.Pool(loop_bound=True)
+    things = [Thing(), Thing()]
+
+    async def put_and_get(thing):
+        assert pool.get() is None
+        pool.put(thing)
+        assert pool.get() is thing
+        pool.put(thing)
+
+    for thing in things:
+        run(put_and_get, thing)
+    assert pool.stats().hits == 2
+
+
+# --- the rest of the interface ---
+
+
+def test_max_idle_is_for_each_loop(aiopool):
+    pool = aiopool.Pool(Thing, max_idle=2, loop_bound=True)
+    with contextlib.closing(asyncio.new_event_loop()) as a, contextlib.closing(asyncio.new_event_loop()) as b:
+        for loop in a, b:
+            things = [loop.run_until_complete(get(pool)) for _ in range(3)]
+            loop.run_until_complete(put(pool, *things))
+        stats = pool.stats()
+        # Two loops, but one thread.
+        assert [each.id for each in stats.processors] == [1]
+        assert (stats.idle, stats.rejected) == (4, 2)
+
+
+@pytest.mark.anyio
+async def test_idle_objects_go_after_the_idle_timeout(aiopool):
+    pool = aiopool.Pool(Thing, loop_bound=True, idle_timeout=0.01)
+    refs = await use(pool)
+    with anyio.fail_after(PATIENCE):
+        while any(ref() is not None for ref in refs):
+            await anyio.sleep(0.001)
+    assert pool.stats().cycles >= 2
+
+
+@pytest.mark.anyio
+async def test_get_and_put_are_in_the_order_of_every_pool(aiopool):
+    pool = aiopool.Pool(loop_bound=True)
+    private, older, newer = Thing(), Thing(), Thing()
+    for thing in private, older, newer:
+        pool.put(thing)
+    with pytest.raises(ValueError, match="put each object once"):
+        pool.put(private)
+    assert [pool.get() for _ in range(4)] == [private, newer, older, None]
+    assert (pool.stats().private, pool.stats().shared, pool.stats().misses) == (1, 2, 1)
+
+
+def test_a_guest_and_its_host_are_two_loops(aiopool, bound):
+    pool = aiopool.Pool(Thing, loop_bound=bound)
+
+    async def main():
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        pool.put(ours := pool.get())
+        theirs = []
+
+        async def guest():
+            theirs.append(pool.get())
+            pool.put(theirs[0])
+
+        trio.lowlevel.start_guest_run(
+            guest, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=lambda outcome: done.set()
+        )
+        await asyncio.wait_for(done.wait(), PATIENCE)
+        assert (theirs[0] is not ours) == bound
+        assert pool.stats().idle == 1
+
+    asyncio.run(main())
+
+
+def test_loops_that_come_and_go_while_cycles_run(aiopool):
+    homes = {}
+    crossed = []
+
+    async def request(pool):
+        for _ in range(10):
+            thing = pool.get()
+            loop = asyncio.get_running_loop()
+            if homes.setdefault(thing, loop) is not loop:
+                crossed.append(thing)
+            await asyncio.sleep(0)
+            pool.put(thing)
+
+    async def requests(pool):
+        await asyncio.gather(*(request(pool) for _ in range(3)))
+
+    def serve(pool):
+        for _ in range(15):
+            asyncio.run(requests(pool))
+            aiopool.cleanup()
+
+    pool = aiopool.Pool(Thing, loop_bound=True)
+    in_threads([lambda: serve(pool)] * 3)
+    assert crossed == []
+    assert pool.stats().idle == 0
+    assert pool.stats().gets == pool.stats().puts == 3 * 15 * 30
+    homes.clear()
+    pool = aiopool.Pool(Thing)
+    in_threads([lambda: serve(pool)] * 3)
+    assert crossed != []
+
+
+@pytest.mark.parametrize("intruder", ["get", "put", "cleanup", "end"])
+@pytest.mark.parametrize("operation", ["get", "put"])
+def test_an_interruption_at_any_bytecode_hands_nothing_out_twice(aiopool, operation, intruder):
+    native = aiopool.implementation == "native"
+
+    def scenario():
+        pool = aiopool.Pool(loop_bound=True)
+        idle, mine, other = Thing(), Thing(), Thing()
+        pool.put(idle)
+        intruders = {
+            "get": pool.get,
+            "put": lambda: pool.put(other),
+            "cleanup": aiopool.cleanup,
+            "end": lambda: aiopool._core.bound_loops.current_record().end(),
+        }
+
+        def check(result, intrusion):
+            got = [thing for thing in (result, intrusion) if thing is not None]
+            while (thing := pool.get()) is not None:
+                got.append(thing)
+            assert max(Counter(map(id, got)).values(), default=0) <= 1
+            expected = {idle} | ({mine} if operation == "put" else set()) | ({other} if intruder == "put" else set())
+            # The end of the loop drops what is idle, and what is put by who had found the shard before.
+            assert set(got) <= expected if intruder == "end" else set(got) <= expected and len(got) >= len(expected) - 1
+
+        return (pool.get if operation == "get" else lambda: pool.put(mine)), intruders[intruder], check
+
+    assert on_a_loop(lambda: at_every_bytecode(scenario, files=PACKAGE)) > (5 if native else 50)

@@ -1,0 +1,22 @@
+"""The package in debug mode, and what it warned of."""
+
+import warnings
+
+import pytest
+from observed import Texts
+
+
+@pytest.fixture
+def debugging(aiopool):
+    """The package in debug mode."""
+    aiopool._debug.turn_on()
+    yield aiopool
+    aiopool._debug.turn_off()
+
+
+@pytest.fixture
+def said():
+    """The texts of the warnings so far, and whatever could not be raised."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield Texts(caught)

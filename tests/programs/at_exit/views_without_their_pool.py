@@ -1,0 +1,12 @@
+"""Views that outlive their pool are attributes of `builtins`, which goes last of all modules."""
+
+import builtins
+
+import aiopool
+
+pool = aiopool.BufferPool()
+pool.acquire(10)
+builtins.view = pool.acquire(1000)
+builtins.more = [pool.acquire(1000), pool.acquire(17 << 20)]
+del pool
+print("ok")

@@ -1,0 +1,6 @@
+"""A test that is marked for no plugin."""
+
+
+async def test_anyio(shop, anyio_backend):
+    assert not shop.orders
+    shop.orders.append(1)

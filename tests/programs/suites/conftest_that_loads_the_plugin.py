@@ -1,0 +1,3 @@
+"""Loads the plugin by name."""
+
+pytest_plugins = ["pytest_aiopool"]

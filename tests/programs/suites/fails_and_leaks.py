@@ -1,0 +1,15 @@
+"""A test that leaks, fails, and has a teardown that fails."""
+
+import pytest
+from frames import pool
+
+
+@pytest.fixture
+def broken():
+    yield
+    raise RuntimeError("teardown failed")
+
+
+def test_failing(broken):
+    pool.get()
+    pytest.fail("as it should")

@@ -1,0 +1,5 @@
+"""A test in another module."""
+
+
+def test_next():
+    """Passes."""

@@ -9,7 +9,7 @@ The modules, from the bottom up:
     look        the script: runs in the other process, and needs nothing of this package
     wake        has a loop that waits for something run the script
     process     one look at another process, and what can be wrong with it
-    snapshot    what was seen, and what happened since the last time
-    tables      the same for people
+    snapshot    what was seen
+    tables      the same for people, with what happened since the last time
     command     arguments and exit code
 """

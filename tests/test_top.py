@@ -20,7 +20,7 @@ pytest.importorskip("rich")
 from rich.console import Console
 
 from aiopool._top import process as process_module
-from aiopool._top.look import _plain
+from aiopool._top.look import _stats
 from aiopool._top.snapshot import Snapshot, snapshot
 from aiopool._top.tables import tables
 
@@ -213,7 +213,7 @@ def test_wrong_pid(capsys: pytest.CaptureFixture[str], pid: str) -> None:
 
 def look_at(*pools: Any, seconds: float = 0.0001) -> Snapshot:
     """As if these pools were another process's."""
-    told = [(id(pool), type(pool).__name__, _plain(pool.stats())) for pool in pools]
+    told = [(id(pool), type(pool).__name__, _stats(pool)) for pool in pools]
     part = {
         "pools": told,
         "left": 0,

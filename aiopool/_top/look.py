@@ -39,7 +39,7 @@ def _see(start: int, deadline: float) -> "dict[str, Any]":
     pools = aiopool.pools()
     told = []
     for pool in pools[start:]:
-        told.append((id(pool), type(pool).__name__, _plain(pool.stats())))
+        told.append((id(pool), type(pool).__name__, _stats(pool)))
         if perf_counter() >= deadline:
             break
     processors = sys.modules["aiopool._core.processor"].processors()
@@ -60,16 +60,14 @@ def _loop(processor: "Any") -> "str | None":
     return "trio" if running is None else str(type(running).__module__.partition(".")[0])
 
 
+def _stats(pool: "Any") -> "Any":
+    """What `pool` tells, without size classes that were never used: those would be most of it."""
+    return _plain(getattr(pool, "_stats_of_used", pool.stats)())
+
+
 def _plain(value: "Any") -> "Any":
-    """`value` as what marshal can write. Size classes that nobody used are left out, for they are most of it."""
+    """`value` as what marshal can write."""
     fields = getattr(value, "_fields", None)
     if fields is not None:
         return {name: _plain(getattr(value, name)) for name in fields}
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value if _is_used(each)]
-    return value
-
-
-def _is_used(value: "Any") -> bool:
-    blocks = getattr(value, "blocks", None)
-    return blocks is None or bool(blocks.processors)
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

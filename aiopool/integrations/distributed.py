@@ -14,8 +14,10 @@ The trade-off: Dask counts what lies idle in the pool as unmanaged memory. So th
 of the worker's memory limit, none some seconds after the last receive, and none while the process uses more memory than
 `distributed.worker.memory.target` says, from which on Dask itself spills.
 
-It takes aiopool's C extension. Dask's NumPy arrays hold on to what exports a buffer and not to the buffer, so only an
-exporter in C can tell when they are gone.
+It takes aiopool's C extension. Dask makes its arrays with `numpy.ndarray(buffer=view)`, which keeps what exports a
+buffer and releases the buffer at once. In pure Python a block that something still addresses when it is released is
+freed in the end and never reused. So that would be safe too, and gain nothing: each array would be received into fresh
+memory as before, with an acquire on top.
 
 What Dask does not promise: that its TCP and TLS transports allocate with `distributed.comm.tcp.host_array`. This module
 replaces that function while a worker runs, and is not imported at all where Dask does not use it. Other transports are

@@ -13,6 +13,7 @@ happens when the budget is full.
 import atexit
 import os
 import sys
+from collections.abc import Iterable
 from math import inf
 from time import monotonic
 from typing import Any, NoReturn
@@ -168,13 +169,21 @@ class BufferPool(BufferPoolBase):
         >>> stats.bytes_in_use, stats.peak_in_use >= 2048, stats.max_idle_bytes == 64 << 20
         (2048, True, True)
         """
-        classes = tuple([self._class_stats(each) for each in self._size_classes])
+        return self._stats_of(self._size_classes)
+
+    def _stats_of_used(self) -> BufferStats:
+        """The same without size classes that were never used. Those are most of them, and most of the time it takes."""
+        return self._stats_of([each for each in self._size_classes if each.store.counts()])
+
+    def _stats_of(self, size_classes: Iterable[SizeClass]) -> BufferStats:
+        classes = tuple([self._class_stats(each) for each in size_classes])
         oversize = self._class_stats(self._oversize)
         return BufferStats(
             self._name,
             classes,
             OversizeStats(oversize.served, oversize.asked, oversize.bytes_in_use),
-            classes[0].blocks.cycles,
+            # Where time passed for one size class only, only that went through a cycle.
+            max([each.blocks.cycles for each in classes], default=self._size_classes[0].store.cycles()),
             self._max_idle_bytes,
             self._budget.peak_used,
             self._budget.peak_in_use,

@@ -43,6 +43,8 @@ class ProcessorStats(NamedTuple):
     puts: int
     #: objects not kept: over `max_idle`, rejected by `reset`, or held by a `borrow` that ended with an exception
     rejected: int
+    #: the part of `rejected` that was over `max_idle`
+    over_max_idle: int
     #: objects in this processor's shards now, including the victim's
     idle: int
 
@@ -73,6 +75,8 @@ class PoolStats(NamedTuple):
     cycles: int
     #: objects that were put and not kept: dropped by cleanup cycles or `clear`, or rejected
     dropped: int
+    #: how many idle objects each processor keeps at most, or each loop in a loop-bound pool; `None`: no bound
+    max_idle: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return this snapshot as nested plain data, for JSON for example, including the properties below.
@@ -124,6 +128,11 @@ class PoolStats(NamedTuple):
         return sum([each.rejected for each in self.processors])
 
     @property
+    def over_max_idle(self) -> int:
+        """Objects that came back while as many as `max_idle` were idle; part of `rejected`."""
+        return sum([each.over_max_idle for each in self.processors])
+
+    @property
     def idle(self) -> int:
         """Objects that are idle in the pool now."""
         return sum([each.idle for each in self.processors])
@@ -147,7 +156,9 @@ class PoolStats(NamedTuple):
 def pool_stats(name: str | None, store: "Store | LoopBoundStore") -> PoolStats:
     """A snapshot of a pool, from the counters and the idle objects of its store."""
     if not store.counts():
-        return PoolStats(name, (), store.cycles(), 0)  # common, because a buffer pool has many unused size classes
+        return PoolStats(
+            name, (), store.cycles(), 0, store.max_idle
+        )  # most of a buffer pool's size classes, which are many
     idle = [(shard.counters, len(shard)) for _, shard in store.shards()]
     processors = tuple(
         [
@@ -160,6 +171,8 @@ def pool_stats(name: str | None, store: "Store | LoopBoundStore") -> PoolStats:
                 misses=counters.misses,
                 created=counters.created,
                 puts=counters.puts,
+                # Before `rejected`, which is counted first: so it is never the larger one.
+                over_max_idle=counters.over_max_idle,
                 rejected=counters.rejected,
                 idle=sum([count for owner, count in idle if owner is counters]),
             )
@@ -169,7 +182,7 @@ def pool_stats(name: str | None, store: "Store | LoopBoundStore") -> PoolStats:
     # Objects that were put, were not taken again and are not idle were dropped. So the places that drop objects need
     # not count them. In a snapshot of a busy pool the difference may be negative for a moment.
     dropped = sum([each.puts - each.hits - each.idle for each in processors])
-    return PoolStats(name, processors, store.cycles(), max(0, dropped))
+    return PoolStats(name, processors, store.cycles(), max(0, dropped), store.max_idle)
 
 
 class SizeClassStats(NamedTuple):

@@ -13,8 +13,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from _report import write_json
 
 
 class Allocator(NamedTuple):
@@ -40,14 +44,32 @@ def allocators() -> list[Allocator]:
     ]
 
 
+def environment_of(allocator: Allocator) -> dict[str, str]:
+    """Ours, with this allocator and no other."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "LD_PRELOAD"))}
+    return {**bare, **allocator.environment}
+
+
+def by_allocator(
+    program: str, options: Namespace, measure: Callable[[int], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """What `measure(rounds)` finds with each allocator, or with `--here` in this process. Also written to `--json`."""
+    if options.here:
+        figures = measure(options.rounds)
+        write_json(options.json, figures)
+        return {"the allocator of this process": figures}
+    of_each = run_with_each(program, options.rounds)
+    write_json(options.json, {"allocators": of_each})
+    return of_each
+
+
 def run_with_each(program: str, rounds: int) -> dict[str, dict[str, Any]]:
     """The figures that `program --here` writes with each allocator."""
     figures = {}
-    bare = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "LD_PRELOAD"))}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "figures.json")
-        for name, environment in allocators():
+        for allocator in allocators():
             command = [sys.executable, program, "--here", "--rounds", str(rounds), "--json", str(file)]
-            subprocess.run(command, env={**bare, **environment}, stdout=subprocess.DEVNULL, check=True)
-            figures[name] = json.loads(file.read_text(encoding="utf-8"))
+            subprocess.run(command, env=environment_of(allocator), stdout=subprocess.DEVNULL, check=True)
+            figures[allocator.name] = json.loads(file.read_text(encoding="utf-8"))
     return figures

@@ -26,6 +26,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import starmap
 from operator import sub, truediv
 from pathlib import Path
 from statistics import median, quantiles
@@ -88,6 +89,11 @@ class Spread(NamedTuple):
         low, _, high = quantiles(ordered, n=4, method="inclusive")
         return cls(low, median(ordered), high)
 
+    @classmethod
+    def of_ratios(cls, ours: Iterable[float], others: Iterable[float]) -> "Spread":
+        """Of what `ours` divided by `others` is in each round."""
+        return cls.of(starmap(truediv, zip(ours, others, strict=True)))
+
 
 @dataclass
 class Results:
@@ -108,7 +114,7 @@ class Results:
 
     def ratio(self, name: str, base: str) -> Spread:
         """How many times as long as `base` it took."""
-        return Spread.of(map(truediv, self.seconds[name], self.seconds[base]))
+        return Spread.of_ratios(self.seconds[name], self.seconds[base])
 
     def over(self, name: str, base: str) -> Spread:
         """How many seconds longer than `base` it took."""

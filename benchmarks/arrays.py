@@ -5,13 +5,12 @@ out-of-band buffers over `aiopool.streams`; the same over asyncio's streams, whe
 read-only; and a plain pickle over asyncio's streams, as most programs do it. What counts is CPU time of the process,
 kernel included, for one array.
 
-What would make the figures misleading: glibc's allocator decides half of what asyncio's way costs. With its defaults a
-fresh buffer is faulted in again each time; see `MALLOC_TRIM_THRESHOLD_` in the C library's manual, and set it to see
-the difference.
+What would make the figures misleading: the allocator decides half of what asyncio's way costs. With glibc's defaults a
+fresh buffer is faulted in again each time. So all is measured with each allocator that there is; `--here` measures with
+that of this process only.
 """
 
 import asyncio
-import os
 import pickle
 import sys
 import tempfile
@@ -21,8 +20,10 @@ from time import process_time
 from typing import Any
 
 import numpy as np
-from _report import arguments, headline, plain_table, show, write_json
+from _allocators import by_allocator
+from _report import arguments, headline, plain_table, show, spread
 from _timing import Spread
+from rich.table import Table
 
 from aiopool import streams
 
@@ -69,21 +70,32 @@ WAYS: dict[str, Way] = {
 }
 
 
+Seconds = dict[str, dict[str, list[float]]]
+"""For an array, one entry a round, by size and way."""
+
+
 def main() -> None:
-    options = arguments(__doc__, rounds=10, quick=3)
-    found: dict[str, dict[str, list[float]]] = {size: {way: [] for way in WAYS} for size in SIZES}
-    for _ in range(options.rounds):
+    options = arguments(__doc__, rounds=10, quick=3, each_allocator=True)
+    of_each = by_allocator(__file__, options, measure_all)
+    show(headline(), *(table(allocator, figures["seconds for an array"]) for allocator, figures in of_each.items()))
+
+
+def measure_all(rounds: int) -> dict[str, Seconds]:
+    """With the allocator of this process."""
+    found: Seconds = {size: {way: [] for way in WAYS} for size in SIZES}
+    for _ in range(rounds):
         for size, count in SIZES.items():
             for name, way in WAYS.items():
                 found[size][name].append(asyncio.run(measure(way, count)))
+    return {"seconds for an array": found}
+
+
+def table(allocator: str, found: Seconds) -> Table:
     first, *others = WAYS
-    malloc = os.environ.get("MALLOC_TRIM_THRESHOLD_", "not set")
-    title = f"{headline()}, MALLOC_TRIM_THRESHOLD_ {malloc}\nCPU time of aiopool's way, to that of:"
-    table = plain_table(title, "array", *others)
+    rows = plain_table(f"CPU time of aiopool's way, with {allocator}, to that of:", "array", *others)
     for size, ways in found.items():
-        table.add_row(size, *(cell(ways[first], ways[other]) for other in others))
-    show(table)
-    write_json(options.json, {"seconds for an array": found})
+        rows.add_row(size, *(spread(Spread.of_ratios(ways[first], ways[other])) for other in others))
+    return rows
 
 
 async def measure(way: Way, size: int) -> float:
@@ -112,11 +124,6 @@ async def measure(way: Way, size: int) -> float:
             writer.close()
             await writer.wait_closed()
     return spent / times
-
-
-def cell(ours: list[float], other: list[float]) -> str:
-    spread = Spread.of(one / another for one, another in zip(ours, other, strict=True))
-    return f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})"
 
 
 if __name__ == "__main__":

@@ -19,14 +19,13 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ctypes.util import find_library
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
+from _allocators import allocators
 from _report import arguments, headline, plain_table, show, spread, write_json
 from _timing import Spread
 from distributed import Client, LocalCluster, wait
@@ -37,25 +36,17 @@ UNTRIMMED = {name: value for name, value in STOCK.items() if name != "MALLOC_TRI
 Job = Callable[[Any], float]
 """What is done on a cluster; how much processor time of the workers it took, in seconds."""
 
+# As the documentation recommends it: more than what the other benchmarks keep, since a worker has more memory.
 TUNED = {**STOCK, "MALLOC_TRIM_THRESHOLD_": 1 << 30, "MALLOC_MMAP_THRESHOLD_": 1 << 25}
 PRELOAD = "aiopool.integrations.distributed"
-
-
-def jemalloc() -> str | None:
-    """Where it is, if it is installed."""
-    name = find_library("jemalloc")
-    folders = [Path("/usr/lib"), *Path("/usr/lib").glob("*-linux-gnu")]
-    return next((str(folder / name) for folder in folders if name and (folder / name).exists()), None)
-
 
 WAYS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "stock": (STOCK, []),
     "untrimmed": (UNTRIMMED, []),
     "tuned": (TUNED, []),
+    **{each.name: ({**STOCK, **each.environment}, []) for each in allocators() if each.name == "jemalloc"},
+    "pooled": (STOCK, [PRELOAD]),
 }
-if (library := jemalloc()) is not None:
-    WAYS["jemalloc"] = ({**STOCK, "LD_PRELOAD": library}, [])
-WAYS["pooled"] = (STOCK, [PRELOAD])
 
 
 def used() -> tuple[float, float]:
@@ -147,7 +138,7 @@ def main() -> None:
     for name, job in JOBS.items():
         results = {way: measure(way, job, args.rounds) for way in WAYS}
         stock = results["stock"][0]
-        ratios = [spread(Spread.of(a / b for a, b in zip(results[way][0], stock, strict=True))) for way in others]
+        ratios = [spread(Spread.of_ratios(results[way][0], stock)) for way in others]
         times.add_row(name, f"{median(stock) * 1e3:,.0f}", *ratios)
         memory.add_row(name, *[f"{peak:,.0f}" for _, peak in results.values()])
         print(name, *ratios, file=sys.stderr)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from time import thread_time
 from typing import Any
 
-from _report import arguments, headline, plain_table, show, write_json
+from _report import arguments, headline, plain_table, show, spread, write_json
 from _timing import Spread
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -39,11 +39,9 @@ def main() -> None:
     found: dict[str, Spreads] = {}
     for name, make in (("Pool", pools), ("BufferPool", buffer_pools)):
         found[name] = measure(options.rounds, *make())
-        table.add_row(name, *(cell(spread) for spread in found[name].values()))
+        table.add_row(name, *map(spread, found[name].values()))
     show(table)
-    write_json(
-        options.json, {name: {key: spread.median for key, spread in each.items()} for name, each in found.items()}
-    )
+    write_json(options.json, {name: {key: times.median for key, times in each.items()} for name, each in found.items()})
 
 
 def pools() -> tuple[list[Any], Callable[[], None]]:
@@ -87,10 +85,6 @@ def timed(scrape: Callable[[], object], use: Callable[[], None]) -> float:
     start = thread_time()
     scrape()
     return (thread_time() - start) * 1e3
-
-
-def cell(spread: Spread) -> str:
-    return f"{spread.median:.1f} ({spread.low:.1f} to {spread.high:.1f})"
 
 
 if __name__ == "__main__":

@@ -4,12 +4,11 @@ Both read the same values from one `redis-server`, which must be in PATH, over i
 turns. What counts is CPU time of the client's process, kernel included, for one GET.
 
 What would make the figures misleading: the parser. With hiredis, which redis-py uses where it is installed, parsing is
-in C; without it, parsing costs more than receiving. And glibc's allocator decides half of what a large value costs: set
-`MALLOC_TRIM_THRESHOLD_=268435456 MALLOC_MMAP_THRESHOLD_=33554432` to see the difference.
+in C; without it, parsing costs more than receiving. And the allocator decides half of what a large value costs, so all
+is measured with each allocator that there is; `--here` measures with that of this process only.
 """
 
 import asyncio
-import os
 import subprocess
 import tempfile
 import time
@@ -20,8 +19,10 @@ from typing import Any
 
 import redis.asyncio
 import uvloop
-from _report import arguments, headline, plain_table, show, write_json
+from _allocators import by_allocator
+from _report import arguments, headline, plain_table, show, spread
 from _timing import Spread
+from rich.table import Table
 
 from aiopool.integrations.redis import PooledUnixDomainSocketConnection
 
@@ -39,24 +40,35 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 CLASSES = {"stock": redis.asyncio.UnixDomainSocketConnection, "pooled": PooledUnixDomainSocketConnection}
 
 
+Seconds = dict[str, dict[str, dict[str, list[float]]]]
+"""Of a GET, one entry a round, by size, loop and class."""
+
+
 def main() -> None:
-    options = arguments(__doc__, rounds=10, quick=3)
-    found: dict[str, dict[str, dict[str, list[float]]]] = {
-        size: {loop: {kind: [] for kind in CLASSES} for loop in LOOPS} for size in SIZES
-    }
+    options = arguments(__doc__, rounds=10, quick=3, each_allocator=True)
+    of_each = by_allocator(__file__, options, measure_all)
+    show(headline(), *(table(allocator, figures["seconds for a GET"]) for allocator, figures in of_each.items()))
+
+
+def measure_all(rounds: int) -> dict[str, Seconds]:
+    """With the allocator of this process."""
+    found: Seconds = {size: {loop: {kind: [] for kind in CLASSES} for loop in LOOPS} for size in SIZES}
     with server() as path:
-        for _ in range(options.rounds):
+        for _ in range(rounds):
             for size, count in SIZES.items():
                 for loop, factory in LOOPS.items():
                     for kind, connection_class in CLASSES.items():
                         with asyncio.Runner(loop_factory=factory) as runner:
                             found[size][loop][kind].append(runner.run(measure(connection_class, path, count)))
-    malloc = os.environ.get("MALLOC_TRIM_THRESHOLD_", "not set")
-    table = plain_table(f"{headline()}, MALLOC_TRIM_THRESHOLD_ {malloc}\nCPU time to that of stock", "GET", *LOOPS)
+    return {"seconds for a GET": found}
+
+
+def table(allocator: str, found: Seconds) -> Table:
+    rows = plain_table(f"CPU time of a GET, to that with redis-py's own class, with {allocator}", "value", *LOOPS)
     for size, loops in found.items():
-        table.add_row(size, *(cell(kinds["pooled"], kinds["stock"]) for kinds in loops.values()))
-    show(table)
-    write_json(options.json, {"seconds for a GET": found})
+        ratios = [Spread.of_ratios(kinds["pooled"], kinds["stock"]) for kinds in loops.values()]
+        rows.add_row(size, *map(spread, ratios))
+    return rows
 
 
 @contextmanager
@@ -89,11 +101,6 @@ async def measure(connection_class: Any, path: str, size: int) -> float:
         assert len(value) == size
     await pool.disconnect()
     return spent / times
-
-
-def cell(ours: list[float], other: list[float]) -> str:
-    spread = Spread.of(one / another for one, another in zip(ours, other, strict=True))
-    return f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})"
 
 
 if __name__ == "__main__":

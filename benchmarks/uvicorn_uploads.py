@@ -5,9 +5,8 @@ with each protocol. The result is the server's processor time for each upload, s
 uvicorn's own protocol in the same round. Each round has two fresh processes, since glibc remembers: a process that once
 freed something large keeps more memory from then on. Two processes of one program also differ by some per cent.
 
-"Tuned" is glibc with `MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_` raised, so that it keeps memory that is
-freed. "Whole" is an application that joins the body, as frameworks do for `request.body()`; "stream" looks at each
-piece and lets it go.
+"Whole" is an application that joins the body, as frameworks do for `request.body()`; "stream" looks at each piece and
+lets it go.
 
 What would make the figures misleading: an application that does nothing else. A framework adds the same to both, which
 brings the ratio nearer to 1. Over loopback the receiver pays for a part of what the sender does.
@@ -23,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from _allocators import Allocator, allocators, environment_of
 from _report import arguments, headline, plain_table, show, spread, write_json
 from _timing import Spread
 
@@ -32,10 +32,7 @@ BYTES_A_ROUND = 64 * MIB
 MOST_UPLOADS = 1000
 SIZES = {"0": 0, "16 KiB": 16 * KIB, "64 KiB": 64 * KIB, "1 MiB": MIB, "16 MiB": 16 * MIB}
 LOOPS = ["asyncio", "uvloop"]
-ALLOCATORS = {
-    "glibc": {},
-    "tuned": {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)},
-}
+ALLOCATORS = {allocator.name: allocator for allocator in allocators()}
 PROTOCOLS = {"stock": "httptools", "pooled": "aiopool.integrations.uvicorn:PooledHttpToolsProtocol"}
 
 
@@ -82,12 +79,12 @@ class Client:
 
 
 @contextmanager
-def client_of(loop: str, protocol: str, environment: dict[str, str]) -> Iterator[Client]:
+def client_of(loop: str, protocol: str, allocator: Allocator) -> Iterator[Client]:
     """A connection to a fresh server process."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         script = str(Path(__file__).with_name("_upload_server.py"))
         command = [sys.executable, script, loop, protocol, str(listener.fileno())]
-        with subprocess.Popen(command, pass_fds=[listener.fileno()], env=os.environ | environment) as process:
+        with subprocess.Popen(command, pass_fds=[listener.fileno()], env=environment_of(allocator)) as process:
             client = Client(listener.getsockname())
             try:
                 yield client
@@ -126,7 +123,7 @@ def main() -> None:
     figures = []
     for case in cases:
         seconds = measure(case, args.rounds)
-        ratio = Spread.of(pooled / stock for stock, pooled in zip(seconds["stock"], seconds["pooled"], strict=True))
+        ratio = Spread.of_ratios(seconds["pooled"], seconds["stock"])
         table.add_row(", ".join(case), f"{Spread.of(seconds['stock']).median * 1e6:,.0f}", spread(ratio))
         figures.append({**case._asdict(), "seconds": seconds})
         print(", ".join(case), spread(ratio), file=sys.stderr)

@@ -132,6 +132,14 @@ class RunsAtOnce:
         return True
 
 
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def wait_for_socket(path: Path) -> None:
     """Wait until a server of another process accepts connections there."""
     deadline = time.monotonic() + PATIENCE

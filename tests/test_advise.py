@@ -1,6 +1,7 @@
 """`python -m aiopool advise`, run as its users run it; and its verdicts, for all that can be measured."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,18 @@ def test_what_the_code_prints_is_kept_out_of_the_answers(env: dict[str, str]) ->
     assert "Traceback" not in done.stderr
 
 
+def test_a_reset_is_measured_with_its_call(env: dict[str, str]) -> None:
+    done = advise(env, "dict()", "--reset", "obj.clear()")
+    assert "No --use: objects are only created and dropped" in done.stdout
+    (nanoseconds,) = re.findall(r"The reset takes (\d+) ns of it", done.stdout)
+    assert int(nanoseconds) > 0
+
+
+def test_a_use_may_change_the_object_in_place(env: dict[str, str]) -> None:
+    done = advise(env, "bytearray()", "--use", "obj += b'12'", "--reset", "del obj[:]")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_plot(env: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "times.svg"
     done = advise(env, "bytearray(1 << 16)", "--plot", str(file))
@@ -100,7 +113,13 @@ def test_plot(env: dict[str, str], tmp_path: Path) -> None:
         (["zstandrd.Compressor()"], ["zstandrd.Compressor()", "NameError: name 'zstandrd' is not defined"]),
         (["1 +"], ["1 +", "SyntaxError: invalid syntax"]),
         (["dict()", "--import", "no_such_module"], ["import no_such_module", "ModuleNotFoundError: No module named"]),
-        (["dict()", "--use", "return 1"], ["SyntaxError: 'return' outside function"]),
+        (["dict()", "--use", "return 1"], ["return 1", "SyntaxError: 'return' outside function"]),
+        (["await connect()"], ["await connect()", "SyntaxError: 'await' outside function"]),
+        (["   "], ["the expression is empty: say what creates an object"]),
+        (["dict()", "--use", "del obj"], ["--use assigns or deletes `obj`, which goes back to the pool"]),
+        (["dict()", "--reset", "for obj in (): pass"], ["--reset assigns or deletes `obj`"]),
+        (["logging.getLogger()", "--import", "logging"], ["the expression gives the same object each time"]),
+        (["bytes(100)"], ["the expression gives bytes, which cannot be changed"]),
         (["dict()", "--use", "obj.no()"], ["obj.no()", "AttributeError: 'dict' object has no attribute 'no'"]),
         (["dict()", "--reset", "obj.no()"], ["obj.no()", "AttributeError: 'dict' object has no attribute 'no'"]),
         (["sys.exit(3)", "--import", "sys"], ["sys.exit(3)", "SystemExit: 3"]),
@@ -108,7 +127,7 @@ def test_plot(env: dict[str, str], tmp_path: Path) -> None:
         (["None"], ["the expression gives None"]),
         (["asyncio.sleep(1)", "--import", "asyncio"], ["the expression gives an awaitable"]),
     ],
-    ids=lambda value: value[0] if len(value) == 1 else None,
+    ids=lambda value: None,
 )
 def test_mistakes_show_the_line_and_not_our_traceback(
     env: dict[str, str], arguments: list[str], shown: list[str]
@@ -180,12 +199,18 @@ CHEAP, EXPENSIVE = case(1e-6, 1e-6), case(10e-6, 1e-6)
         ),
         (results(EXPENSIVE, EXPENSIVE, (EXPENSIVE, CHEAP)), "Pool it: "),
         (results(EXPENSIVE, EXPENSIVE, (CHEAP, CHEAP)), "Tune the allocator instead of pooling it: with MALLOC_TRIM"),
+        (results(CHEAP, EXPENSIVE, (CHEAP, CHEAP)), "Tune the allocator instead of pooling it: with MALLOC_TRIM"),
+        # It pays only just, and the allocator has nothing to do with it.
+        (results(case(130e-9, 29e-9), CHEAP, (case(125e-9, 29e-9), CHEAP)), "Do not pool it: "),
         (results(CHEAP, EXPENSIVE), "Pool it where many are in flight at once"),
         (results(EXPENSIVE, CHEAP), "Pool it where few are in flight at once"),
         (results(CHEAP, CHEAP), "Do not pool it: "),
         (results(CHEAP, CHEAP, (EXPENSIVE, EXPENSIVE)), "Do not pool it: "),
         (results(CHEAP, CHEAP, reset=0.9e-6), "Do not pool it: a fresh object costs 1 µs, a pooled one 1 µs, of which"),
-        (results(case(90e-9, 30e-9), case(90e-9, 30e-9)), "Do not pool it: "),
+        (
+            results(case(90e-9, 30e-9), case(90e-9, 30e-9)),
+            "Do not pool it: a fresh object costs 90 ns, a pooled one 30 ns: what that saves no program notices.",
+        ),
         (results(case(1.1e-3, 1e-3), case(1.1e-3, 1e-3)), "Do not pool it: "),
     ],
 )

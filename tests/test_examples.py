@@ -16,6 +16,8 @@ from types import ModuleType
 
 import pytest
 from children import errors_in
+from loops import free_port
+from redis_servers import NEEDS_REDIS_SERVER, redis_server
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = [
@@ -23,8 +25,10 @@ NAMES = [
     "dask_workers",
     "multi_loop_service",
     "numpy_zstd",
+    "opentelemetry_metrics",
     "prometheus_metrics",
     "proxy",
+    "redis_cache",
     "request_buffers",
     "test_fixtures",
     "trio_tasks",
@@ -449,6 +453,26 @@ def test_prometheus_metrics_as_a_program(run):
     assert 'aiopool_pool_gets_total{pool="compressors",result="private"} 199.0\n' in output
     assert 'aiopool_pool_created_total{pool="compressors"} 1.0\n' in output
     assert 'aiopool_buffer_created_total{pool="requests"' in output
+
+
+# --- opentelemetry_metrics and redis_cache ---
+
+
+def test_opentelemetry_metrics_as_a_program(run):
+    output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "opentelemetry_metrics.py")
+    label = "'aiopool.pool.name': 'images', 'aiopool.size_class': '229376'"
+    assert f"aiopool.buffer.gets 1 {{get}} {{{label}, 'aiopool.result': 'miss'}}\n" in output
+    assert f"aiopool.buffer.gets 299 {{get}} {{{label}, 'aiopool.result': 'private'}}\n" in output
+    assert "in_use" not in output
+
+
+@NEEDS_REDIS_SERVER
+def test_redis_cache_as_a_program(run, tmp_path):
+    pytest.importorskip("redis")
+    port = free_port()
+    with redis_server(tmp_path, "--port", str(port)):
+        arguments = ("-W", "ignore:Buffers are not reused", EXAMPLES / "redis_cache.py", f"redis://127.0.0.1:{port}")
+        assert run(*arguments) == "20 pages of 1048576 bytes, each as it was stored\n"
 
 
 # --- trio_tasks ---

@@ -2,6 +2,7 @@
 
 import pytest
 from loops import in_thread, loop_thread
+from shared import Thing
 
 pytestmark = pytest.mark.anyio
 
@@ -47,12 +48,14 @@ async def test_the_pool_adds_up_its_processors(aiopool):
         "created",
         "puts",
         "rejected",
+        "over_max_idle",
         "idle",
         "hits",
         "gets",
     ):
         assert getattr(stats, name) == sum(getattr(each, name) for each in stats.processors)
     assert (stats.puts, stats.rejected, stats.hits, stats.idle, stats.dropped) == (9, 3, 3, 3, 3)
+    assert stats.over_max_idle == 3
 
 
 async def test_hit_rate(aiopool):
@@ -74,3 +77,28 @@ async def test_dropped_counts_objects_that_were_put_and_are_gone(aiopool):
     assert (pool.stats().dropped, pool.stats().rejected) == (6, 1)
     pool.clear()
     assert pool.stats().dropped == 6
+
+
+@pytest.mark.parametrize("kind", ["Pool", "AsyncPool"])
+@pytest.mark.parametrize("loop_bound", [False, True])
+async def test_why_objects_were_rejected(aiopool, kind, loop_bound):
+    usable = True
+    pool = getattr(aiopool, kind)(Thing, reset=lambda obj: usable, max_idle=2, loop_bound=loop_bound)
+    things = [await waited(pool.get()) for _ in range(6)]
+    for thing in things[:5]:
+        await waited(pool.put(thing))
+    usable = False
+    await waited(pool.put(things[5]))
+    stats = pool.stats()
+    assert (stats.max_idle, stats.idle, stats.rejected, stats.over_max_idle) == (2, 2, 4, 3)
+
+
+async def waited(result):
+    return await result if hasattr(result, "__await__") else result
+
+
+async def test_the_bound_is_told_before_and_after_the_first_use(aiopool):
+    pool, unbounded = aiopool.Pool(Thing, max_idle=3), aiopool.Pool(Thing)
+    assert (pool.stats().max_idle, unbounded.stats().max_idle) == (3, None)
+    pool.put(Thing())
+    assert pool.stats().max_idle == 3

@@ -21,7 +21,7 @@ pytest.importorskip("rich")
 from rich.console import Console
 
 from aiopool._top import process as process_module
-from aiopool._top.look import _plain
+from aiopool._top.look import _stats
 from aiopool._top.snapshot import Snapshot, snapshot
 from aiopool._top.tables import tables
 
@@ -195,7 +195,7 @@ def test_wrong_pid(capsys: pytest.CaptureFixture[str], pid: str) -> None:
 
 def look_at(*pools: Any, seconds: float = 0.0001) -> Snapshot:
     """As if these pools were another process's."""
-    told = [(id(pool), type(pool).__name__, _plain(pool.stats())) for pool in pools]
+    told = [(id(pool), type(pool).__name__, _stats(pool)) for pool in pools]
     part = {
         "pools": told,
         "left": 0,
@@ -221,23 +221,32 @@ def test_a_snapshot_says_what_stats_say() -> None:
     views = [buffers.acquire(size) for size in (10, 3000, 5000)]
     rows = look_at(pool, AsyncPool(bytearray), buffers).pools
     assert [row.kind for row in rows] == ["Pool", "AsyncPool", "BufferPool"]
-    stats = buffers.stats()
-    assert (rows[2].gets, rows[2].created, rows[2].bytes_in_use) == (stats.served, stats.created, stats.bytes_in_use)
-    assert [(each.size, each.bytes_in_use) for each in rows[2].classes] == [(1024, 1024), (4096, 4096)]
+    assert rows[0].stats == pool.stats()
+    seen, stats = rows[2].stats, buffers.stats()
+    used = tuple(each for each in stats.classes if each.blocks.processors)
+    assert [each.size for each in used] == [1024, 4096]
+    assert seen == stats._replace(classes=used)
+    assert (rows[2].gets, rows[2].created) == (3, 3)
     views.clear()
-    for name in ("gets", "hits", "created", "puts", "idle", "hit_rate"):
-        assert getattr(rows[0], name) == getattr(pool.stats(), name)
-    assert json.dumps(look_at(pool, buffers).as_plain())
+    plain = json.loads(json.dumps(look_at(pool, buffers).as_plain()))
+    assert {"id": id(pool), "kind": "Pool", **pool.stats().as_dict()} == plain["pools"][0]
+    assert plain["pools"][1]["bytes_in_use"] == 0
+
+
+def test_another_version_there_is_told() -> None:
+    part = {"pools": [(1, "Pool", {"name": None, "made": 5})], "processors": [], "implementation": "", "seconds": 0.0}
+    with pytest.raises(process_module.LookError, match=r"^process 4712 has another version of aiopool than this one: "):
+        snapshot(4712, [part])
 
 
 def test_rates_are_those_since_the_last_look() -> None:
-    pool = Pool(bytearray, name="busy")
+    pool = Pool(bytearray, max_idle=8, name="busy")
     before = look_at(pool)
     for _ in range(100):
         pool.get()
     now = look_at(pool)._replace(time=before.time + 2)
     (row,) = [line.split() for line in shown(now, before).splitlines() if line.strip().startswith("busy")]
-    assert row == ["busy", "Pool", "100", "50", "0.0%", "100", "50", "0", "0", "0"]
+    assert row == ["busy", "Pool", "100", "50", "0.0%", "100", "50", "0", "0", "8", "0"]
     (row,) = [line.split() for line in shown(now, None).splitlines() if line.strip().startswith("busy")]
     assert row[3] == "-"
 
@@ -253,4 +262,4 @@ def test_the_busiest_comes_first_and_names_are_not_markup() -> None:
 def test_a_pool_that_is_told_of_twice_counts_once() -> None:
     pool = Pool(bytearray, name="moved")
     (row,) = look_at(pool, pool).pools
-    assert row.name == "moved"
+    assert row.stats.name == "moved"

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         code.check()
         results = measure_all(code, options.seconds, console)
-        show(console, results, resets=bool(code.reset))
+        show(console, results, code)
         if options.plot is not None:
             write_plot(results, options.plot)
     except (UserCodeError, MeasuringError, OSError) as error:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import psutil  # type: ignore[import-untyped]
 
 from .._pool import Pool
-from .loops import Functions, Loop, functions, loops
+from .loops import Functions, Loop, Timed, functions, loops
 from .results import Case, Measured
 from .user_code import UserCode, UserCodeError, called
 
@@ -33,6 +33,9 @@ TOUCHED_FROM = 128 * 1024
 """In bytes. glibc gets larger blocks from the system, which provides each page only when it is written to."""
 
 PAGE = 4096
+
+UNCHANGEABLE = (bytes, str, int, float, complex, frozenset, range)
+"""Of these a pool could only hand out what was in them before."""
 
 Progress = Callable[[float], object]
 """Called with the fraction that is done, from 0 to 1."""
@@ -55,11 +58,11 @@ async def measure(code: UserCode, seconds: float, progress: Progress) -> Measure
     memory = _memory(made)
     count = _count(made, memory, seconds)
     pool: Any = Pool(made.create, reset=made.reset if code.reset else None)
-    timed = loops(code, namespace, pool, count, perf_counter)
+    timed = loops(code, namespace, pool, count, made.reset, perf_counter)
     one, many = _cases(timed, count, seconds, progress)
     if pool.stats().rejected:
         raise UserCodeError("--reset returns False, which tells a pool not to keep the object")
-    reset = max(0.0, _reset_time(timed.reset)) if code.reset else 0.0
+    reset = _reset_time(timed.reset) if code.reset else 0.0
     return Measured(one, many, reset, memory, touched)
 
 
@@ -73,6 +76,13 @@ def _first_object(made: Functions) -> Any:
         raise UserCodeError(
             "the expression gives an awaitable: only objects that are created without `await` can be measured"
         )
+    if isinstance(obj, UNCHANGEABLE):
+        raise UserCodeError(
+            f"the expression gives {type(obj).__name__}, which cannot be changed: there is nothing to reuse it for; "
+            "keep one, or pool something that can be filled anew, as a bytearray"
+        )
+    if called(made.create) is obj:
+        raise UserCodeError("the expression gives the same object each time: it is shared already, without a pool")
     called(made.use, obj)
     called(made.reset, obj)
     called(made.use, obj)  # an object that was reset must be usable again
@@ -173,12 +183,16 @@ def _case(in_flight: int, fresh: tuple[float, ...], pooled: tuple[float, ...]) -
     return Case(in_flight, min(fresh), min(pooled))
 
 
-def _reset_time(loop: Loop) -> float:
+def _reset_time(loop: Timed) -> float:
     times = 1
     while True:
         start = perf_counter()
         called(loop, itertools.repeat(None, times))
         if perf_counter() - start >= SAMPLE:
-            again: list[float] = [called(loop, itertools.repeat(None, times)) for _ in range(10)]
-            return min(again) / times
+            break
         times *= 2
+    samples: list[tuple[float, float]] = [called(loop, itertools.repeat(None, times)) for _ in range(10)]
+    # The quickest of each: of differences the smallest would be too small.
+    with_it, without = map(min, zip(*samples, strict=True))
+    seconds: float = (with_it - without) / times
+    return max(0.0, seconds)

@@ -7,12 +7,13 @@ from rich.table import Table
 
 from .._native import implementation
 from .results import Measured, Results, bytes_text, seconds_text, verdict
+from .user_code import UserCode
 
 
-def show(console: Console, results: Results, *, resets: bool) -> None:
+def show(console: Console, results: Results, code: UserCode) -> None:
     """Print the report."""
     console.print(f"\n[bold]{escape(results.create)}[/]", _table(results))
-    for line in _notes(results, resets=resets):
+    for line in _notes(results, code):
         console.print(f"- {line}")
     console.print(f"\n[bold]{escape(verdict(results))}[/]", soft_wrap=True)
 
@@ -34,7 +35,7 @@ def named(results: Results) -> list[tuple[str, Measured]]:
     return [(results.allocator, results.in_use), *tuned]
 
 
-def _notes(results: Results, *, resets: bool) -> list[str]:
+def _notes(results: Results, code: UserCode) -> list[str]:
     measured = results.in_use
     notes = [
         "Times are per object: fresh ones are created, used and dropped; pooled ones are got, used, reset and put. "
@@ -42,7 +43,9 @@ def _notes(results: Results, *, resets: bool) -> list[str]:
     ]
     if measured.touched:
         notes.append("The object is memory, so each use writes to each page. With --use, your code runs instead.")
-    if resets:
+    elif not code.use:
+        notes.append("Without --use, objects are only created and dropped; many defer their work until they are used.")
+    if code.reset:
         notes.append(f"The reset takes {seconds_text(measured.reset)} of that.")
     else:
         notes.append("Without --reset, an object from the pool is as its last user left it.")

@@ -75,15 +75,17 @@ class Results(NamedTuple):
 def verdict(results: Results) -> str:
     """Whether pooling pays, and why, in a sentence."""
     one, many = results.in_use.one, results.in_use.many
-    if not results.in_use.pays:
-        return f"Do not pool it: {_why_not(results.in_use)}."
-    if results.tuned is not None and not results.tuned.pays:
+    tuned = results.tuned
+    gain = None if tuned is None or tuned.pays else _gain_by_tuning(results.in_use, tuned)
+    if gain is not None and results.in_use.pays:
         settings = " ".join(f"{name}={value}" for name, value in results.tuning.items())
         return (
             f"Tune the allocator instead of pooling it: with {settings} a fresh object costs "
-            f"{seconds_text(results.tuned.one.fresh)} instead of {seconds_text(one.fresh)}, and then a pool saves "
-            "nothing."
+            f"{seconds_text(gain.pooled)} instead of {seconds_text(gain.fresh)}, with {gain.in_flight} in flight, "
+            "and a pool saves no more."
         )
+    if not results.in_use.pays or (tuned is not None and not tuned.pays):  # or only just, in one of two measurements
+        return f"Do not pool it: {_why_not(results.in_use)}."
     if one.pays and many.pays:
         return f"Pool it: {_why(one)}{_even_tuned(results)}."
     if many.pays:
@@ -91,6 +93,12 @@ def verdict(results: Results) -> str:
     return (
         f"Pool it where few are in flight at once: {_why(one)}, but with {many.in_flight} in flight {_no_gain(many)}."
     )
+
+
+def _gain_by_tuning(in_use: Measured, tuned: Measured) -> Case | None:
+    """Where a fresh object is clearly cheaper with a tuned allocator: the case, with that in place of the pool."""
+    pairs = ((in_use.one, tuned.one), (in_use.many, tuned.many))
+    return next((case for before, after in pairs if (case := before._replace(pooled=after.fresh)).pays), None)
 
 
 def _why(case: Case) -> str:
@@ -125,6 +133,8 @@ def _why_not(measured: Measured) -> str:
         return f"{costs}, of which the reset takes {seconds_text(measured.reset)}"
     if implementation == "python" and one.pooled < 2e-6:
         return f"{costs}, because a get and a put take that long in pure Python; the C extension is ten times as fast"
+    if one.ratio >= WORTH_RATIO:
+        return f"{costs}: no program notices what that saves"
     if one.fresh < 10 * WORTH_SECONDS:
         return f"{costs}: it is created too quickly for a pool to be any better"
     return f"{costs}: nearly all of that is the use of the object, which a pool does not make cheaper"

@@ -38,10 +38,16 @@ class UserCode(NamedTuple):
 
         :raises UserCodeError: there is a syntax error.
         """
+        if not self.create.strip():
+            raise UserCodeError("the expression is empty: say what creates an object, as 'zstandard.ZstdCompressor()'")
         # Each separately and not inside a function, where `return` would be allowed and would end the timed loop.
         _compiled(self.create, EXPRESSION, "eval")
-        _compiled(self.use, USE, "exec")
-        _compiled(self.reset, RESET, "exec")
+        for text, place in ((self.use, USE), (self.reset, RESET)):
+            _compiled(text, place, "exec")
+            if _assigns_obj(text):
+                raise UserCodeError(
+                    f"{place} assigns or deletes `obj`, which goes back to the pool: change it in place"
+                )
         for each in self.imports:
             _compiled(f"import {each}", IMPORT, "exec")
 
@@ -87,12 +93,24 @@ def _statements(text: str, after: list[str]) -> list[ast.stmt]:
     return tree.body
 
 
+def _assigns_obj(text: str) -> bool:
+    """Whether `obj` is something else afterwards, or gone. `obj += …` may change it in place."""
+    nodes = list(ast.walk(ast.parse(text.strip())))
+    in_place = [node.target for node in nodes if isinstance(node, ast.AugAssign)]
+    return any(
+        isinstance(node, ast.Name) and node.id == "obj" and not isinstance(node.ctx, ast.Load) and node not in in_place
+        for node in nodes
+    )
+
+
 def _compiled(text: str, place: str, mode: str) -> CodeType:
     text = text.strip()
     _remember(place, text)
     try:
         return compile(text, place, mode)
     except (SyntaxError, ValueError) as error:
+        if isinstance(error, SyntaxError) and error.text is None and error.lineno:
+            error.text = text.splitlines()[error.lineno - 1]  # what the compiler finds late it tells without the line
         raise UserCodeError(_shown(error)) from error
 
 

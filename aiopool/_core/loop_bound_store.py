@@ -201,6 +201,7 @@ class LoopBoundStore(LoopBoundStoreBase):
         if self.max_idle is not None and len(part) >= self.max_idle:
             self._bindings.forget(obj)
             counters.rejected += 1
+            counters.over_max_idle += 1
             return False
         self._bindings.came_back(obj)
         published = self.published  # before the next line, so that a cycle in between makes this number outdated

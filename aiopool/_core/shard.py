@@ -31,7 +31,18 @@ class Counters:
     attribute; without a GIL some increments may be lost.
     """
 
-    __slots__ = ("asked", "created", "misses", "private", "puts", "rejected", "shared", "stolen", "victim")
+    __slots__ = (
+        "asked",
+        "created",
+        "misses",
+        "over_max_idle",
+        "private",
+        "puts",
+        "rejected",
+        "shared",
+        "stolen",
+        "victim",
+    )
 
     def __init__(self) -> None:
         self.private = 0
@@ -42,6 +53,8 @@ class Counters:
         self.created = 0
         self.puts = 0
         self.rejected = 0
+        #: the part of `rejected` that was over `max_idle`
+        self.over_max_idle = 0
         #: requested bytes, in a size class
         self.asked = 0
 

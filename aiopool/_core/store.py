@@ -222,6 +222,7 @@ class Store:
         counters.puts += 1
         if self.max_idle is not None and self._idle_at(id) >= self.max_idle:
             counters.rejected += 1
+            counters.over_max_idle += 1
             return False
         shard = self.primary.get(id)
         if shard is None:

@@ -8,7 +8,7 @@
 
 typedef struct CountersObject {
     PyObject_HEAD
-    Count private_hits, shared, stolen, victim, misses, created, puts, rejected, asked;
+    Count private_hits, shared, stolen, victim, misses, created, puts, rejected, over_max_idle, asked;
     PADDING
 } CountersObject;
 
@@ -49,6 +49,7 @@ static PyGetSetDef counters_getset[] = {
     COUNTER("created", created),
     COUNTER("puts", puts),
     COUNTER("rejected", rejected),
+    COUNTER("over_max_idle", over_max_idle),
     COUNTER("asked", asked),
     {NULL, NULL, NULL, NULL, NULL},
 };

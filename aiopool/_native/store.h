@@ -389,7 +389,9 @@ store_keep_as(StoreObject *self, Runner runner, PyObject *obj)
             return 1;
         }
         if (full) {
-            return store_reject_as(self, runner) ? 0 : -1;
+            bool counted = store_reject_as(self, runner)
+                           && store_count(self, runner, offsetof(CountersObject, over_max_idle), 1);
+            return counted ? 0 : -1;
         }
         if (shard != NULL) {
             Py_DECREF(obj);

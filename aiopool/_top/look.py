@@ -39,7 +39,7 @@ def _see(start: int, deadline: float) -> "dict[str, Any]":
     pools = aiopool.pools()
     told = []
     for pool in pools[start:]:
-        told.append((id(pool), type(pool).__name__, _plain(pool.stats())))
+        told.append((id(pool), type(pool).__name__, _stats(pool)))
         if perf_counter() >= deadline:
             break
     processors = sys.modules["aiopool._core.processor"].processors()
@@ -60,16 +60,14 @@ def _loop(processor: "Any") -> "str | None":
     return "trio" if running is None else str(type(running).__module__.partition(".")[0])
 
 
+def _stats(pool: "Any") -> "Any":
+    """The stats of `pool`, without size classes that were never used: those would be most of the data."""
+    return _plain(getattr(pool, "_stats_of_used", pool.stats)())
+
+
 def _plain(value: "Any") -> "Any":
-    """`value` in types that marshal can write. Leaves out unused size classes, which would be most of the data."""
+    """`value` in types that marshal can write."""
     fields = getattr(value, "_fields", None)
     if fields is not None:
         return {name: _plain(getattr(value, name)) for name in fields}
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value if _is_used(each)]
-    return value
-
-
-def _is_used(value: "Any") -> bool:
-    blocks = getattr(value, "blocks", None)
-    return blocks is None or bool(blocks.processors)
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

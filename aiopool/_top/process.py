@@ -43,7 +43,8 @@ class Process:
         self._check_alive()
         self._folder = tempfile.TemporaryDirectory(prefix="aiopool-top-")
         source = Path(__file__).with_name("look.py").read_text(encoding="utf-8")
-        self._code = marshal.dumps(compile(source, "aiopool top", "exec", dont_inherit=True))
+        # Without docstrings: the process has to read it all, each time.
+        self._code = marshal.dumps(compile(source, "aiopool top", "exec", dont_inherit=True, optimize=2))
         self._looks = 0
         try:
             self._give(self._folder.name)

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from ..stats import BufferStats, PoolStats
 from .snapshot import PoolRow, Snapshot
 
 KIB = 1024
@@ -38,17 +39,16 @@ class Rates:
 def tables(now: Snapshot, before: Snapshot | None) -> RenderableType:
     """All tables of `now`, with rates since `before`."""
     rates = Rates(now, before)
-    pools = sorted(now.pools, key=lambda row: (-rates.number("pool", row, "gets"), -row.gets, row.name or ""))
+    pools = sorted(now.pools, key=lambda row: (-rates.number("pool", row, "gets"), -row.gets, row.stats.name or ""))
     head = Text(
         f"process {now.pid}, aiopool {now.implementation}, {len(now.pools)} pools; "
         f"a look took {now.seconds * 1e3:.2f} ms of its main thread",
         style="dim",
     )
     parts: list[RenderableType] = [head]
-    plain, buffers = [row for row in pools if not row.holds_buffers], [row for row in pools if row.holds_buffers]
-    if plain:
+    if plain := [(row, row.stats) for row in pools if isinstance(row.stats, PoolStats)]:
         parts.append(_pools(plain, rates))
-    if buffers:
+    if buffers := [(row, row.stats) for row in pools if isinstance(row.stats, BufferStats)]:
         parts.append(_buffers(buffers, rates))
     if now.processors:
         parts.append(_processors(now, rates))
@@ -71,49 +71,53 @@ def _table(first: str, second: str, *others: str) -> Table:
 
 
 def _name(row: PoolRow) -> str:
-    return f"[dim]{row.id:#x}[/]" if row.name is None else escape(row.name)
+    return f"[dim]{row.id:#x}[/]" if row.stats.name is None else escape(row.stats.name)
 
 
-def _pools(rows: list[PoolRow], rates: Rates) -> Table:
-    table = _table("pool", "kind", "gets", "gets/s", "hits", "created", "created/s", "rejected", "idle", "cycles")
-    for row in rows:
+def _pools(rows: list[tuple[PoolRow, PoolStats]], rates: Rates) -> Table:
+    table = _table(
+        "pool", "kind", "gets", "gets/s", "hits", "created", "created/s", "rejected", "idle", "max_idle", "cycles"
+    )
+    for row, stats in rows:
         table.add_row(
             _name(row),
             row.kind,
             f"{row.gets:,}",
             rates.text("pool", row, "gets"),
-            f"{row.hit_rate:.1%}",
+            f"{stats.hit_rate:.1%}",
             f"{row.created:,}",
             rates.text("pool", row, "created"),
-            f"{row.rejected:,}",
-            f"{row.idle:,}",
-            f"{row.cycles:,}",
+            f"{stats.rejected:,}",
+            f"{stats.idle:,}",
+            "-" if stats.max_idle is None else f"{stats.max_idle:,}",
+            f"{stats.cycles:,}",
         )
     return table
 
 
-def _buffers(rows: list[PoolRow], rates: Rates) -> Table:
+def _buffers(rows: list[tuple[PoolRow, BufferStats]], rates: Rates) -> Table:
     table = _table(
         "buffers", "size", "gets", "gets/s", "hits", "created", "created/s", "in use", "peak", "idle", "cycles"
     )
-    for row in rows:
+    for row, stats in rows:
         table.add_row(
             _name(row),
             "all",
             f"{row.gets:,}",
             rates.text("pool", row, "gets"),
-            f"{row.hit_rate:.1%}",
+            f"{stats.hit_rate:.1%}",
             f"{row.created:,}",
             rates.text("pool", row, "created"),
-            _bytes(row.bytes_in_use),
-            _bytes(row.peak_in_use),
-            f"{_bytes(row.bytes_idle)} of {_bytes(row.max_idle_bytes)}",
-            f"{row.cycles:,}",
+            _bytes(stats.bytes_in_use),
+            _bytes(stats.peak_in_use),
+            f"{_bytes(stats.bytes_idle)} of {_bytes(stats.max_idle_bytes)}",
+            f"{stats.cycles:,}",
         )
-        for each in row.classes:
+        for each in stats.classes:
+            created = each.blocks.created
             sizes = (_bytes(each.bytes_in_use), "", _bytes(each.bytes_idle))
-            hits = f"{1 - each.created / each.gets:.1%}" if each.gets else ""
-            table.add_row("", _bytes(each.size), f"{each.gets:,}", "", hits, f"{each.created:,}", "", *sizes)
+            hits = f"{1 - created / each.served:.1%}" if each.served else ""
+            table.add_row("", _bytes(each.size), f"{each.served:,}", "", hits, f"{created:,}", "", *sizes)
     return table
 
 

@@ -15,8 +15,9 @@ The trade-off: gets and puts between the last snapshot of a pool and its end are
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
+from .._buffer_pool import BufferPool
 from .._core.registry import pools
 from ..stats import BufferStats, PoolStats, ProcessorStats, SizeClassStats
 
@@ -32,8 +33,11 @@ RESULTS = ("private", "shared", "stolen", "victim", "miss")
 
 REASONS = ("over_budget", "displaced", "retired")
 
-Scope = Literal["pool", "buffers", "size class"]
-"""The source of a metric: `PoolStats`, `BufferStats`, or each `SizeClassStats` in use."""
+REJECTED = ("over_max_idle", "unusable")
+"""`unusable`: `reset` rejected it, the block that held it failed, or the loop it belongs to has ended."""
+
+Scope = Literal["pool", "bounded pool", "buffers", "size class"]
+"""The source of a metric: `PoolStats`, those with `max_idle`, `BufferStats`, or each `SizeClassStats` in use."""
 
 Read = Callable[[ProcessorStats, Any], Any]
 """Called with the counters, summed over the processors, and the stats. Returns one number, or one for each value."""
@@ -57,6 +61,10 @@ class Metric(NamedTuple):
         """The attributes that distinguish its series, in the order of the key."""
         size_class = (SIZE_CLASS,) if self.scope == "size class" else ()
         return (POOL, *size_class, *(() if self.attribute is None else (self.attribute,)))
+
+    def keys(self, values: "Key") -> "list[Key]":
+        """The keys of its series, if all attributes but its own have these values."""
+        return [(*values, value) for value in self.values] or [values]
 
 
 def _results(totals: ProcessorStats, _: object) -> tuple[int, ...]:
@@ -85,8 +93,10 @@ METRICS = (
         "aiopool.pool.rejected",
         "counter",
         "{object}",
-        "Objects that were put, or borrowed, and not kept.",
-        lambda totals, stats: totals.rejected,
+        "Objects that were put, or borrowed, and not kept, by reason.",
+        lambda totals, stats: (totals.over_max_idle, totals.rejected - totals.over_max_idle),
+        REASON,
+        REJECTED,
     ),
     Metric(
         "pool",
@@ -106,6 +116,14 @@ METRICS = (
     ),
     Metric(
         "pool", "aiopool.pool.idle", "gauge", "{object}", "Objects that are idle.", lambda totals, stats: totals.idle
+    ),
+    Metric(
+        "bounded pool",
+        "aiopool.pool.idle_limit",
+        "gauge",
+        "{object}",
+        "Objects that each processor may keep idle, where there is a bound.",
+        lambda totals, stats: stats.max_idle,
     ),
     Metric(
         "buffers",
@@ -206,33 +224,56 @@ Key = tuple[str, ...]
 
 Series = dict[Key, float]
 
+Numbers = dict[tuple[str, Key], float]
+"""By the name of the metric and the key of the series."""
+
+
+class _Part:
+    """One scope of a pool, or one size class: its series, and the numbers that were read last."""
+
+    __slots__ = ("_metrics", "counters", "keys", "numbers")
+
+    def __init__(self, scope: Scope, values: Key) -> None:
+        self._metrics = _BY_SCOPE[scope]
+        self.keys = [(metric.name, key) for metric in self._metrics for key in metric.keys(values)]
+        #: how many of them are counters, which come first
+        self.counters = sum(len(metric.values) or 1 for metric in self._metrics if metric.kind == "counter")
+        self.numbers: list[float] = [0] * self.counters
+
+    def read(self, totals: ProcessorStats, stats: Any) -> None:
+        """Bring the numbers up to date."""
+        read: list[float] = []
+        for metric in self._metrics:
+            if metric.values:
+                read += metric.read(totals, stats)
+            else:
+                read.append(metric.read(totals, stats))
+        counters = self.counters
+        self.numbers = [*map(max, read[:counters], self.numbers), *read[counters:]]
+
 
 class _Seen:
     """A pool, and its series at the last snapshot."""
 
-    __slots__ = ("label", "pool", "series", "stats")
+    __slots__ = ("label", "parts", "pool", "stats")
 
     def __init__(self, pool: Any, label: str) -> None:
         self.pool = weakref.ref(pool)
         self.label = label
         self.stats: PoolStats | BufferStats | None = None
-        self.series: dict[str, Series] = {}
+        self.parts: dict[tuple[Scope, Key], _Part] = {}
 
     def look(self, pool: Any) -> None:
-        """Update `series`."""
-        stats = pool.stats()
+        """Update `parts`."""
+        stats = pool._stats_of_used() if isinstance(pool, BufferPool) else pool.stats()
         if stats == self.stats:
             return
         self.stats = stats
-        for scope, values, totals, part in _parts(stats):
-            for metric in _BY_SCOPE[scope]:
-                series = self.series.setdefault(metric.name, {})
-                read = metric.read(totals, part)
-                if metric.attribute is None:
-                    _set(series, metric, (self.label, *values), read)
-                else:
-                    for value, number in zip(metric.values, read, strict=True):
-                        _set(series, metric, (self.label, *values, value), number)
+        for scope, values, totals, each in _parts(stats):
+            part = self.parts.get((scope, values))
+            if part is None:
+                part = self.parts[scope, values] = _Part(scope, (self.label, *values))
+            part.read(totals, each)
 
 
 class PoolSeries:
@@ -242,22 +283,25 @@ class PoolSeries:
         self._lock = threading.Lock()
         self._labels: set[str] = set()
         self._seen: dict[int, _Seen] = {}
-        self._gone: dict[str, Series] = {}
+        self._gone: Numbers = {}
 
     def look(self) -> dict[str, Series]:
         """Return the current series, by the name of the metric."""
         with self._lock:
             known = pools()
             self._forget_gone(known)
-            series: dict[str, Series] = {metric.name: {} for metric in METRICS}
-            _add_all(series, self._gone)
+            numbers = self._gone.copy()
             for pool in known:
                 seen = self._seen.get(id(pool))
                 if seen is None:
                     seen = self._seen[id(pool)] = _Seen(pool, self._label(pool.stats().name))
                 seen.look(pool)
-                _add_all(series, seen.series)
-            return series
+                for part in seen.parts.values():
+                    _add(numbers, part.keys, part.numbers)
+        series: dict[str, Series] = {metric.name: {} for metric in METRICS}
+        for (name, key), number in numbers.items():
+            series[name][key] = number
+        return series
 
     def _forget_gone(self, known: list[Any]) -> None:
         """Keep the counts of pools that were freed. (Another pool may have the same id by now.)"""
@@ -265,7 +309,8 @@ class PoolSeries:
         for key, seen in list(self._seen.items()):
             if seen.pool() is None or seen.pool() is not alive.get(key):
                 del self._seen[key]
-                _add_all(self._gone, {name: seen.series[name] for name in _COUNTERS & seen.series.keys()})
+                for part in seen.parts.values():
+                    _add(self._gone, part.keys[: part.counters], part.numbers[: part.counters])
 
     def _label(self, name: str | None) -> str:
         if name is None:
@@ -276,21 +321,21 @@ class PoolSeries:
 
 
 _BY_SCOPE: dict[Scope, list[Metric]] = {
-    scope: [metric for metric in METRICS if metric.scope == scope] for scope in ("pool", "buffers", "size class")
+    scope: sorted([metric for metric in METRICS if metric.scope == scope], key=lambda metric: metric.kind)
+    for scope in get_args(Scope)
 }
-
-_COUNTERS = {metric.name for metric in METRICS if metric.kind == "counter"}
 
 
 def _parts(stats: PoolStats | BufferStats) -> Iterator[tuple[Scope, Key, ProcessorStats, Any]]:
     """The sources of metrics in `stats`: the scope, the values of its attributes, and the arguments for `read`."""
     if isinstance(stats, PoolStats):
         yield "pool", (), _totals(stats), stats
+        if stats.max_idle is not None:
+            yield "bounded pool", (), _NOTHING, stats
         return
     yield "buffers", (), _NOTHING, stats
     for each in stats.classes:
-        if each.blocks.processors:
-            yield "size class", (str(each.size),), _totals(each.blocks), each
+        yield "size class", (str(each.size),), _totals(each.blocks), each
     oversize = stats.oversize
     if oversize.served:
         # Buffers that are too large are always created, and never kept.
@@ -309,15 +354,9 @@ def _totals(stats: PoolStats) -> ProcessorStats:
     return ProcessorStats(*map(sum, zip(_NOTHING, *stats.processors, strict=True)))
 
 
-def _set(series: Series, metric: Metric, key: Key, number: float) -> None:
-    series[key] = max(number, series.get(key, 0)) if metric.kind == "counter" else number
-
-
-def _add_all(series: dict[str, Series], more: dict[str, Series]) -> None:
-    for name, numbers in more.items():
-        known = series.setdefault(name, {})
-        if known.keys().isdisjoint(numbers):
-            known.update(numbers)
-        else:
-            for key, number in numbers.items():
-                known[key] = known.get(key, 0) + number
+def _add(numbers: Numbers, keys: list[tuple[str, Key]], more: list[float]) -> None:
+    if numbers.keys().isdisjoint(keys):
+        numbers.update(zip(keys, more, strict=True))
+    else:
+        for key, number in zip(keys, more, strict=True):
+            numbers[key] = numbers.get(key, 0) + number

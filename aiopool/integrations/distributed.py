@@ -14,8 +14,10 @@ The trade-off: Dask counts the pool's idle buffers as unmanaged memory. So these
 memory limit, and they are freed some seconds after the last receive, and whenever the process uses more memory than
 `distributed.worker.memory.target`, at which Dask itself begins to spill.
 
-This needs aiopool's C extension. Dask's NumPy arrays hold a reference to the exporter of a buffer and not to the
-buffer, so only an exporter in C can tell when they are gone.
+This needs aiopool's C extension. Dask creates its arrays with `numpy.ndarray(buffer=view)`, which refers to the
+exporter of the buffer and releases the buffer at once. In pure Python a block that is still referenced when it is
+released is never reused. That would be safe too, and gain nothing: each array would be received into fresh memory as
+before, and cost an acquire besides.
 
 It also relies on something that Dask does not guarantee: that its TCP and TLS transports allocate memory with
 `distributed.comm.tcp.host_array`. This module replaces that function while a worker runs, and cannot be imported if

@@ -31,15 +31,32 @@ def test_what_a_pool_did(series: PoolSeries) -> None:
     pool.put(pool.get())
     looked = {name.removeprefix("aiopool.pool."): of(series, name, "what it did") for name in series.look()}
     assert looked["gets"] == {("private",): 0, ("shared",): 1, ("stolen",): 0, ("victim",): 0, ("miss",): 3}
-    plain = ("count", "created", "puts", "rejected", "dropped", "cleanup_cycles", "idle")
-    assert [looked[name][()] for name in plain] == [1, 3, 4, 2, 2, 0, 1]
+    plain = ("count", "created", "puts", "dropped", "cleanup_cycles", "idle", "idle_limit")
+    assert [looked[name][()] for name in plain] == [1, 3, 4, 2, 0, 1, 1]
+    assert looked["rejected"] == {("over_max_idle",): 2, ("unusable",): 0}
+
+
+def test_why_a_pool_rejected(series: PoolSeries) -> None:
+    pool = Pool(bytearray, max_idle=1, reset=lambda obj: obj != b"spoiled", name="rejecting")
+    for each in (bytearray(), bytearray(), bytearray(b"spoiled")):
+        pool.put(each)
+    with pytest.raises(KeyError), pool.borrow():
+        raise KeyError
+    assert of(series, "aiopool.pool.rejected", "rejecting") == {("over_max_idle",): 1, ("unusable",): 2}
+
+
+def test_a_pool_without_a_bound_has_no_series_for_it(series: PoolSeries) -> None:
+    pools = [Pool(bytearray, name="unbounded"), Pool(bytearray, max_idle=0, name="bounded by 0")]
+    assert of(series, "aiopool.pool.idle_limit", "unbounded") == {}
+    assert of(series, "aiopool.pool.idle_limit", "bounded by 0") == {(): 0}
+    del pools
 
 
 def test_gets_of_several_processors_are_added_up() -> None:
-    processors = tuple(ProcessorStats(id, 1, 2, 3, 4, 5, 6, 7, 8, 9) for id in (1, 2, 5))
+    processors = tuple(ProcessorStats(id, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10) for id in (1, 2, 5))
     stats = PoolStats("several", processors, 0, 0)
-    assert _metrics._totals(stats)[1:] == (3, 6, 9, 12, 15, 18, 21, 24, 27)
-    assert _metrics._totals(PoolStats("none", (), 0, 0)) == ProcessorStats(*[0] * 10)
+    assert _metrics._totals(stats)[1:] == (3, 6, 9, 12, 15, 18, 21, 24, 27, 30)
+    assert _metrics._totals(PoolStats("none", (), 0, 0)) == ProcessorStats(*[0] * 11)
 
 
 def test_what_a_buffer_pool_did(series: PoolSeries) -> None:

@@ -82,7 +82,7 @@ def test_two_readers_of_one_provider() -> None:
 
 
 def test_kinds_units_and_descriptions(reader: Any) -> None:
-    pool, buffers = Pool(bytearray, name="kinds"), BufferPool(name="kinds")
+    pool, buffers = Pool(bytearray, max_idle=5, name="kinds"), BufferPool(name="kinds")
     pool.put(pool.get())
     buffers.acquire(1)
     read = collect(reader)

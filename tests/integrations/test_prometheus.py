@@ -4,7 +4,6 @@ import doctest
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loops import PATIENCE, loop_thread
+from loops import PATIENCE, free_port, loop_thread
+from shared import no_other_pools
 
 import aiopool
 from aiopool import BufferPool, Pool
@@ -116,13 +116,6 @@ def test_the_dashboard_tells_all_that_grows(registry: Any) -> None:
         assert metric.kind == "gauge" or metric.name in left_out or metric.name.replace(".", "_") in asked
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def scraping(target: int, folder: Path) -> Iterator[str]:
     """A Prometheus that scrapes a port of this machine; its address."""
@@ -157,9 +150,19 @@ def ask(address: str, query: str) -> list[Any]:
         return []
 
 
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """There are no pools of other tests: those that nothing uses have no hit rate."""
+    with no_other_pools(aiopool):
+        yield
+
+
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed")
-def test_a_real_prometheus_answers_all_queries_of_the_dashboard(registry: Any, tmp_path: Path) -> None:
-    pool, buffers = Pool(bytearray, name="real"), BufferPool(name="real", max_size=2048, max_idle_bytes=1024)
+def test_a_real_prometheus_answers_all_queries_of_the_dashboard(alone: None, registry: Any, tmp_path: Path) -> None:
+    pool, buffers = (
+        Pool(bytearray, max_idle=9, name="real"),
+        BufferPool(name="real", max_size=2048, max_idle_bytes=1024),
+    )
 
     def use() -> None:
         with pool.borrow(), pool.borrow():

@@ -1,31 +1,26 @@
 """redis-py with our connection classes and with its own, against a real server: the same answers."""
 
 import asyncio
-import shutil
-import socket
-import subprocess
 
 import pytest
 import pytest_asyncio
-from loops import PATIENCE, wait_for_socket
+from loops import PATIENCE, free_port
+from redis_servers import NEEDS_REDIS_SERVER, redis_server
+
+from aiopool import streams
 
 redis = pytest.importorskip("redis.asyncio", reason="redis, of the extra test, is not installed")
+parsers = pytest.importorskip("redis._parsers", reason="another version of redis-py has its parsers elsewhere")
 trustme = pytest.importorskip("trustme")
 integration = pytest.importorskip("aiopool.integrations.redis")
 
 pytestmark = [
     pytest.mark.asyncio,
-    pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed (Debian has it)"),
+    NEEDS_REDIS_SERVER,
     pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning"),
 ]
 
 MIB = 1 << 20
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -37,22 +32,17 @@ def server(tmp_path_factory):
     certificate = authority.issue_cert("localhost")
     certificate.private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
     plain, tls = free_port(), free_port()
-    command = [
-        *("redis-server", "--port", str(plain), "--unixsocket", str(folder / "socket"), "--save", ""),
-        *("--dir", str(folder), "--tls-port", str(tls), "--tls-auth-clients", "no"),
+    options = [
+        *("--port", str(plain), "--tls-port", str(tls), "--tls-auth-clients", "no"),
         *("--tls-cert-file", str(folder / "server.pem"), "--tls-key-file", str(folder / "server.pem")),
         *("--tls-ca-cert-file", str(folder / "ca.pem")),
     ]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            wait_for_socket(folder / "socket")
-            yield {
-                "tcp": {"host": "127.0.0.1", "port": plain},
-                "tls": {"host": "localhost", "port": tls, "ssl_ca_certs": str(folder / "ca.pem")},
-                "unix": {"path": str(folder / "socket")},
-            }
-        finally:
-            process.terminate()
+    with redis_server(folder, *options) as path:
+        yield {
+            "tcp": {"host": "127.0.0.1", "port": plain},
+            "tls": {"host": "localhost", "port": tls, "ssl_ca_certs": str(folder / "ca.pem")},
+            "unix": {"path": str(path)},
+        }
 
 
 STOCK = {
@@ -72,13 +62,23 @@ def transport(request):
     return request.param
 
 
+@pytest.fixture(params=["Python", "hiredis"])
+def parser(request):
+    """What chooses who parses the answers."""
+    if request.param == "Python":
+        return {"parser_class": parsers._AsyncRESP2Parser, "protocol": 2}
+    pytest.importorskip("hiredis")
+    return {"parser_class": parsers._AsyncHiredisParser}
+
+
 @pytest_asyncio.fixture(params=[STOCK, POOLED], ids=["stock", "pooled"])
-async def connect(request, server, transport):
+async def connect(request, server, transport, parser):
     """Make a client with these arguments."""
     pools = []
 
     def connect(**kwargs):
-        pool = redis.ConnectionPool(connection_class=request.param[transport], **server[transport], **kwargs)
+        connection_class = request.param[transport]
+        pool = redis.ConnectionPool(connection_class=connection_class, **server[transport], **parser, **kwargs)
         pools.append(pool)
         return redis.Redis(connection_pool=pool)
 
@@ -150,10 +150,23 @@ async def test_a_server_that_is_not_there():
     await client.connection_pool.disconnect()
 
 
-async def test_what_is_received_lies_in_pooled_buffers(server):
+async def test_what_is_received_lies_in_pooled_buffers(server, transport):
     """Without this the answers would be the same."""
-    pool = redis.ConnectionPool(connection_class=integration.PooledConnection, **server["tcp"])
-    connection = pool.make_connection()
-    await connection.connect()
-    assert type(connection._reader).__module__.startswith("aiopool.streams")
-    await connection.disconnect()
+    for classes, package in (STOCK, "asyncio"), (POOLED, "aiopool"):
+        pool = redis.ConnectionPool(connection_class=classes[transport], **server[transport])
+        connection = pool.make_connection()
+        await connection.connect()
+        assert type(connection._reader).__module__.partition(".")[0] == package
+        assert (connection._writer.get_extra_info("ssl_object") is not None) == (transport == "tls")
+        await connection.disconnect()
+
+
+async def test_views_instead_of_bytes_would_be_noticed(server, monkeypatch):
+    """A negative control: redis-py needs bytes."""
+    pytest.importorskip("hiredis")
+    monkeypatch.setattr(integration._Asyncio, "open_connection", staticmethod(streams.open_connection))
+    options = {"parser_class": parsers._AsyncHiredisParser, **server["tcp"]}
+    pool = redis.ConnectionPool(connection_class=integration.PooledConnection, **options)
+    with pytest.raises(redis.ConnectionError):
+        await redis.Redis(connection_pool=pool).get("name")
+    await pool.disconnect()

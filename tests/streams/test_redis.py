@@ -1,33 +1,23 @@
 """redis-py's asyncio client over our streams, against a real server."""
 
 import asyncio
-import shutil
-import subprocess
 
 import pytest
-from loops import PATIENCE, wait_for_socket
+from loops import PATIENCE
+from redis_servers import NEEDS_REDIS_SERVER, redis_server
 from streaming import MIB, ON_EACH_LOOP
 
 redis = pytest.importorskip("redis.asyncio", reason="redis, of the extra test, is not installed")
 parsers = pytest.importorskip("redis._parsers", reason="another version of redis-py has its parsers elsewhere")
 
-pytestmark = [
-    *ON_EACH_LOOP,
-    pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed (Debian has it)"),
-]
+pytestmark = [*ON_EACH_LOOP, NEEDS_REDIS_SERVER]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The path of its Unix socket."""
-    path = tmp_path_factory.mktemp("redis") / "socket"
-    command = ["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(path.parent)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            wait_for_socket(path)
-            yield path
-        finally:
-            process.terminate()
+    with redis_server(tmp_path_factory.mktemp("redis"), "--port", "0") as path:
+        yield path
 
 
 @pytest.fixture(params=["Python", "hiredis"])

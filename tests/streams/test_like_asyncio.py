@@ -11,7 +11,7 @@ import traceback
 import anyio
 import pytest
 from loops import PATIENCE
-from streaming import KIB, MIB, ON_EACH_LOOP, connected, settled, until
+from streaming import KIB, MIB, ON_EACH_LOOP, begun, connected, until
 
 pytestmark = ON_EACH_LOOP
 
@@ -60,6 +60,21 @@ async def test_a_handler_that_reads_no_body(either, carrier, size):
         await reader.readline()
         writer.write(b"413")
         await writer.drain()
+        await closed(writer)
+
+    async with carrier.serve(either, handler):
+        assert await ask(carrier, b"POST\n" + bytes(size)) == b"413"
+
+
+@pytest.mark.parametrize("carrier", ["tls"], indirect=True)
+@pytest.mark.parametrize("size", [250_000, 500_000])
+async def test_over_tls_a_handler_that_reads_no_body_and_answers_late(either, carrier, size):
+    """The transport was paused before, with much unread. (With 2 MB, asyncio's own loop resets the answer of both.)"""
+
+    async def handler(reader, writer):
+        await reader.readline()
+        await until(lambda: not writer.transport.is_reading())
+        writer.write(b"413")
         await closed(writer)
 
     async with carrier.serve(either, handler):
@@ -197,8 +212,7 @@ async def test_no_option_of_the_socket_is_changed(streams):
     async with connected(streams) as (reader, writer, peer):
         sock = writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 2)
-        reading = asyncio.create_task(reader.readexactly(MIB))
-        await settled()
+        reading = await begun(reader.readexactly(MIB))
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 2
         await peer.send(bytes(MIB))
         assert len(await reading) == MIB
@@ -210,10 +224,10 @@ async def test_no_option_of_the_socket_is_changed(streams):
 
 async def test_to_cancel_one_wait_closed_cancels_no_other(streams):
     async with connected(streams) as (_, writer, _):
-        waiting = [asyncio.create_task(writer.wait_closed()) for _ in range(3)]
-        await settled()
+        waiting = [await begun(writer.wait_closed()) for _ in range(3)]
         waiting[0].cancel()
-        await settled()
+        await asyncio.wait(waiting[:1])
+        await asyncio.sleep(0)
         assert [each.done() for each in waiting] == [True, False, False]
         writer.close()
         await asyncio.gather(*waiting[1:])
@@ -239,7 +253,6 @@ async def test_errors_do_not_grow_and_hold_no_view(streams, buffers):
                 del error
         assert max(depths) < 10
         del view
-        await settled()
         gc.collect()
         assert buffers.stats().bytes_in_use == 0
 

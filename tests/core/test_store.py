@@ -104,7 +104,7 @@ def test_the_idle_time_begins_with_the_first_put(aiopool):
 
 
 class Emptied(deque):
-    """A shared list from which another thread takes the last object between our look and our pop."""
+    """A list from which something else takes the last object between our look and our pop."""
 
     def pop(self):
         self.clear()
@@ -115,9 +115,18 @@ class Emptied(deque):
         return super().popleft()
 
 
-@pytest.mark.parametrize("take", ["take_newest", "take_oldest", "free_newest"])
+@pytest.mark.parametrize("take", ["take_private", "take_newest", "take_oldest", "free_newest"])
 def test_an_object_that_another_took_since_the_look_is_a_miss(reference, take):
     shard = reference._core.shard.Shard(reference._core.shard.Counters())
-    shard.shared = Emptied([Thing()])
+    shard.private, shard.shared = Emptied([Thing()]), Emptied([Thing()])
     assert not getattr(shard, take)()
     assert not shard.lock.locked()
+
+
+@pytest.mark.parametrize("take", ["take_newest", "take_oldest"])
+def test_a_shared_list_that_is_busy_is_not_waited_for(reference, take):
+    shard = reference._core.shard.Shard(reference._core.shard.Counters())
+    shard.shared.append(thing := Thing())
+    with shard.lock:
+        assert getattr(shard, take)() is None
+    assert getattr(shard, take)() is thing

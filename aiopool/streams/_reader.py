@@ -462,10 +462,8 @@ class StreamReader(ReaderBase, Generic[Result]):
 
     def drop_what_is_left(self) -> None:
         """Make sure that bytes that were written still reach the peer, although the socket is about to be closed."""
-        if self._descriptor == _UNKNOWN and self._transport is not None:
-            self._descriptor = descriptor_of(self._transport)
-        if self._descriptor >= 0:
-            drop_what_is_left(self._descriptor)
+        if self._transport is not None:
+            drop_what_is_left(self._transport)
 
     def hand_over(self) -> bytes:
         """Take all unread bytes, for TLS, which begins now. Does not resume the transport, because TLS does that."""

@@ -29,9 +29,12 @@ def descriptor_of(transport: Any) -> int:
 
     Do not use it after the transport has lost its connection, because another file may then have the same descriptor.
     """
-    if type(transport).__module__ not in _MODULES or not hasattr(os, "readv"):
-        return -1
-    if transport.get_extra_info("sslcontext") is not None:
+    return _descriptor(transport) if type(transport).__module__ in _MODULES else -1
+
+
+def _descriptor(transport: Any) -> int:
+    """The descriptor of the socket, if its data are those of the reader; otherwise -1."""
+    if not hasattr(os, "readv") or transport.get_extra_info("sslcontext") is not None:
         return -1
     found = transport.get_extra_info("socket")
     if getattr(found, "type", None) != socket.SOCK_STREAM:
@@ -59,11 +62,14 @@ def receive_now(descriptor: int, received: ReceiveBuffer, most: int) -> int:
     return nbytes
 
 
-def drop_what_is_left(descriptor: int) -> None:
+def drop_what_is_left(transport: Any) -> None:
     """Read and drop the data that the kernel has received, before the socket is closed.
 
     Closing a socket with unread data sends a reset, after which the peer may lose the response that was written before.
     """
+    descriptor = _descriptor(transport)
+    if descriptor < 0:
+        return
     scratch = bytearray(LEFT_AT_CLOSE // 16)
     left = LEFT_AT_CLOSE
     try:

@@ -52,5 +52,5 @@ class Recorder:
         _records.came_back(pool, obj, place)
 
     def not_kept(self, pool: Any, obj: Any) -> None:
-        """`obj` is neither checked out nor idle any more."""
+        """Delete the record of `obj`, which is neither checked out nor idle any more."""
         _records.forget(obj)

@@ -67,6 +67,7 @@ def _post_slice(processor: Processor, loop: LiveLoop) -> bool:
         posted = loop.call_soon(slice)
         if not posted:
             slice.waiting = False
+            processor.slice_posted = -inf  # else the next caller would take it to be on its way
         return posted
     except BaseException:
         processor.slice_posted = -inf  # perhaps it was not posted, so let the next caller post one

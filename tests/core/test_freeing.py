@@ -192,6 +192,24 @@ def test_after_an_exception_in_any_gap_the_next_clear_has_all_freed(reference, m
     assert gaps > (5 if operation == "cleanup" else 50)
 
 
+def test_a_loop_that_did_not_take_a_slice_is_not_waited_for(aiopool, monkeypatch):
+    """A run of trio that is over may still look alive: only the post tells. The second clear is not held up either."""
+
+    class Over(RunsAtOnce):
+        def call_soon(self, callback):
+            return False
+
+    async def main():
+        processor = aiopool.current_processor()
+        monkeypatch.setattr(processor, "loop", Over(processor.loop))
+        for _ in range(2):
+            pool, refs = filled(aiopool, 3)
+            pool.clear()
+            assert alive(refs) == 0
+
+    asyncio.run(main())
+
+
 def test_a_slice_that_ran_before_the_post_returned_is_not_taken_for_dropped(aiopool, monkeypatch):
     """A slice marked as waiting only after it was posted would wait for ever, and free once more as it dies."""
     freeing = aiopool._core.freeing

@@ -74,14 +74,12 @@ def test_a_finalizer_may_put_back_an_object_of_a_collected_cycle(debugging, said
     assert pool.stats().idle == 1
     assert said.all() == []
 
-    # Negative control: this reports what is dead for a weak reference, before the finalizers run. (From 3.15 on, weak
-    # references are told after the finalizers.)
+    # Negative control: this reports what is dead for a weak reference, before the finalizers run.
     monkeypatch.setattr(debugging._debug._records, "on_gc", None)
     gc.callbacks[:] = [each for each in gc.callbacks if getattr(each, "__module__", "") != "aiopool._debug._records"]
     Session()
     gc.collect()
-    if sys.version_info < (3, 14):
-        assert "Watched" in said.one()
+    assert "Watched" in said.one()
     monkeypatch.undo()
     debugging._debug._records.listen()
 

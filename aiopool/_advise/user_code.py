@@ -40,7 +40,7 @@ class UserCode(NamedTuple):
         :raises UserCodeError: there is one.
         """
         if not self.create.strip():
-            raise UserCodeError("the expression is empty: say what creates an object, as 'zstandard.ZstdCompressor()'")
+            raise UserCodeError("the expression is empty: say what creates an object, such as 'list()'")
         # Each by itself, because in a function `return` would be allowed, and would end the timed loop.
         _compiled(self.create, EXPRESSION, "eval")
         for text, place in ((self.use, USE), (self.reset, RESET)):

@@ -79,7 +79,7 @@ def _first_object(made: Functions) -> Any:
     if isinstance(obj, UNCHANGEABLE):
         raise UserCodeError(
             f"the expression gives {type(obj).__name__}, which cannot be changed: there is nothing to reuse it for; "
-            "keep one, or pool something that can be filled anew, as a bytearray"
+            "keep one, or pool something that can be filled anew, such as a bytearray"
         )
     if called(made.create) is obj:
         raise UserCodeError("the expression gives the same object each time: it is shared already, without a pool")

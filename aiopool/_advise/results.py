@@ -134,7 +134,7 @@ def _why_not(measured: Measured) -> str:
     if implementation == "python" and one.pooled < 2e-6:
         return f"{costs}, because a get and a put take that long in pure Python; the C extension is ten times as fast"
     if one.ratio >= WORTH_RATIO:
-        return f"{costs}: no program notices what that saves"
+        return f"{costs}: a pool saves too little to matter"
     if one.fresh < 10 * WORTH_SECONDS:
         return f"{costs}: it is created too quickly for a pool to be any better"
     return f"{costs}: nearly all of that is the use of the object, which a pool does not make cheaper"

@@ -39,7 +39,7 @@ class UserCode(NamedTuple):
         :raises UserCodeError: there is a syntax error.
         """
         if not self.create.strip():
-            raise UserCodeError("the expression is empty: say what creates an object, as 'zstandard.ZstdCompressor()'")
+            raise UserCodeError("the expression is empty: say what creates an object, such as 'list()'")
         # Each separately and not inside a function, where `return` would be allowed and would end the timed loop.
         _compiled(self.create, EXPRESSION, "eval")
         for text, place in ((self.use, USE), (self.reset, RESET)):

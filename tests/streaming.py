@@ -31,15 +31,16 @@ async def reported():
     found = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: found.append(context))
     yield found
-    await settled()
+    await asyncio.sleep(0)
     gc.collect()  # a future whose exception nobody has seen reports that now
     assert found == []
 
 
-async def settled():
-    """Let everything happen that is to happen soon."""
-    for _ in range(5):
-        await anyio.sleep(0)
+async def begun(coroutine):
+    """A task that has run until it had to wait: tasks take their first steps in the order in which they were created."""
+    task = asyncio.create_task(coroutine)
+    await asyncio.sleep(0)
+    return task
 
 
 async def until(condition):

@@ -13,12 +13,12 @@
 
    The headers, each on top of the ones before: state.h, processor.h, shard.h, shards.h; contents.h, store.h,
    store_retire.h, store_type.h, bound_store.h; pool.h, borrow.h; per_processor.h, budget.h, memory.h, block.h,
-   displacement.h, size_class.h, buffer_pool.h; receive_buffer.h, receive_now.h, reader.h. This is the one file that
-   is compiled, so that the compiler sees the fast paths whole. */
+   displacement.h, size_class.h, buffer_pool.h; receive_buffer.h, receive_buffer_type.h, receive_now.h, reader.h,
+   read.h. This is the one file that is compiled, so that the compiler sees the fast paths whole. */
 
 #include "borrow.h"
 #include "buffer_pool.h"
-#include "reader.h"
+#include "read.h"
 #include "receive_now.h"
 
 /* Which ContextVar carries the processor, and the Python functions that are called from here. */
@@ -123,6 +123,7 @@ static PyMethodDef native_methods[] = {
     {"drop_spare_borrows", drop_spare_borrows, METH_O, "Let go of the pools that processors' spare borrows hold."},
 #endif
     {"set_receive_sizes", set_receive_sizes, METH_VARARGS, "Tell the sizes of chunks and messages."},
+    {"set_reader_sizes", set_reader_sizes, METH_VARARGS, "Tell how many bytes a reader receives at a time."},
     RECEIVE_NOW_METHODS
     {"methods", methods, METH_O, "The names of the methods that there are here for a class."},
     {"method_descriptor", method_descriptor, METH_VARARGS, "The C method of that name, for a class."},
@@ -197,6 +198,12 @@ native_exec(PyObject *module)
     for (int i = 0; i < READS; i++) {
         state->slow_reads[i] = PyUnicode_InternFromString(slow_read_names[i]);
         if (state->slow_reads[i] == NULL) {
+            return -1;
+        }
+    }
+    for (int i = 0; i < READER_CALLS; i++) {
+        state->reader_calls[i] = PyUnicode_InternFromString(reader_call_names[i]);
+        if (state->reader_calls[i] == NULL) {
             return -1;
         }
     }
@@ -287,6 +294,9 @@ native_clear(PyObject *module)
     Py_CLEAR(state->max_size);
     for (int i = 0; i < READS; i++) {
         Py_CLEAR(state->slow_reads[i]);
+    }
+    for (int i = 0; i < READER_CALLS; i++) {
+        Py_CLEAR(state->reader_calls[i]);
     }
     return 0;
 }

@@ -1,22 +1,154 @@
-/* Beside streams/_reader.py: the reads whose bytes are there.
-
-   `await reader.readexactly(n)` creates no coroutine: it returns a Read, and the first step of that takes the bytes. As
-   with a coroutine nothing happens before, so a read that is cancelled before it has begun has taken nothing. When the
-   bytes are not there, or anything is unusual, the Read creates the coroutine of the Python method and hands every step
-   on to that. */
+/* Beside streams/_reader.py: the fields of a reader, and what its transport calls on each receive. */
 
 #pragma once
 
-#include "receive_buffer.h"
+#include "receive_buffer_type.h"
 
-/* --- the base of StreamReader --- */
+static const char *const reader_call_names[READER_CALLS] = {
+    "done", "set_result", "create_future", "call_soon", "release_room", "_pause", "_receive_now",
+};
 
 typedef struct {
     PyObject_HEAD
-    ReceiveBufferObject *received;
-    Py_ssize_t limit;
-    char paused, as_bytes;
+    ReceiveBufferObject *received; /* NULL only before __init__ */
+    PyObject *loop, *waiter, *exception;
+    Py_ssize_t limit, budget;
+    int descriptor, leave_out, left_out;
+    char paused, as_bytes, eof;
 } ReaderObject;
+
+static inline bool
+is_set(PyObject *field)
+{
+    return field != NULL && field != Py_None;
+}
+
+/* A reference to what is in a field, if that is set. */
+static PyObject *
+held(ReaderObject *self, PyObject **field)
+{
+    PyObject *found;
+    (void)self; /* with a GIL */
+    Py_BEGIN_CRITICAL_SECTION(self);
+    found = is_set(*field) ? Py_NewRef(*field) : NULL;
+    Py_END_CRITICAL_SECTION();
+    return found;
+}
+
+/* The future that somebody waits for; a reference. NULL, maybe with an error: nobody waits. */
+static PyObject *
+pending_waiter(ReaderObject *self, State *state)
+{
+    PyObject *waiter = held(self, &self->waiter);
+    if (waiter == NULL) {
+        return NULL;
+    }
+    PyObject *done = PyObject_CallMethodNoArgs(waiter, state->reader_calls[CALL_DONE]);
+    int is_done = done == NULL ? -1 : PyObject_IsTrue(done);
+    Py_XDECREF(done);
+    if (is_done != 0) {
+        Py_CLEAR(waiter);
+    }
+    return waiter;
+}
+
+/* The state of the module; NULL: with an error. */
+static State *
+state_of_reader(ReaderObject *self)
+{
+    if (self->received == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "this reader has no receive buffer yet");
+        return NULL;
+    }
+    return PyType_GetModuleState(Py_TYPE(self->received));
+}
+
+/* --- called by the transport --- */
+
+static int
+release_room_soon(ReaderObject *self, State *state)
+{
+    PyObject *loop = held(self, &self->loop);
+    PyObject *release = PyObject_GetAttr((PyObject *)self->received, state->reader_calls[CALL_RELEASE_ROOM]);
+    PyObject *handle = NULL;
+    if (release != NULL) {
+        handle = PyObject_CallMethodOneArg(loop == NULL ? Py_None : loop, state->reader_calls[CALL_CALL_SOON], release);
+    }
+    Py_XDECREF(loop);
+    Py_XDECREF(release);
+    Py_XDECREF(handle);
+    return handle == NULL ? -1 : 0;
+}
+
+static PyObject *
+reader_get_buffer(ReaderObject *self, PyObject *sizehint)
+{
+    State *state = state_of_reader(self);
+    bool in_vain, over_tls = self->descriptor == -1;
+    Py_ssize_t known = state == NULL ? -1 : over_tls ? PyLong_AsSsize_t(sizehint) : 0;
+    if (known == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    ReceiveBufferObject *buffer = self->received;
+    PyObject *room;
+    Py_BEGIN_CRITICAL_SECTION(buffer);
+    room = receive_room(buffer, known < state->at_once ? known : state->at_once, state->at_once);
+    in_vain = buffer->unread == 0 && (over_tls || self->budget < state->budget);
+    Py_END_CRITICAL_SECTION();
+    if (room != NULL && in_vain && release_room_soon(self, state) < 0) {
+        Py_CLEAR(room);
+    }
+    return room;
+}
+
+static PyObject *
+reader_have_more(ReaderObject *self, PyObject *Py_UNUSED(ignored))
+{
+    State *state = state_of_reader(self);
+    if (state == NULL) {
+        return NULL;
+    }
+    Py_ssize_t needed = self->received->needed, more = self->received->unread - needed;
+    if (more < 0) {
+        Py_RETURN_NONE;
+    }
+    bool is_much = more > self->limit && more - self->limit > self->limit;
+    PyObject *waiter = pending_waiter(self, state);
+    if (waiter != NULL) {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        Py_CLEAR(self->waiter);
+        Py_END_CRITICAL_SECTION();
+        PyObject *woken = PyObject_CallMethodOneArg(waiter, state->reader_calls[CALL_SET_RESULT], Py_None);
+        Py_DECREF(waiter);
+        Py_XDECREF(woken);
+        is_much = needed >= state->sizes.big;
+    }
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (is_much && !self->paused) {
+        return PyObject_CallMethodNoArgs((PyObject *)self, state->reader_calls[CALL_PAUSE]);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+reader_buffer_updated(ReaderObject *self, PyObject *arg)
+{
+    State *state = state_of_reader(self);
+    Py_ssize_t nbytes = state == NULL ? -1 : PyLong_AsSsize_t(arg);
+    if (nbytes == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    self->budget = state->budget;
+    int failed;
+    Py_BEGIN_CRITICAL_SECTION(self->received);
+    failed = receive_received(self->received, nbytes);
+    Py_END_CRITICAL_SECTION();
+    return failed ? NULL : reader_have_more(self, NULL);
+}
+
+/* --- the type: the base of StreamReader --- */
 
 static PyObject *
 reader_get_received(ReaderObject *self, void *Py_UNUSED(closure))
@@ -44,25 +176,46 @@ reader_traverse(ReaderObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->received);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->waiter);
+    Py_VISIT(self->exception);
     return 0;
 }
 
-/* No tp_clear: what is set once stays, so that it can be used without a reference of one's own. The cycles that a reader
-   is part of are cut elsewhere: at its transport, its waiter, its loop. */
+/* The receive buffer is set once and stays, so that it can be used without a reference of one's own. */
+static int
+reader_clear(ReaderObject *self)
+{
+    Py_CLEAR(self->loop);
+    Py_CLEAR(self->waiter);
+    Py_CLEAR(self->exception);
+    return 0;
+}
+
 static void
 reader_dealloc(ReaderObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    reader_clear(self);
     Py_XDECREF((PyObject *)self->received);
     type->tp_free(self);
     Py_DECREF(type);
 }
 
+/* What is not set is None. */
 static PyMemberDef reader_members[] = {
+    {"_loop", T_OBJECT, offsetof(ReaderObject, loop), 0, NULL},
+    {"_waiter", T_OBJECT, offsetof(ReaderObject, waiter), 0, NULL},
+    {"_exception", T_OBJECT, offsetof(ReaderObject, exception), 0, NULL},
     {"_limit", T_PYSSIZET, offsetof(ReaderObject, limit), 0, NULL},
+    {"_budget", T_PYSSIZET, offsetof(ReaderObject, budget), 0, NULL},
+    {"_descriptor", T_INT, offsetof(ReaderObject, descriptor), 0, NULL},
+    {"_leave_out", T_INT, offsetof(ReaderObject, leave_out), 0, NULL},
+    {"_left_out", T_INT, offsetof(ReaderObject, left_out), 0, NULL},
     {"_paused", T_BOOL, offsetof(ReaderObject, paused), 0, NULL},
     {"_as_bytes", T_BOOL, offsetof(ReaderObject, as_bytes), 0, NULL},
+    {"_eof", T_BOOL, offsetof(ReaderObject, eof), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -72,9 +225,10 @@ static PyGetSetDef reader_getset[] = {
 };
 
 static PyType_Slot reader_slots[] = {
-    {Py_tp_doc, "What the reads whose bytes are there look at."},
+    {Py_tp_doc, "What reads look at, and what is called on each receive."},
     {Py_tp_dealloc, reader_dealloc},
     {Py_tp_traverse, reader_traverse},
+    {Py_tp_clear, reader_clear},
     {Py_tp_members, reader_members},
     {Py_tp_getset, reader_getset},
     {0, NULL},
@@ -85,388 +239,19 @@ static PyType_Spec reader_spec = {
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE, reader_slots,
 };
 
-/* --- Read --- */
-
-struct ReadObject {
-    PyObject_HEAD
-    PyObject *reader;   /* NULL when the read has ended */
-    PyObject *argument; /* NULL: none was given */
-    PyObject *running;  /* the coroutine that every step goes to, or NULL */
-    int kind;
-};
-
-static const char *const slow_read_names[READS] = {
-    "_read_slow", "_readexactly_slow", "_readuntil_slow", "_readline_slow", "_next_line_slow",
-};
-
-static const char *const read_names[READS] = {
-    "StreamReader.read", "StreamReader.readexactly", "StreamReader.readuntil", "StreamReader.readline",
-    "StreamReader.__anext__",
-};
-
-/* When the transport is paused, and this would take enough to have it resumed, that is left to the slow way. */
+/* Tell the sizes, which stand in _reader.py: at once, budget. */
 static PyObject *
-take_of_many(ReaderObject *reader, Py_ssize_t n, bool as_bytes)
+set_reader_sizes(PyObject *module, PyObject *args)
 {
-    ReceiveBufferObject *buffer = reader->received;
-    if (reader->paused && buffer->unread - n <= reader->limit) {
+    Py_ssize_t at_once, budget;
+    if (!PyArg_ParseTuple(args, "nn:set_reader_sizes", &at_once, &budget)) {
         return NULL;
     }
-    return as_bytes ? receive_take_bytes(buffer, n) : receive_take(buffer, n);
-}
-
-static PyObject *
-take_n(ReaderObject *reader, PyObject *argument, bool exactly)
-{
-    ReceiveBufferObject *buffer = reader->received;
-    Py_ssize_t row = buffer->end - buffer->start;
-    if (argument == NULL || !PyLong_CheckExact(argument)) {
-        return NULL;
+    if (at_once < 1 || budget < 1) {
+        return PyErr_Format(PyExc_ValueError, "the sizes must be positive, and are %.80R", args);
     }
-    Py_ssize_t n = PyLong_AsSsize_t(argument);
-    if (n <= 0 || row == 0) {
-        PyErr_Clear();
-        return NULL;
-    }
-    if (n > row) {
-        /* bytes of several chunks are left to the slow way */
-        if (exactly || (reader->as_bytes && buffer->unread > row)) {
-            return NULL;
-        }
-        n = row;
-    }
-    return take_of_many(reader, n, reader->as_bytes);
+    State *state = PyModule_GetState(module);
+    state->at_once = at_once;
+    state->budget = budget;
+    Py_RETURN_NONE;
 }
-
-static PyObject *
-take_until(ReaderObject *reader, const char *separator, Py_ssize_t n)
-{
-    ReceiveBufferObject *buffer = reader->received;
-    if (buffer->chunk == NULL) {
-        return NULL;
-    }
-    Py_ssize_t at = search(bytes_of(buffer->chunk) + buffer->start, buffer->end - buffer->start, separator, n);
-    return at < 0 || at > reader->limit ? NULL : take_of_many(reader, at + n, true);
-}
-
-/* What is read, if it is there; NULL without an error: go the slow way. */
-static PyObject *
-read_now(ReadObject *self)
-{
-    ReaderObject *reader = (ReaderObject *)self->reader;
-    PyObject *argument = self->argument, *result = NULL;
-    if (reader->received == NULL) {
-        return NULL;
-    }
-    Py_BEGIN_CRITICAL_SECTION(reader->received);
-    if (self->kind == READ || self->kind == READEXACTLY) {
-        result = take_n(reader, argument, self->kind == READEXACTLY);
-    }
-    else if (self->kind != READUNTIL || argument == NULL) {
-        result = take_until(reader, "\n", 1);
-    }
-    else if (PyBytes_CheckExact(argument) && PyBytes_GET_SIZE(argument) > 0) {
-        result = take_until(reader, PyBytes_AS_STRING(argument), PyBytes_GET_SIZE(argument));
-    }
-    Py_END_CRITICAL_SECTION();
-    return result;
-}
-
-static void
-read_end(ReadObject *self)
-{
-    Py_CLEAR(self->running);
-    Py_CLEAR(self->argument);
-    Py_CLEAR(self->reader);
-}
-
-/* The coroutine of the Python method. */
-static int
-read_run(ReadObject *self)
-{
-    State *state = PyType_GetModuleState(Py_TYPE(self));
-    PyObject *name = state->slow_reads[self->kind];
-    self->running = self->argument == NULL ? PyObject_CallMethodNoArgs(self->reader, name)
-                                           : PyObject_CallMethodOneArg(self->reader, name, self->argument);
-    return self->running == NULL ? -1 : 0;
-}
-
-static PySendResult
-read_send(ReadObject *self, PyObject *value, PyObject **result)
-{
-    *result = NULL;
-    if (self->running == NULL) {
-        if (self->reader == NULL) {
-            PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
-            return PYGEN_ERROR;
-        }
-        *result = read_now(self);
-        if (*result != NULL) {
-            read_end(self);
-            return PYGEN_RETURN;
-        }
-        if (PyErr_Occurred() || read_run(self) < 0) {
-            read_end(self);
-            return PYGEN_ERROR;
-        }
-    }
-    PyObject *running = Py_NewRef(self->running);
-    PySendResult sent = PyIter_Send(running, value, result);
-    Py_DECREF(running);
-    if (sent != PYGEN_NEXT) {
-        read_end(self);
-    }
-    return sent;
-}
-
-/* To create a StopIteration costs as much as all the rest of a small read. So one is kept, and used again when nobody
-   else has it. It holds the last small result until the next one: never a view of a chunk. And `await` takes it without
-   a traceback, whose frames it would hold too; so it is for `await` only, and not for a call of send(). */
-#if PY_VERSION_HEX >= 0x030c0000 && !defined(Py_GIL_DISABLED)
-static bool
-stop_with_spare(State *state, PyObject *result)
-{
-    PyStopIterationObject *stop = (PyStopIterationObject *)state->spare_stop;
-    bool is_small = PyBytes_CheckExact(result)
-                        ? PyBytes_GET_SIZE(result) <= 1024
-                        : PyMemoryView_Check(result) && PyByteArray_CheckExact(PyMemoryView_GET_BUFFER(result)->obj);
-    if (stop == NULL || Py_REFCNT(stop) > 1 || !is_small) {
-        return false;
-    }
-    Py_CLEAR(stop->traceback);
-    Py_CLEAR(stop->context);
-    Py_XSETREF(stop->value, Py_NewRef(result));
-    PyErr_SetRaisedException(Py_NewRef(stop));
-    return true;
-}
-#else
-static bool
-stop_with_spare(State *Py_UNUSED(state), PyObject *Py_UNUSED(result))
-{
-    return false;
-}
-#endif
-
-static PyObject *
-read_next(ReadObject *self)
-{
-    PyObject *result;
-    if (read_send(self, Py_None, &result) == PYGEN_RETURN) {
-        if (!stop_with_spare(PyType_GetModuleState(Py_TYPE(self)), result)) {
-            PyErr_SetObject(PyExc_StopIteration, result); /* bytes or a view: never a tuple, nor an exception */
-        }
-        Py_CLEAR(result);
-    }
-    return result;
-}
-
-static PyObject *
-read_send_method(ReadObject *self, PyObject *value)
-{
-    PyObject *result;
-    if (read_send(self, value, &result) == PYGEN_RETURN) {
-        PyErr_SetObject(PyExc_StopIteration, result);
-        Py_CLEAR(result);
-    }
-    return result;
-}
-
-static PyObject *
-read_throw(ReadObject *self, PyObject *args)
-{
-    if (self->running == NULL && (self->reader == NULL || read_run(self) < 0)) {
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
-        }
-        return NULL;
-    }
-    PyObject *running = Py_NewRef(self->running);
-    PyObject *throw = PyObject_GetAttrString(running, "throw");
-    PyObject *result = throw == NULL ? NULL : PyObject_CallObject(throw, args);
-    Py_XDECREF(throw);
-    Py_DECREF(running);
-    if (result == NULL) {
-        read_end(self);
-    }
-    return result;
-}
-
-static PyObject *
-read_close(ReadObject *self, PyObject *Py_UNUSED(ignored))
-{
-    PyObject *running = Py_XNewRef(self->running);
-    PyObject *closed = running == NULL ? Py_NewRef(Py_None) : PyObject_CallMethod(running, "close", NULL);
-    Py_XDECREF(running);
-    read_end(self);
-    return closed;
-}
-
-static PyObject *
-read_await(PyObject *self)
-{
-    return Py_NewRef(self);
-}
-
-static PyObject *
-read_get_name(ReadObject *self, void *Py_UNUSED(closure))
-{
-    return PyUnicode_FromString(read_names[self->kind]);
-}
-
-static int
-read_traverse(ReadObject *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->reader);
-    Py_VISIT(self->argument);
-    Py_VISIT(self->running);
-    return 0;
-}
-
-static int
-read_clear(ReadObject *self)
-{
-    read_end(self);
-    return 0;
-}
-
-/* One of them is kept, for the next read. Not without a GIL, where threads would fight for it. */
-static void
-drop_spare_read(State *state)
-{
-    if (state->spare_read != NULL) {
-        PyObject_GC_Del(state->spare_read);
-        state->spare_read = NULL;
-    }
-}
-
-static void
-read_dealloc(ReadObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    read_end(self);
-#ifndef Py_GIL_DISABLED
-    State *state = PyType_GetModuleState(type);
-    if (state != NULL && state->read_type == type && state->spare_read == NULL) {
-        state->spare_read = self;
-        Py_DECREF(type);
-        return;
-    }
-#endif
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyObject *
-read_new(State *state, PyObject *reader, int kind, PyObject *argument)
-{
-    ReadObject *self = state->spare_read;
-    if (self != NULL) {
-        state->spare_read = NULL;
-        PyObject_Init((PyObject *)self, state->read_type);
-    }
-    else if ((self = PyObject_GC_New(ReadObject, state->read_type)) == NULL) {
-        return NULL;
-    }
-    self->reader = Py_NewRef(reader);
-    self->argument = Py_XNewRef(argument);
-    self->running = NULL;
-    self->kind = kind;
-    PyObject_GC_Track(self);
-    return (PyObject *)self;
-}
-
-static PyMethodDef read_methods[] = {
-    {"send", (PyCFunction)read_send_method, METH_O, "As a coroutine's."},
-    {"throw", (PyCFunction)read_throw, METH_VARARGS, "As a coroutine's."},
-    {"close", (PyCFunction)read_close, METH_NOARGS, "As a coroutine's."},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyGetSetDef read_getset[] = {
-    {"__name__", (getter)read_get_name, NULL, NULL, NULL},
-    {"__qualname__", (getter)read_get_name, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyType_Slot read_slots[] = {
-    {Py_tp_doc, "A read that has begun when it is awaited; a coroutine by its methods."},
-    {Py_tp_dealloc, read_dealloc},
-    {Py_tp_traverse, read_traverse},
-    {Py_tp_clear, read_clear},
-    {Py_am_await, read_await},
-    {Py_am_send, read_send},
-    {Py_tp_iter, read_await},
-    {Py_tp_iternext, read_next},
-    {Py_tp_methods, read_methods},
-    {Py_tp_getset, read_getset},
-    {0, NULL},
-};
-
-static PyType_Spec read_spec = {
-    "aiopool._native._extension.Read", sizeof(ReadObject), 0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, read_slots,
-};
-
-/* --- the methods of StreamReader --- */
-
-/* A Read; for anything but at most one positional argument, or one of that name, the Python method, which says what is
-   wrong. */
-static PyObject *
-begin_read(ReaderObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords, int kind, const char *name)
-{
-    Py_ssize_t named = keywords == NULL ? 0 : PyTuple_GET_SIZE(keywords);
-    Py_ssize_t most = kind == READLINE || kind == NEXT_LINE ? 0 : 1, least = kind == READEXACTLY ? 1 : 0;
-    State *state = self->received == NULL ? state_of(Py_TYPE(self)) : PyType_GetModuleState(Py_TYPE(self->received));
-    if (state == NULL) {
-        return NULL;
-    }
-    if (count + named > most || count + named < least
-        || (named > 0 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, 0), name) != 0)) {
-        PyObject *method = PyObject_GetAttr((PyObject *)self, state->slow_reads[kind]);
-        PyObject *result = method == NULL ? NULL : PyObject_Vectorcall(method, args, (size_t)count, keywords);
-        Py_XDECREF(method);
-        return result;
-    }
-    return read_new(state, (PyObject *)self, kind, count + named > 0 ? args[0] : NULL);
-}
-
-static PyObject *
-reader_read(ReaderObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
-{
-    return begin_read(self, args, count, keywords, READ, "n");
-}
-
-static PyObject *
-reader_readexactly(ReaderObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
-{
-    return begin_read(self, args, count, keywords, READEXACTLY, "n");
-}
-
-static PyObject *
-reader_readuntil(ReaderObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
-{
-    return begin_read(self, args, count, keywords, READUNTIL, "separator");
-}
-
-static PyObject *
-reader_readline(ReaderObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
-{
-    return begin_read(self, args, count, keywords, READLINE, "");
-}
-
-static PyObject *
-reader_next_line(ReaderObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
-{
-    return begin_read(self, args, count, keywords, NEXT_LINE, "");
-}
-
-static PyMethodDef reader_methods[] = {
-    {"read", (PyCFunction)(void (*)(void))reader_read, METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"readexactly", (PyCFunction)(void (*)(void))reader_readexactly, METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"readuntil", (PyCFunction)(void (*)(void))reader_readuntil, METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"readline", (PyCFunction)(void (*)(void))reader_readline, METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"__anext__", (PyCFunction)(void (*)(void))reader_next_line, METH_FASTCALL | METH_KEYWORDS, NULL},
-    {NULL, NULL, 0, NULL},
-};

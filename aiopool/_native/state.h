@@ -201,8 +201,14 @@ typedef struct {
     uint64_t serial; /* of the module, since a thread can run several interpreters one after another */
 } Pin;
 
-/* The ways to read: see reader.h. */
+/* The ways to read: see read.h. */
 enum { READ, READEXACTLY, READUNTIL, READLINE, NEXT_LINE, READS };
+
+/* The methods that are called by a reader: see reader.h. */
+enum {
+    CALL_DONE, CALL_SET_RESULT, CALL_CREATE_FUTURE, CALL_CALL_SOON, CALL_RELEASE_ROOM, CALL_PAUSE, CALL_RECEIVE_NOW,
+    READER_CALLS
+};
 
 /* Of chunks and messages, in bytes: see receive_buffer.h. */
 typedef struct {
@@ -214,6 +220,7 @@ typedef struct {
     Pin last_pin;
 #endif
     Sizes sizes;
+    Py_ssize_t at_once, budget; /* of a reader, in bytes: see reader.h */
     uint64_t serial; /* no other module object in this process has it, or ever had */
     Number generations; /* how many generations of shards were numbered */
     PyTypeObject *identity_type;
@@ -255,6 +262,7 @@ typedef struct {
     PyObject *acquire;
     PyObject *max_size;
     PyObject *slow_reads[READS];
+    PyObject *reader_calls[READER_CALLS];
 } State;
 
 static struct PyModuleDef native_module;

@@ -48,6 +48,7 @@ _UNKNOWN = -2
 """A descriptor that was not looked for yet."""
 
 if native is not None:
+    native.set_reader_sizes(AT_ONCE, BUDGET)
     # So that create_task and asyncio.run take it. (The type checkers do not know that it is an abstract base class.)
     _coroutines: Any = Coroutine
     _coroutines.register(native.Read)
@@ -55,14 +56,35 @@ if native is not None:
 
 @in_c
 class ReaderBase:
-    """What the reads whose bytes are there look at."""
+    """What reads look at, and what is called on each receive."""
 
-    __slots__ = ("_as_bytes", "_limit", "_paused", "_received")
+    __slots__ = (
+        "_as_bytes",
+        "_budget",
+        "_descriptor",
+        "_eof",
+        "_exception",
+        "_leave_out",
+        "_left_out",
+        "_limit",
+        "_loop",
+        "_paused",
+        "_received",
+        "_waiter",
+    )
 
     _received: ReceiveBuffer
+    _loop: AbstractEventLoop
+    _waiter: "asyncio.Future[None] | None"
+    _exception: BaseException | None
     _limit: int
+    _budget: int
+    _descriptor: int
+    _leave_out: int
+    _left_out: int
     _paused: bool
     _as_bytes: bool
+    _eof: bool
 
 
 @with_c_methods
@@ -83,19 +105,7 @@ class StreamReader(ReaderBase, Generic[Result]):
     :raises ValueError: `limit` is not more than 0.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_budget",
-        "_buffers",
-        "_descriptor",
-        "_eof",
-        "_exception",
-        "_leave_out",
-        "_left_out",
-        "_loop",
-        "_transport",
-        "_waiter",
-    )
+    __slots__ = ("__weakref__", "_buffers", "_transport")
 
     def __init__(
         self,
@@ -120,9 +130,9 @@ class StreamReader(ReaderBase, Generic[Result]):
         self._limit = min(limit, sys.maxsize)
         self._loop = asyncio.get_running_loop() if loop is None else loop
         self._transport: Any = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter = None
         self._eof = False
-        self._exception: BaseException | None = None
+        self._exception = None
         self._paused = False
         # For receiving without waiting. The descriptor is looked for when it is needed, for that takes memory: not
         # before a connection has waited some times.
@@ -275,7 +285,7 @@ class StreamReader(ReaderBase, Generic[Result]):
             raise StopAsyncIteration
         return line
 
-    # The C extension does what needs no waiting, and comes here for all else.
+    # The C extension does what is usual, and comes here for all else.
     _read_slow = read
     _readexactly_slow = readexactly
     _readuntil_slow = readuntil
@@ -380,7 +390,7 @@ class StreamReader(ReaderBase, Generic[Result]):
         return waiter
 
     def _wake(self) -> None:
-        waiter = self._waiter
+        waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
@@ -394,7 +404,7 @@ class StreamReader(ReaderBase, Generic[Result]):
         self._transport = transport
         self._descriptor = -1 if transport.get_extra_info("sslcontext") is not None else _UNKNOWN
 
-    def get_buffer(self, sizehint: int) -> memoryview:
+    def get_buffer(self, sizehint: int, /) -> memoryview:
         """Where the next bytes are to be written. To be held by the caller until `buffer_updated`."""
         received = self._received
         # TLS says how much it has. To take it in several pieces would be slower, and a pause between them would leave
@@ -406,19 +416,21 @@ class StreamReader(ReaderBase, Generic[Result]):
             self._loop.call_soon(received.release_room)
         return view if len(view) <= AT_ONCE or received.unread < received.needed else view[:AT_ONCE]
 
-    def buffer_updated(self, nbytes: int) -> None:
+    def buffer_updated(self, nbytes: int, /) -> None:
         """So many bytes were received."""
         self._budget = BUDGET
         self._received.received(nbytes)
         self._have_more()
 
     def _have_more(self) -> None:
+        """Wake whoever waits for what there is; else pause the transport when it is too much."""
         received = self._received
         more = received.unread - received.needed
         if more < 0:
             return
         waiter = self._waiter
         if waiter is not None and not waiter.done():
+            self._waiter = None
             waiter.set_result(None)
             if received.needed >= BIG and not self._paused:
                 # What came before the reader has taken this would have to be copied into the next big message.

@@ -8,13 +8,14 @@ import asyncio
 import gc
 import socket
 import struct
+import sys
 import tracemalloc
 from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 from loops import PATIENCE
-from streaming import KIB, MIB, ON_EACH_LOOP, connected, settled, until
+from streaming import KIB, MIB, ON_EACH_LOOP, begun, connected, until
 
 pytestmark = ON_EACH_LOOP
 
@@ -84,7 +85,7 @@ async def test_frames_of_any_size_come_as_they_were_sent(streams, buffers, size)
         assert kept == frames
 
 
-async def test_connections_that_share_a_pool_do_not_see_each_others_bytes(streams, buffers):
+async def test_connections_that_share_a_pool_do_not_see_each_others_bytes(aiopool, streams, buffers):
     async def exchange(seed):
         async with connected(streams, buffers=buffers) as (reader, _, peer), anyio.create_task_group() as tasks:
             frames = [pattern(length, seed) for length in (10, 5000, 100_000, 300_000, 20_000, 1)] * 3
@@ -98,7 +99,8 @@ async def test_connections_that_share_a_pool_do_not_see_each_others_bytes(stream
         for seed in range(5):
             tasks.start_soon(exchange, seed)
     assert buffers.stats().bytes_in_use == 0
-    assert buffers.stats().hit_rate > 0 or buffers.stats().bytes_idle == 0
+    if aiopool.implementation == "native" or sys.version_info >= (3, 12):
+        assert buffers.stats().hit_rate > 0
 
 
 async def test_what_is_big_is_received_into_what_is_taken(streams, buffers, monkeypatch):
@@ -111,8 +113,7 @@ async def test_what_is_big_is_received_into_what_is_taken(streams, buffers, monk
 
     monkeypatch.setattr(streams.StreamReader, "get_buffer", recording)
     async with connected(streams, buffers=buffers) as (reader, _, peer), anyio.create_task_group() as tasks:
-        reading = asyncio.create_task(reader.readexactly(4 * MIB))
-        await settled()
+        reading = await begun(reader.readexactly(4 * MIB))
         tasks.start_soon(peer.send, bytes(4 * MIB))
         await reading
         # The rest of the message, each time; so nothing was moved.
@@ -248,8 +249,7 @@ async def test_drain_waits_for_a_slow_peer(either):
     async with connected(either) as (_, writer, peer):
         data = pattern(8 * MIB)
         writer.write(data)
-        drains = [asyncio.create_task(writer.drain()) for _ in range(3)]
-        await settled()
+        drains = [await begun(writer.drain()) for _ in range(3)]
         assert not any(drain.done() for drain in drains)
         drains.pop().cancel()
         received = asyncio.create_task(peer.receive(len(data)))
@@ -261,8 +261,7 @@ async def test_drain_waits_for_a_slow_peer(either):
 async def test_drain_does_not_wait_for_ever_for_a_peer_that_is_gone(either):
     async with connected(either) as (_, writer, peer):
         writer.write(bytes(8 * MIB))
-        drain = asyncio.create_task(writer.drain())
-        await settled()
+        drain = await begun(writer.drain())
         peer.reset()
         with anyio.fail_after(PATIENCE), pytest.raises(ConnectionError):
             await drain
@@ -273,7 +272,7 @@ async def test_drain_does_not_wait_for_ever_for_a_peer_that_is_gone(either):
 async def test_drain_after_close(either):
     async with connected(either) as (_, writer, _):
         writer.close()
-        await settled()
+        await writer.wait_closed()
         with pytest.raises(ConnectionResetError, match="Connection lost"):
             await writer.drain()
         assert writer.is_closing()
@@ -281,8 +280,7 @@ async def test_drain_after_close(either):
 
 async def test_wait_closed(either):
     async with connected(either) as (reader, writer, _):
-        waiting = [asyncio.create_task(writer.wait_closed()) for _ in range(2)]
-        await settled()
+        waiting = [await begun(writer.wait_closed()) for _ in range(2)]
         assert not any(each.done() for each in waiting)
         writer.close()
         await asyncio.gather(*waiting)
@@ -292,8 +290,7 @@ async def test_wait_closed(either):
 
 async def test_wait_closed_tells_what_broke_the_connection(either):
     async with connected(either) as (_, writer, peer):
-        waiting = asyncio.create_task(writer.wait_closed())
-        await settled()
+        waiting = await begun(writer.wait_closed())
         peer.reset()
         with pytest.raises(ConnectionResetError):
             await waiting
@@ -323,8 +320,7 @@ READS = {
 @pytest.mark.parametrize("read", READS)
 async def test_a_reset_reaches_the_waiting_reader_and_later_reads(either, read):
     async with connected(either) as (reader, _, peer):
-        reading = asyncio.create_task(READS[read](reader))
-        await settled()
+        reading = await begun(READS[read](reader))
         assert reader.exception() is None
         peer.reset()
         with pytest.raises(ConnectionResetError):
@@ -338,8 +334,7 @@ async def test_a_reset_reaches_the_waiting_reader_and_later_reads(either, read):
 @pytest.mark.parametrize("read", READS)
 async def test_the_end_of_a_stream_gives_what_was_left(either, read):
     async with connected(either) as (reader, writer, peer):
-        reading = asyncio.create_task(READS[read](reader))
-        await settled()
+        reading = await begun(READS[read](reader))
         await peer.send(b"left")
         peer.end()
         if read in ("readexactly", "readuntil"):
@@ -378,8 +373,7 @@ async def test_what_was_received_before_a_pause_can_be_read_after_close(either):
 async def test_a_read_can_be_cancelled_at_every_byte(streams, read):
     async with connected(streams) as (reader, _, peer):
         for byte in b"012345678":
-            reading = asyncio.create_task(READS[read](reader))
-            await settled()
+            reading = await begun(READS[read](reader))
             await peer.send(bytes([byte]))
             await until(lambda byte=byte: reader.buffered == byte - ord("0") + 1)
             reading.cancel()
@@ -392,8 +386,7 @@ async def test_a_read_can_be_cancelled_at_every_byte(streams, read):
 
 async def test_two_readers_at_once_are_an_error(either):
     async with connected(either) as (reader, _, peer):
-        reading = asyncio.create_task(reader.readline())
-        await settled()
+        reading = await begun(reader.readline())
         for name, read in READS.items():
             name = {"read all": "read", "next": "readuntil", "readline": "readuntil"}.get(name, name)
             with pytest.raises(RuntimeError, match=rf"^{name}\(\) called while another coroutine is already waiting"):
@@ -409,7 +402,7 @@ async def test_a_sender_that_runs_ahead_is_held_back(either):
     async with connected(either, limit=KIB) as (reader, writer, peer):
         sending = asyncio.create_task(peer.send(bytes(32 * MIB)))
         await until(lambda: not writer.transport.is_reading())
-        await settled()
+        await asyncio.sleep(0.02)
         assert not sending.done()
         left = 32 * MIB
         while left:
@@ -475,8 +468,7 @@ async def test_a_view_can_be_sent_to_a_slow_peer_while_reading_goes_on(streams, 
         assert writer.transport.get_write_buffer_size() > MIB
         received = await sink.receive(len(frames) * 256 * KIB)
         assert received == b"".join(frames)
-    await settled()
-    assert buffers.stats().bytes_in_use == 0
+    await until(lambda: buffers.stats().bytes_in_use == 0)
 
 
 # --- what an idle connection holds ---
@@ -490,12 +482,12 @@ async def test_an_idle_connection_holds_no_buffer(streams, buffers, read, size):
         for _ in range(3):
             tasks.start_soon(peer.send, bytes(size))
             view = await reader.readexactly(size)
-            reading = asyncio.create_task(READS[read](reader))
-            await settled()
+            reading = await begun(READS[read](reader))
             if size * 16 >= 16 * KIB:
                 assert buffers.stats().bytes_in_use > 0
             del view
-            assert buffers.stats().bytes_in_use == 0
+            await until(lambda: buffers.stats().bytes_in_use == 0)
+            assert not reading.done()
             reading.cancel()
             await asyncio.wait([reading])
 
@@ -529,7 +521,6 @@ async def test_an_idle_connection_costs_little_more_than_a_protocol_without_a_re
             client.close()
         for connection in connections:
             connection.close()
-        await settled()
         connections.clear()
         server.close()
         await server.wait_closed()

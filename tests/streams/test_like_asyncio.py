@@ -11,7 +11,7 @@ import traceback
 import anyio
 import pytest
 from loops import PATIENCE
-from streaming import KIB, MIB, ON_EACH_LOOP, connected, settled, until
+from streaming import KIB, MIB, ON_EACH_LOOP, begun, connected, until
 
 pytestmark = ON_EACH_LOOP
 
@@ -197,8 +197,7 @@ async def test_no_option_of_the_socket_is_changed(streams):
     async with connected(streams) as (reader, writer, peer):
         sock = writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 2)
-        reading = asyncio.create_task(reader.readexactly(MIB))
-        await settled()
+        reading = await begun(reader.readexactly(MIB))
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 2
         await peer.send(bytes(MIB))
         assert len(await reading) == MIB
@@ -210,10 +209,10 @@ async def test_no_option_of_the_socket_is_changed(streams):
 
 async def test_to_cancel_one_wait_closed_cancels_no_other(streams):
     async with connected(streams) as (_, writer, _):
-        waiting = [asyncio.create_task(writer.wait_closed()) for _ in range(3)]
-        await settled()
+        waiting = [await begun(writer.wait_closed()) for _ in range(3)]
         waiting[0].cancel()
-        await settled()
+        await asyncio.wait(waiting[:1])
+        await asyncio.sleep(0)
         assert [each.done() for each in waiting] == [True, False, False]
         writer.close()
         await asyncio.gather(*waiting[1:])
@@ -239,7 +238,6 @@ async def test_errors_do_not_grow_and_hold_no_view(streams, buffers):
                 del error
         assert max(depths) < 10
         del view
-        await settled()
         gc.collect()
         assert buffers.stats().bytes_in_use == 0
 

@@ -88,8 +88,8 @@ async def connect(address: tuple[str, int], count: int) -> list[Client]:
 
 
 async def use(process: psutil.Process, address: tuple[str, int]) -> Sample:
-    # A group is connected before, so that what is loaded at the first use, and what a pool keeps for as many at once, is
-    # not counted.
+    # A group is connected before: what is loaded at the first use, and what a pool keeps for as many at once, is not
+    # counted.
     first = await connect(address, AT_ONCE)
     before = process.memory_info().rss
     idle = await connect(address, IDLE)

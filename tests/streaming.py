@@ -15,11 +15,18 @@ KIB = 1024
 MIB = 1024 * KIB
 
 # Streams are for asyncio: trio has no transports.
-LOOPS = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["asyncio"]
+LOOPS: dict[str, dict[str, object]] = {"asyncio": {"use_uvloop": False}}
+if importlib.util.find_spec("uvloop"):
+    LOOPS["uvloop"] = {"use_uvloop": True}
+if importlib.util.find_spec("aiofastnet"):
+    import aiofastnet
+
+    # asyncio's loop, with transports of its own, also for TLS.
+    LOOPS["aiofastnet"] = {"loop_factory": aiofastnet.loop_factory()}
 ON_EACH_LOOP = [
     pytest.mark.anyio,
     pytest.mark.parametrize(
-        "anyio_backend", [pytest.param(("asyncio", {"use_uvloop": loop == "uvloop"}), id=loop) for loop in LOOPS]
+        "anyio_backend", [pytest.param(("asyncio", options), id=loop) for loop, options in LOOPS.items()]
     ),
     pytest.mark.usefixtures("reports"),
     pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning"),
@@ -37,7 +44,7 @@ async def reported():
 
 
 async def begun(coroutine):
-    """A task that has run until it had to wait: tasks take their first steps in the order in which they were created."""
+    """A task that has run until it had to wait: tasks take their first steps in the order of their creation."""
     task = asyncio.create_task(coroutine)
     await asyncio.sleep(0)
     return task

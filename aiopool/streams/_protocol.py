@@ -37,8 +37,8 @@ class StreamProtocol(asyncio.BufferedProtocol):
     def __init__(self, reader: StreamReader[Any], client_connected_cb: ClientConnected | None = None) -> None:
         self.reader = reader
         # The transport calls the reader directly.
-        self.get_buffer = reader.get_buffer  # type: ignore[method-assign]
-        self.buffer_updated = reader.buffer_updated  # type: ignore[method-assign]
+        self.get_buffer = reader.get_buffer  # type: ignore[assignment, method-assign]
+        self.buffer_updated = reader.buffer_updated  # type: ignore[assignment, method-assign]
         self._client_connected_cb = client_connected_cb
         self._task: asyncio.Task[None] | None = None
         self._over_ssl = False

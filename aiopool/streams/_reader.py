@@ -461,10 +461,8 @@ class StreamReader(ReaderBase, Generic[Result]):
 
     def drop_what_is_left(self) -> None:
         """The socket is about to be closed: see that what was written before still reaches the peer."""
-        if self._descriptor == _UNKNOWN and self._transport is not None:
-            self._descriptor = descriptor_of(self._transport)
-        if self._descriptor >= 0:
-            drop_what_is_left(self._descriptor)
+        if self._transport is not None:
+            drop_what_is_left(self._transport)
 
     def hand_over(self) -> bytes:
         """All that is unread, for TLS, which begins now. The transport is not resumed: that is what TLS does."""

@@ -28,9 +28,12 @@ def descriptor_of(transport: Any) -> int:
 
     Not to be used any more when the transport has lost its connection: then it may be another's.
     """
-    if type(transport).__module__ not in _MODULES or not hasattr(os, "readv"):
-        return -1
-    if transport.get_extra_info("sslcontext") is not None:
+    return _descriptor(transport) if type(transport).__module__ in _MODULES else -1
+
+
+def _descriptor(transport: Any) -> int:
+    """Of the socket, if what it receives is what the reader is to have; else -1."""
+    if not hasattr(os, "readv") or transport.get_extra_info("sslcontext") is not None:
         return -1
     found = transport.get_extra_info("socket")
     if getattr(found, "type", None) != socket.SOCK_STREAM:
@@ -58,12 +61,15 @@ def receive_now(descriptor: int, received: ReceiveBuffer, most: int) -> int:
     return nbytes
 
 
-def drop_what_is_left(descriptor: int) -> None:
+def drop_what_is_left(transport: Any) -> None:
     """Take what the kernel has received, before the socket is closed.
 
     To close a socket with bytes that nobody has taken sends a reset, and the peer that gets one may lose the answer
     that was written before.
     """
+    descriptor = _descriptor(transport)
+    if descriptor < 0:
+        return
     scratch = bytearray(LEFT_AT_CLOSE // 16)
     left = LEFT_AT_CLOSE
     try:

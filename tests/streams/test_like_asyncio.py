@@ -70,15 +70,18 @@ async def test_a_handler_that_reads_no_body(either, carrier, size):
 @pytest.mark.parametrize("size", [250_000, 500_000])
 async def test_over_tls_a_handler_that_reads_no_body_and_answers_late(either, carrier, size):
     """The transport was paused before, with much unread. (With 2 MB, asyncio's own loop resets the answer of both.)"""
+    writers = []
 
     async def handler(reader, writer):
+        writers.append(writer)
         await reader.readline()
         await until(lambda: not writer.transport.is_reading())
         writer.write(b"413")
-        await closed(writer)
+        writer.close()
 
     async with carrier.serve(either, handler):
         assert await ask(carrier, b"POST\n" + bytes(size)) == b"413"
+        writers[0].transport.abort()  # aiofastnet's, which is paused, would wait for the client until a time-out
 
 
 @pytest.mark.parametrize("size", [40_000, 250_000, 500_000])

@@ -855,18 +855,53 @@ def test_a_read_takes_nothing_before_it_runs(reader, read):
     assert reader.buffered == 10
 
 
+@pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("read", ["read", "readexactly", "readuntil", "readline"])
-def test_a_read_of_what_is_there_creates_no_coroutine(aiopool, reader, read):
+def test_a_read_creates_no_coroutine(aiopool, reader, read, waits):
     if aiopool.implementation == "python":
         pytest.skip("Python methods are coroutine functions")
-    feed(reader, b"0123456789\n" * 3)
-    assert type(READS[read](reader)) is aiopool._native.native.Read
     assert asyncio.iscoroutine(READS[read](reader))
     slow = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aiopool.streams.StreamReader, f"_{read}_slow", lambda *args: slow.append(args))
-        assert len(read_now(READS[read](reader))) >= 10
+        if not waits:
+            feed(reader, b"0123456789\n")
+        reading = Reading(READS[read](reader))
+        if waits:
+            assert not reading.done
+            feed(reader, b"0123456789\n")
+            reading.advance()
+    assert len(reading.result) >= 10
     assert slow == []
+
+
+def test_a_read_that_waits_and_is_closed_has_ended(reader):
+    begun = reader.readexactly(5)
+    begun.send(None)
+    begun.close()
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+        begun.send(None)
+    feed(reader, b"01234")
+    assert read_now(reader.readexactly(5)) == b"01234"
+
+
+def test_a_loop_whose_futures_cannot_be_awaited(aiopool, buffers):
+    class Odd:
+        def create_future(self):
+            return 5
+
+    with pytest.raises(TypeError):
+        read_now(aiopool.streams.StreamReader(buffers, loop=Odd()).readexactly(5))
+
+
+def test_a_reader_that_was_not_initialised_says_so(aiopool):
+    reader = aiopool.streams.StreamReader.__new__(aiopool.streams.StreamReader)
+    for call in (lambda: reader.get_buffer(-1), lambda: reader.buffer_updated(1), reader._have_more):
+        with pytest.raises(AttributeError):
+            call()
+    for read in READS:
+        with pytest.raises(AttributeError):
+            read_now(READS[read](reader))
 
 
 def test_reads_run_as_tasks_and_can_be_told_apart(aiopool):

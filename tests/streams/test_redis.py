@@ -1,11 +1,14 @@
-"""redis-py's asyncio client over our streams, against a real server."""
+"""redis-py's asyncio client over our streams, against a real server, in both implementations and with both parsers.
+
+What its commands do is in tests/integrations/test_redis_connections.py.
+"""
 
 import asyncio
 import shutil
 import subprocess
 
 import pytest
-from loops import PATIENCE, wait_for_socket
+from loops import wait_for_socket
 from streaming import MIB, ON_EACH_LOOP
 
 redis = pytest.importorskip("redis.asyncio", reason="redis, of the extra test, is not installed")
@@ -51,33 +54,11 @@ async def client(request, aiopool, server):
     await pool.disconnect()
 
 
-async def test_a_pipeline(client):
-    pipeline = client.pipeline(transaction=True)
-    for number in range(1000):
-        pipeline.set(f"key {number}", number)
-    for number in range(1000):
-        pipeline.get(f"key {number}")
-    results = await pipeline.execute()
-    assert results[1000:] == [b"%d" % number for number in range(1000)]
-
-
 async def test_large_values(client):
     values = [bytes([number]) * size for number, size in enumerate([1, 10_000, 100_000, MIB, 8 * MIB])]
     for number, value in enumerate(values):
         await client.set(f"value {number}", value)
     assert await client.mget([f"value {number}" for number in range(len(values))]) == values
-
-
-async def test_publish_and_subscribe(client):
-    async with asyncio.timeout(PATIENCE), client.pubsub() as subscriber:
-        await subscriber.subscribe("news")
-        messages = subscriber.listen()
-        assert (await anext(messages))["type"] == "subscribe"
-        for number in range(100):
-            assert await client.publish("news", b"%d" % number + bytes(10_000)) == 1
-        for number in range(100):
-            assert (await anext(messages))["data"] == b"%d" % number + bytes(10_000)
-        assert await subscriber.get_message(timeout=0.01) is None
 
 
 async def test_many_at_once(client):

@@ -35,8 +35,8 @@ LIMIT = 64 * KIB
 AT_ONCE = 256 * KIB
 """Bytes that are received at a time at most, if nobody waits for more. asyncio's own transports receive as many."""
 
-BUDGET = 512 * KIB
-"""Bytes that a reader receives without waiting between two turns of the loop: a tenth of a millisecond or two."""
+BUDGET = 1024 * KIB
+"""Bytes that a reader receives without waiting between two turns of the loop: some tenths of a millisecond."""
 
 LEAVE_OUT = 32
 """How many times at most a reader that was in vain leaves out to receive without waiting."""

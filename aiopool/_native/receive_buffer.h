@@ -343,7 +343,7 @@ receive_room(ReceiveBufferObject *self, Py_ssize_t known, Py_ssize_t most)
     }
     bool is_bounded = self->unread >= self->needed && length_of(target) - from > most;
     Py_ssize_t stop = is_bounded ? from + most : length_of(target);
-    /* An additional reference, in case a finalizer takes the chunk. */
+    /* Held, so that it is still there if a finalizer takes it. */
     Py_INCREF(target);
     PyObject *room = from == 0 && stop == length_of(target) ? PyMemoryView_FromObject(target)
                                                             : PySequence_GetSlice(target, from, stop);

@@ -84,7 +84,8 @@ class StreamProtocol(asyncio.BufferedProtocol):
         reader = self.reader
         broke = reader.exception() if exc is None else exc
         if broke is None:
-            reader.drop_what_is_left()
+            if not self._over_ssl:
+                reader.drop_what_is_left()
             reader.feed_eof()
         elif reader.exception() is None:
             reader.set_exception(broke)

@@ -28,7 +28,7 @@ static const char *const read_names[READS] = {
     "StreamReader.__anext__",
 };
 
-/* When the transport is paused, and this would take enough to have it resumed, that is left to the slow way. */
+/* Take n bytes. Returns NULL if this would resume a paused transport, which is left to the slow path. */
 static PyObject *
 take_of_many(ReaderObject *reader, Py_ssize_t n, bool as_bytes)
 {
@@ -78,7 +78,7 @@ take_n(ReaderObject *reader, Py_ssize_t n, bool exactly)
         return NULL;
     }
     if (n > row) {
-        /* bytes of several chunks are left to the slow way */
+        /* Reads that span several chunks are left to the slow path. */
         if (exactly || (reader->as_bytes && buffer->unread > row)) {
             return NULL;
         }
@@ -150,7 +150,7 @@ read_end(ReadObject *self)
     Py_CLEAR(self->reader);
 }
 
-/* The coroutine of the Python method. */
+/* Create the coroutine of the Python method. */
 static int
 read_run(ReadObject *self)
 {
@@ -294,9 +294,9 @@ read_send(ReadObject *self, PyObject *value, PyObject **result)
     return sent;
 }
 
-/* To create a StopIteration costs as much as all the rest of a small read. So one is kept, and used again when nobody
-   else has it. It holds the last small result until the next one: never a view of a chunk. And `await` takes it without
-   a traceback, whose frames it would hold too; so it is for `await` only, and not for a call of send(). */
+/* Creating a StopIteration costs as much as the rest of a small read. So one is kept, and reused if nothing else refers
+   to it. It holds the last small result until the next one, but never a view of a chunk. It is used only for `await`,
+   which adds no traceback to it, and not for send(): a traceback would keep frames alive. */
 #if PY_VERSION_HEX >= 0x030c0000 && !defined(Py_GIL_DISABLED)
 static bool
 stop_with_spare(State *state, PyObject *result)
@@ -328,7 +328,7 @@ read_next(ReadObject *self)
     PyObject *result;
     if (read_send(self, Py_None, &result) == PYGEN_RETURN) {
         if (!stop_with_spare(PyType_GetModuleState(Py_TYPE(self)), result)) {
-            PyErr_SetObject(PyExc_StopIteration, result); /* bytes or a view: never a tuple, nor an exception */
+            PyErr_SetObject(PyExc_StopIteration, result); /* unsafe only with a tuple or an exception */
         }
         Py_CLEAR(result);
     }
@@ -405,7 +405,7 @@ read_clear(ReadObject *self)
     return 0;
 }
 
-/* One of them is kept, for the next read. Not without a GIL, where threads would fight for it. */
+/* One Read is kept for the next read; but not without a GIL, where threads would contend for it. */
 static void
 drop_spare_read(State *state)
 {
@@ -454,9 +454,9 @@ read_new(State *state, PyObject *reader, int kind, PyObject *argument)
 }
 
 static PyMethodDef read_methods[] = {
-    {"send", (PyCFunction)read_send_method, METH_O, "As a coroutine's."},
-    {"throw", (PyCFunction)read_throw, METH_VARARGS, "As a coroutine's."},
-    {"close", (PyCFunction)read_close, METH_NOARGS, "As a coroutine's."},
+    {"send", (PyCFunction)read_send_method, METH_O, "As for a coroutine."},
+    {"throw", (PyCFunction)read_throw, METH_VARARGS, "As for a coroutine."},
+    {"close", (PyCFunction)read_close, METH_NOARGS, "As for a coroutine."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -467,7 +467,7 @@ static PyGetSetDef read_getset[] = {
 };
 
 static PyType_Slot read_slots[] = {
-    {Py_tp_doc, "A read that has begun when it is awaited; a coroutine by its methods."},
+    {Py_tp_doc, "A read that begins when it is awaited. It has the methods of a coroutine."},
     {Py_tp_dealloc, read_dealloc},
     {Py_tp_traverse, read_traverse},
     {Py_tp_clear, read_clear},
@@ -487,8 +487,8 @@ static PyType_Spec read_spec = {
 
 /* --- the methods of StreamReader --- */
 
-/* A Read; for anything but at most one positional argument, or one of that name, the Python method, which says what is
-   wrong. */
+/* Return a Read if the arguments are right: at most one, positional or with the given name. Otherwise call the Python
+   method, which raises the error. */
 static PyObject *
 begin_read(ReaderObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords, int kind, const char *name)
 {

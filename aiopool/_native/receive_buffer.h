@@ -396,7 +396,7 @@ receive_take(ReceiveBufferObject *self, Py_ssize_t n)
         }
     }
     else {
-        /* An additional reference, in case a finalizer takes the chunk. */
+        /* Held, so that it is still there if a finalizer takes it. */
         PyObject *chunk = Py_NewRef(self->chunk);
         if (n < (length_of(chunk) + sizes->pinned - 1) / sizes->pinned) {
             view = copied_view(bytes_of(chunk) + self->start, n);

@@ -11,7 +11,7 @@ is_there(ReceiveBufferObject *self, Py_ssize_t n)
         return true;
     }
     if (!PyErr_Occurred()) {
-        PyErr_Format(PyExc_ValueError, "there are %zd bytes, and not %zd", self->unread, n);
+        PyErr_Format(PyExc_ValueError, "there are %zd unread bytes, not %zd", self->unread, n);
     }
     return false;
 }
@@ -131,7 +131,7 @@ method_find(ReceiveBufferObject *self, PyObject *args)
         right = PyBytes_CheckExact(separator) && PyBytes_GET_SIZE(separator) > 0;
     }
     if (!right) {
-        return PyErr_Format(PyExc_TypeError, "find takes a list of bytes, none of them empty, and not %.80R", args);
+        return PyErr_Format(PyExc_TypeError, "find takes a list of bytes objects that are not empty, not %.80R", args);
     }
     Py_BEGIN_CRITICAL_SECTION(self);
     found = receive_find(self, separators, searched);
@@ -198,17 +198,17 @@ receive_buffer_dealloc(ReceiveBufferObject *self)
 }
 
 static PyMethodDef receive_buffer_methods[] = {
-    {"room", (PyCFunction)method_room, METH_VARARGS, "Where the next bytes are to be written."},
-    {"release_room", (PyCFunction)method_release_room, METH_NOARGS, "Nothing was written there, and nothing will be."},
-    {"received", (PyCFunction)method_received, METH_O, "So many were written."},
-    {"hold_little", (PyCFunction)method_hold_little, METH_NOARGS, "Hold no big chunk for a few bytes."},
+    {"room", (PyCFunction)method_room, METH_VARARGS, "Return a view to write the next bytes to."},
+    {"release_room", (PyCFunction)method_release_room, METH_NOARGS, "Release the room, to which nothing was written."},
+    {"received", (PyCFunction)method_received, METH_O, "Note that nbytes were written to the room."},
+    {"hold_little", (PyCFunction)method_hold_little, METH_NOARGS, "Hold no large chunk for a few bytes."},
     {"in_a_row", (PyCFunction)method_in_a_row, METH_NOARGS, "How many bytes can be taken without a copy."},
-    {"take", (PyCFunction)method_take, METH_O, "The first n bytes, which are there."},
-    {"take_bytes", (PyCFunction)method_take_bytes, METH_O, "A copy of the first n bytes, which are there."},
-    {"peek", (PyCFunction)method_peek, METH_NOARGS, "A copy of all there is; it stays."},
-    {"skip", (PyCFunction)method_skip, METH_O, "Have done with the first n bytes, which are there."},
-    {"find", (PyCFunction)method_find, METH_VARARGS, "From where to where the separator goes that ends first."},
-    {"clear", (PyCFunction)method_clear, METH_NOARGS, "Let go of everything."},
+    {"take", (PyCFunction)method_take, METH_O, "Take the first n unread bytes, as a view."},
+    {"take_bytes", (PyCFunction)method_take_bytes, METH_O, "Take the first n unread bytes, as a copy."},
+    {"peek", (PyCFunction)method_peek, METH_NOARGS, "Return a copy of all unread bytes, without taking them."},
+    {"skip", (PyCFunction)method_skip, METH_O, "Drop the first n unread bytes."},
+    {"find", (PyCFunction)method_find, METH_VARARGS, "Find the separator that ends first: the range of its bytes."},
+    {"clear", (PyCFunction)method_clear, METH_NOARGS, "Drop everything."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -234,7 +234,7 @@ static PyType_Spec receive_buffer_spec = {
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, receive_buffer_slots,
 };
 
-/* Tell the sizes, which stand in _receive_buffer.py: pinned, first, most, big, room. */
+/* Set the sizes, which are defined in _receive_buffer.py: pinned, first, most, big, room. */
 static PyObject *
 set_receive_sizes(PyObject *module, PyObject *args)
 {

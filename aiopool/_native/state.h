@@ -211,7 +211,7 @@ enum {
     READER_CALLS
 };
 
-/* Of chunks and messages, in bytes: see receive_buffer.h. */
+/* Sizes of chunks and messages, in bytes: see receive_buffer.h. */
 typedef struct {
     Py_ssize_t pinned, first, most, big, room;
 } Sizes;

@@ -101,7 +101,7 @@ class ReceiveBuffer:
         self._offered = None
 
     def received(self, nbytes: int) -> None:
-        """Note that `nbytes` were written to the room."""
+        """Note that `nbytes` were written to the buffer."""
         self.unread += nbytes
         if self._later is not None:
             self._filled += nbytes

@@ -6,17 +6,17 @@ from shared import Thing
 
 
 class Stop(BaseException):
-    """What is thrown into a coroutine where it waits, as a loop throws a cancellation."""
+    """Thrown into a coroutine where it waits, as a loop throws a cancellation."""
 
 
 @types.coroutine
 def suspend():
-    """Wait once, for whoever drives the coroutine."""
+    """Wait once, until the driver of the coroutine continues it."""
     yield
 
 
 def step(coroutine):
-    """Drive `coroutine` to its next await. `True`: it is done."""
+    """Drive `coroutine` to its next await. Returns `True` if it is done."""
     try:
         coroutine.send(None)
     except StopIteration:
@@ -25,7 +25,7 @@ def step(coroutine):
 
 
 def finish(coroutine):
-    """The result of `coroutine`, and how often it waited."""
+    """Drive `coroutine` to its end. Returns its result, and how often it waited."""
     for waits in range(100):
         try:
             coroutine.send(None)
@@ -35,12 +35,12 @@ def finish(coroutine):
 
 
 def result_of(coroutine):
-    """The result of `coroutine`."""
+    """Drive `coroutine` to its end, and return its result."""
     return finish(coroutine)[0]
 
 
 def throw(coroutine):
-    """Throw `Stop` into `coroutine`, and see it end with that, which is returned, after however many more awaits."""
+    """Throw `Stop` into `coroutine`, which may await more, and return the `Stop` with which it must end."""
     try:
         coroutine.throw(Stop())
         finish(coroutine)
@@ -49,8 +49,8 @@ def throw(coroutine):
     raise AssertionError("it went on as if nothing had been")
 
 
-class Ledger:
-    """Three callbacks that wait several times each, and keep account of each object."""
+class Tracker:
+    """Three callbacks that wait several times each, and record the state of each object."""
 
     def __init__(self, *, good=True):
         self.good = good
@@ -85,17 +85,17 @@ def idle_in(pool):
     return [thing for _, shard in pool._store.shards() for thing in [*shard.private, *shard.shared]]
 
 
-def check_the_books(pool, ledger, hands, *, async_close=True):
-    """Each object that was made is in one place; nothing half-done is idle; the counts are right."""
+def check_objects(pool, tracker, hands, *, async_close=True):
+    """Check that each object is in one place, that nothing half-done is idle, and that the counts are right."""
     idle = idle_in(pool)
-    places = [*idle, *hands, *(ledger.closing if async_close else [])]
+    places = [*idle, *hands, *(tracker.closing if async_close else [])]
     assert len(set(places)) == len(places), "an object is in two places"
     if async_close:
-        assert set(places) == set(ledger.made), "an object is lost, or was never finished"
+        assert set(places) == set(tracker.made), "an object is lost, or was never finished"
     else:
-        assert set(places) <= set(ledger.made)
-    assert not ledger.dirty & set(idle), "a half-reset object is idle"
+        assert set(places) <= set(tracker.made)
+    assert not tracker.dirty & set(idle), "a half-reset object is idle"
     stats = pool.stats()
     assert stats.idle == len(idle)
-    assert stats.hits + stats.created - stats.puts == len(hands), "the lent ones do not add up"
-    assert stats.dropped == len(ledger.made) - len(idle) - len(hands)
+    assert stats.hits + stats.created - stats.puts == len(hands), "the checked-out objects do not add up"
+    assert stats.dropped == len(tracker.made) - len(idle) - len(hands)

@@ -1,4 +1,4 @@
-"""Interpreters of their own, where a crash is a failed test and no more; and what the programs for them share."""
+"""Runs programs in separate interpreters, where a crash only fails a test; and helpers for these programs."""
 
 import asyncio
 import contextvars
@@ -12,7 +12,7 @@ from shared import PROGRAMS
 
 
 def errors_in(stderr):
-    """What a child wrote to stderr, without what asyncio's debug mode says of slow callbacks.
+    """A child's output on stderr, without the messages of asyncio's debug mode about slow callbacks.
 
     On a busy machine any callback may be slow.
     """
@@ -20,7 +20,7 @@ def errors_in(stderr):
 
 
 def run_child(program, env, arguments=(), options=()):
-    """What `program` printed. It must end well and write nothing to stderr."""
+    """Run `program` and return its output. It must succeed and write nothing to stderr."""
     done = subprocess.run(
         [sys.executable, *options, "-c", program, *arguments],
         env=env,
@@ -52,7 +52,7 @@ def off_loop(function, *args):
 
 
 async def repeat(operation, times):
-    """Call `operation` so many times, and wait until all that it dropped is gone."""
+    """Call `operation` a number of times, and wait until everything that it dropped has been freed."""
     import aiopool
 
     for turn in range(times):
@@ -66,7 +66,7 @@ async def repeat(operation, times):
 
 
 def in_forks(function, times):
-    """Call `function` in the child of a fork, so many times, one after another."""
+    """Call `function` a number of times, each time in the child of a fork, one after another."""
     for _ in range(times):
         pid = os.fork()
         if pid == 0:

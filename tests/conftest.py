@@ -1,4 +1,4 @@
-"""What every test can ask for: the package in each implementation, every kind of loop, and a quiet collector."""
+"""Fixtures for all tests: the package in each implementation, every kind of loop, and a disabled garbage collector."""
 
 import gc
 import importlib
@@ -31,37 +31,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what `--sample` does not choose. By name, so that all processes of pytest-xdist choose the same."""
+    """Choose tests for `--sample`. By name, so that all processes of pytest-xdist choose the same."""
     sample = config.getoption("--sample")
     items[:] = [item for item in items if zlib.crc32(item.nodeid.encode()) % sample == 0]
 
 
 def load(implementation: str) -> ModuleType:
-    """A copy of the package with `implementation`, beside any other copy: with its own registry and processors."""
+    """Import a new copy of the package with `implementation`, which has its own registry and processors."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "aiopool"]:
         del sys.modules[name]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIOPOOL_NO_EXTENSIONS", "1" if implementation == "python" else "")
         package = importlib.import_module("aiopool")
-        # What the package does not import by itself.
+        # The package does not import these itself.
         importlib.import_module("aiopool.streams")
         importlib.import_module("aiopool.testing")
     assert package.implementation == implementation
-    # A machine that is short of memory would bring cleanup cycles into the middle of tests.
+    # On a machine that is short of memory, cleanup cycles would run in the middle of tests.
     nowhere = package._core.cleanup.memory_pressure = package._core.pressure.MemoryPressure("/nowhere")
-    nowhere.is_felt()  # from the first look on it knows that there is nothing to look at, and is never due
+    nowhere.is_felt()  # after the first check, which finds no files, it is never due
     return package
 
 
 @pytest.fixture(scope="session", params=IMPLEMENTATIONS)
 def aiopool(request: pytest.FixtureRequest) -> ModuleType:
-    """The package; each test that asks for it runs once for each implementation."""
+    """The package. Each test that uses it runs once for each implementation."""
     return load(request.param)
 
 
 @pytest.fixture(scope="session")
 def reference() -> ModuleType:
-    """The pure Python package, for tests that change its insides to see it break."""
+    """The pure Python package, for tests that replace its internals to see it break."""
     return load("python")
 
 
@@ -86,7 +86,7 @@ def bound(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(autouse=True)
 def _no_binding_from_another_test(request: pytest.FixtureRequest) -> None:
-    """The pytest plugins for loops carry the context of a test on a loop on to tests that run on none."""
+    """Remove the binding that pytest's plugins for loops leave in the context for tests that run on no loop."""
     for name in {"aiopool", "reference"} & set(request.fixturenames):
         processor = request.getfixturevalue(name)._core.processor
         processor.pinned.set(processor.UNBOUND)
@@ -94,7 +94,9 @@ def _no_binding_from_another_test(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_automatic_collection() -> Iterator[None]:
-    """A cleanup cycle in the middle of a test would be right, but the test could not say what it expects."""
+    """Disable the garbage collector: it may start a cleanup cycle in the middle of a test, which would be correct, but
+    the test could not predict the results.
+    """
     gc.disable()
     yield
     gc.enable()
@@ -102,7 +104,7 @@ def _no_automatic_collection() -> Iterator[None]:
 
 @pytest.fixture
 def reusing(aiopool: ModuleType) -> ModuleType:
-    """The package, where it can reuse blocks."""
+    """The package, if it can reuse blocks; otherwise the test is skipped."""
     if aiopool.implementation == "python" and sys.version_info < (3, 12):
         pytest.skip("Python code cannot export buffers before 3.12")
     return aiopool
@@ -110,7 +112,7 @@ def reusing(aiopool: ModuleType) -> ModuleType:
 
 @pytest.fixture
 def child_env(aiopool: ModuleType) -> dict[str, str]:
-    """The environment for a child interpreter that is to use the same implementation."""
+    """The environment for a child interpreter that uses the same implementation."""
     return {
         **os.environ,
         "AIOPOOL_NO_EXTENSIONS": "1" if aiopool.implementation == "python" else "",

@@ -1,8 +1,8 @@
-"""Negative controls: buffer pools that reuse too early. Tests must see them corrupt data."""
+"""Negative controls: buffer pools that reuse buffers too early. Tests must see them corrupt data."""
 
 
 class PutByHand:
-    """The code that acquired a buffer gives it back, whether or not anything else still refers to it."""
+    """A pool to which the caller gives buffers back, whether or not anything else still refers to them."""
 
     def __init__(self):
         self.idle = []
@@ -12,12 +12,12 @@ class PutByHand:
         return memoryview(self.idle.pop() if self.idle else bytearray(1 << 23))[:n]
 
     def give_back(self, view):
-        """The view's buffer is free, says the caller."""
+        """Reuse the view's buffer."""
         self.idle.append(view.obj)
 
 
 class PutByFinalizer:
-    """A buffer gives itself back, in its finalizer."""
+    """A pool to which each buffer gives itself back in its finalizer."""
 
     def __init__(self):
         self.idle = []

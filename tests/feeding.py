@@ -1,6 +1,6 @@
-"""Streams without a transport: what one does to a reader, and reads that are run by hand.
+"""Streams without a transport: feeding a reader, and running reads step by step.
 
-No loop runs here and nothing waits: a read goes on when it is told to. So every order of events can be had.
+No loop runs here and nothing waits: a read continues when the test says so. So tests can produce any order of events.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Reading:
-    """A read that runs until it has to wait, and goes on with `advance`."""
+    """A read that runs until it has to wait, and continues with `advance`."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._coroutine = coroutine
@@ -20,7 +20,7 @@ class Reading:
         self.advance()
 
     def advance(self) -> None:
-        """Go on, if what it waits for has come."""
+        """Continue, if the future that it waits for is done."""
         while not self.done and (self._waiter is None or self._waiter.done()):
             try:
                 self._waiter = self._coroutine.send(None)
@@ -30,7 +30,7 @@ class Reading:
                 self.error, self.done = error, True
 
     def cancel(self) -> None:
-        """What a task does to the future that it waits for, if that is not too late, and then to the coroutine."""
+        """Cancel the read as a task would: the future that it waits for, or if that is too late, the coroutine."""
         if not self._waiter.cancel():
             self._waiter.result()
             try:
@@ -41,7 +41,7 @@ class Reading:
         assert isinstance(self.error, asyncio.CancelledError)
 
     def outcome(self) -> tuple[Any, ...]:
-        """What can be told of the result from outside, or of the error."""
+        """The visible result or error, for comparisons."""
         error = self.error
         if error is None:
             return ("gave", bytes(self.result))
@@ -49,7 +49,7 @@ class Reading:
 
 
 def read_now(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """The result of a read that has no need to wait."""
+    """Run a read that need not wait, and return its result."""
     reading = Reading(coroutine)
     assert reading.done
     if reading.error is not None:
@@ -58,7 +58,7 @@ def read_now(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def feed(reader: Any, data: bytes) -> int:
-    """Have `reader` receive `data`, as much at a time as it offers room for; in how many pieces."""
+    """Have `reader` receive `data`, in pieces of the size that it offers. Returns the number of pieces."""
     pieces = 0
     while data:
         offered = reader.get_buffer(-1)
@@ -72,7 +72,7 @@ def feed(reader: Any, data: bytes) -> int:
 
 
 class Pausable:
-    """All that a reader wants of its transport."""
+    """The part of a transport that a reader uses."""
 
     def __init__(self, sslcontext: object = None) -> None:
         self.paused = False

@@ -1,8 +1,9 @@
-"""Run an operation and interrupt it at each of its bytecodes, one run for each.
+"""Run an operation many times, and interrupt it at a different bytecode each time.
 
-A finalizer, a signal handler or another thread can come between any two bytecodes, and an error that needs one certain
-gap may take years to show. `at_every_bytecode` opens each gap once: it watches the operation's bytecodes and runs the
-intruder in the gap, to its end. What is checked after each run then holds for every single interruption there is.
+A finalizer, a signal handler or another thread can run between any two bytecodes, and an error that needs an
+interruption at one specific bytecode may take years to appear. `at_every_bytecode` monitors the operation's bytecodes
+and, in each run, runs the intruder to its end before one of them (in one "gap"). So the checks after each run hold for
+every possible single interruption.
 """
 
 import asyncio
@@ -25,17 +26,17 @@ _spec = importlib.util.find_spec("aiopool")
 assert _spec is not None
 assert _spec.origin is not None
 PACKAGE = (os.fspath(Path(_spec.origin).parent) + os.sep,)
-"""For `files`: the modules of the package, and no others, whatever the checkout is called."""
+"""For `files`: only the modules of the package, whatever the name of the checkout."""
 
 
 def at_every_bytecode(scenario: Scenario, *, files: tuple[str, ...], into: bool = False) -> int:
-    """Interrupt at each bytecode in files whose path contains one of `files`; how many interruptions there were.
+    """Interrupt at each bytecode in files whose path contains one of `files`. Returns the number of interruptions.
 
-    What the intruder raises is an error of the test, or with `into`, is raised into the operation, as a signal handler
-    does.
+    If the intruder raises, the test fails; with `into`, the exception is raised in the operation instead, as by a
+    signal handler.
 
-    `scenario()` sets up afresh and returns the operation, the intruder, and the check, which is called with the
-    results of both.
+    `scenario()` does the set-up for one run, and returns the operation, the intruder, and the check, which is called
+    with the results of both.
     """
     gap = _Gap(files, into)
     with gap.watching():
@@ -64,7 +65,7 @@ class _Gap:
         self.intrusion: Any = None
 
     def run(self, operation: Callable[[], Any], at: int, intruder: Callable[[], Any]) -> Any:
-        """The result of `operation`, during which `intruder` was called before the bytecode number `at`."""
+        """Run `operation`, call `intruder` before its bytecode number `at`, and return the operation's result."""
         self._intruder, self.reached, self.intrusion = intruder, False, None
         self._left = at
         try:
@@ -93,7 +94,7 @@ class _Gap:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """See bytecodes for the time of a block."""
+        """Monitor bytecodes during a block."""
         watch = self._monitoring if sys.version_info >= (3, 12) else self._tracing
         with watch():
             yield
@@ -140,18 +141,18 @@ class _Gap:
 
 
 class Interrupted(BaseException):
-    """What a signal handler raises."""
+    """The exception that a signal handler raises."""
 
 
 def raise_in_every_gap_on_a_loop(set_up: Callable[[], tuple[Any, Any]], *, files: tuple[str, ...]) -> int:
-    """Raise into an operation at each bytecode, each time on a new loop; how many gaps there were.
+    """Raise an exception in an operation at each bytecode, each time on a new loop. Returns the number of gaps.
 
-    `set_up()` returns two async functions: the operation, and what must end well on the same loop afterwards.
+    `set_up()` returns two async functions: the operation, and a function that must succeed afterwards on the same loop.
     """
     runners: list[asyncio.Runner] = []
 
     async def run(operation: Any) -> None:
-        # Else the report of what a callback raised would hold the frames, and what they were working on.
+        # Otherwise asyncio's report of an exception in a callback would hold its frames and their objects.
         asyncio.get_running_loop().set_exception_handler(_forget_frames)
         await operation()
 

@@ -1,4 +1,4 @@
-"""Loops in threads, for tests that need more than the one they run on."""
+"""Loops in threads, for tests that need more loops than their own."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ import anyio.lowlevel
 import pytest
 
 PATIENCE = 30.0
-"""Seconds after which a test that waits for another thread gives up. Only a failing test ever waits so long."""
+"""Seconds after which a test that waits for another thread gives up. Only a failing test waits that long."""
 
 
 class LoopThread:
@@ -38,11 +38,11 @@ class LoopThread:
         await self._stop
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """The result of `coroutine`, run on this loop."""
+        """Run `coroutine` on this loop, and return its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """The result of `function(*args)`, called on this loop."""
+        """Call `function(*args)` on this loop, and return its result."""
 
         async def call() -> Any:
             return function(*args)
@@ -58,7 +58,7 @@ class LoopThread:
 
 @contextmanager
 def loop_thread() -> Iterator[LoopThread]:
-    """A `LoopThread` for the time of a block."""
+    """A `LoopThread` during a block."""
     thread = LoopThread()
     try:
         yield thread
@@ -85,12 +85,12 @@ WHERE = pytest.mark.parametrize("where", [on_a_loop, off_loop], ids=["on a loop"
 
 
 def in_thread(function: Callable[..., Any], *args: Any) -> Any:
-    """The result of `function(*args)`, called in a new thread with an empty context."""
+    """Call `function(*args)` in a new thread with an empty context, and return its result."""
     return in_threads([lambda: function(*args)])[0]
 
 
 def in_threads(functions: list[Callable[[], Any]]) -> list[Any]:
-    """The results of all `functions`, each called in a thread of its own, all at the same time."""
+    """Call all `functions` at the same time, each in its own thread, and return their results."""
     results: list[Any] = [None] * len(functions)
     errors: list[BaseException] = []
 
@@ -119,7 +119,7 @@ async def all_freed(package: ModuleType) -> None:
 
 
 class RunsAtOnce:
-    """A `LiveLoop` that has run a callback to its end before the thread that posted it goes on."""
+    """A `LiveLoop` that runs each callback to its end before `call_soon` returns."""
 
     def __init__(self, loop: Any) -> None:
         self._loop = loop
@@ -141,7 +141,7 @@ def free_port() -> int:
 
 
 def wait_for_socket(path: Path) -> None:
-    """Wait until a server of another process accepts connections there."""
+    """Wait until a server in another process accepts connections at `path`."""
     deadline = time.monotonic() + PATIENCE
     while True:
         with socket.socket(socket.AF_UNIX) as probe:

@@ -1,4 +1,4 @@
-"""What the tests of servers share: an application that tells what it gets, a server in a thread, and a client."""
+"""Helpers for the tests of servers: an application that reports what it gets, a server in a thread, and a client."""
 
 import asyncio
 import hashlib
@@ -16,7 +16,7 @@ PATIENCE = 30
 
 
 class Application:
-    """An ASGI application that says what it received; `events` has the messages of each path under /record."""
+    """An ASGI application that reports what it received. `events` has the messages of each path under /record."""
 
     def __init__(self):
         self.events = {}
@@ -48,7 +48,7 @@ class Application:
         await send({"type": "http.response.body", "body": content})
 
     async def digest(self, scope, receive, send):
-        """Read all of the body, and answer with its length and digest."""
+        """Read the whole body, and answer with its length and digest."""
         body = bytearray()
         more = True
         while more:
@@ -65,11 +65,11 @@ class Application:
         await self.answer(send, b"early")
 
     async def close(self, scope, receive, send):
-        """The same, and close the connection."""
+        """Answer without reading the body, and close the connection."""
         await self.answer(send, b"closed", (b"connection", b"close"))
 
     async def progress(self, scope, receive, send):
-        """Answer each message with how much has come so far."""
+        """Answer each message with the number of bytes received so far."""
         await send({"type": "http.response.start", "status": 200, "headers": []})
         count, more = 0, True
         while more:
@@ -80,13 +80,13 @@ class Application:
         await send({"type": "http.response.body", "body": b""})
 
     async def gated(self, scope, receive, send):
-        """Read nothing before the gate is open."""
+        """Read nothing until the gate is open."""
         self.events[scope["path"]] = []
         await asyncio.to_thread(self.gate.wait)
         await self.digest(scope, receive, send)
 
     async def record(self, scope, receive, send):
-        """Note each message until the client has gone or the body is complete."""
+        """Record each message until the client disconnects or the body is complete."""
         events = self.events[scope["path"]] = []
         body = b""
         while True:
@@ -111,7 +111,7 @@ def described(body):
 
 
 def pooled_protocol(aiopool):
-    """The class, of this copy of the package."""
+    """The protocol class of this copy of the package."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in sys.modules if name.partition(".")[0] == "aiopool"]:
             patch.delitem(sys.modules, name)
@@ -122,7 +122,7 @@ def pooled_protocol(aiopool):
 
 @contextmanager
 def serving(protocol, application, loop="asyncio", **options):
-    """A uvicorn server in a thread of its own: where it listens."""
+    """Run a uvicorn server in its own thread during a block. Yields its address."""
     uvicorn = importlib.import_module("uvicorn")
     options = {"log_level": "critical", "access_log": False, "timeout_graceful_shutdown": 5, **options}
     server = uvicorn.Server(uvicorn.Config(application, http=protocol, loop=loop, **options))
@@ -138,7 +138,7 @@ def serving(protocol, application, loop="asyncio", **options):
 
 
 class Client:
-    """A connection on which anything can be sent, and answers are read one by one."""
+    """A connection that can send anything, and that reads responses one by one."""
 
     def __init__(self, address, context=None):
         self.socket = socket.create_connection(address, PATIENCE)
@@ -154,12 +154,12 @@ class Client:
         self.socket.close()
 
     def send(self, *parts):
-        """Each part in a system call of its own."""
+        """Send each part in a separate system call."""
         for part in parts:
             self.socket.sendall(part)
 
     def head(self):
-        """The status and the headers of the next answer; None at the end of the stream."""
+        """The status and the headers of the next response; None at the end of the stream."""
         line = self.file.readline()
         if not line:
             return None
@@ -170,12 +170,12 @@ class Client:
         return int(line.split()[1]), headers
 
     def chunk(self):
-        """The next chunk of an answer; empty at its end."""
+        """The next chunk of a response; empty at its end."""
         size = int(self.file.readline(), 16)
         return self.file.read(size + 2)[:size]
 
     def answer(self):
-        """The status and the content of the next answer; None at the end of the stream."""
+        """The status and the content of the next response; None at the end of the stream."""
         head = self.head()
         if head is None:
             return None

@@ -1,4 +1,4 @@
-"""What many tests need: something to pool, and which build of CPython this is."""
+"""Helpers for many tests: an object to pool, and facts about this build of CPython."""
 
 import gc
 import sys
@@ -10,13 +10,13 @@ from types import ModuleType
 from typing import Any
 
 PROGRAMS = Path(__file__).parent / "programs"
-"""Programs that tests run in interpreters of their own."""
+"""Programs that tests run in separate interpreters."""
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-"""Whether this is a free-threaded build: its reference counts and its collector are others, with and without a GIL."""
+"""Whether this is a free-threaded build, whose reference counts and garbage collector differ even if the GIL is on."""
 
 NO_GIL = not getattr(sys, "_is_gil_enabled", lambda: True)()
-"""Whether there is no GIL now: importing an extension that needs it may bring it back on a free-threaded build."""
+"""Whether the GIL is off now. On a free-threaded build, importing an extension that needs the GIL may turn it on."""
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -41,19 +41,19 @@ def class_of(pool: Any, n: int) -> Any:
 
 
 def collect_deferred() -> None:
-    """From free-threaded 3.14 on, a pool that is no longer referenced goes at the next garbage collection."""
+    """On free-threaded builds from 3.14 on, an unreferenced pool is freed by the next garbage collection."""
     if FREE_THREADED and sys.version_info >= (3, 14):
         gc.collect()
 
 
 @contextmanager
 def no_other_pools(package: ModuleType) -> Iterator[None]:
-    """What goes through all pools finds only those that are created in the meantime."""
+    """Hide all pools that exist already during a block, from cleanup cycles for example."""
     pools = package._core.registry._pools
     others = pools.copy()
     pools.clear()
     try:
         yield
     finally:
-        # Not those that are gone: a later pool at the same address would take over their place in the order.
+        # Not those that were freed: a later pool at the same address would take their place in the order.
         pools.update({key: ref for key, ref in others.items() if ref() is not None})

@@ -1,4 +1,4 @@
-"""What the tests of streams share: the loops that have transports, a look at what they report, and waiting for them."""
+"""Helpers for the tests of streams: the loops that have transports, checking their reports, and waiting."""
 
 import asyncio
 import gc
@@ -36,12 +36,12 @@ ON_EACH_LOOP = [
 
 
 async def reported():
-    """For a fixture: what the loop reported. A test that expects something takes it out."""
+    """For a fixture: the errors that the loop reported. A test that expects some must remove them."""
     found = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: found.append(context))
     yield found
     await asyncio.sleep(0)
-    gc.collect()  # a future whose exception nobody has seen reports that now
+    gc.collect()  # a future whose exception was never retrieved reports that now
     assert found == []
 
 
@@ -53,7 +53,7 @@ async def begun(coroutine):
 
 
 async def until(condition):
-    """Wait for another end of a socket to have noticed something."""
+    """Wait until `condition` is true, for example because the other end of a socket noticed something."""
     with anyio.fail_after(PATIENCE):
         while not condition():
             await anyio.sleep(0.001)

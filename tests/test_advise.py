@@ -1,4 +1,4 @@
-"""`python -m aiopool advise`, run as its users run it; and its verdicts, for all that can be measured."""
+"""`python -m aiopool advise`, run as users run it; and its verdicts for all possible measurements."""
 
 import os
 import re
@@ -20,12 +20,12 @@ ARRAY = ["np.empty(64 << 20, np.uint8)", "--import", "numpy as np"]
 
 @pytest.fixture
 def env() -> dict[str, str]:
-    """For what is the same in both implementations."""
+    """The environment for tests of what is the same in both implementations."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def advise(env: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command for a short time, strictly."""
+    """Run the command for a short time, with warnings as errors."""
     return subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-m", "aiopool", "advise", *arguments, "--seconds", "0.4"],
         env={**env, "COLUMNS": "100", "PYTHONUTF8": "1"},
@@ -41,7 +41,7 @@ def verdict_of(done: "subprocess.CompletedProcess[str]") -> str:
 
 
 @pytest.mark.parametrize("arguments", [ZSTD, ARRAY], ids=["zstd compressor", "64 MiB array"])
-def test_what_is_worth_pooling(child_env: dict[str, str], arguments: list[str]) -> None:
+def test_objects_that_are_worth_pooling(child_env: dict[str, str], arguments: list[str]) -> None:
     pytest.importorskip("zstandard")
     assert verdict_of(advise(child_env, *arguments)).startswith("Pool it")
 
@@ -53,7 +53,7 @@ def test_a_buffer_is_worth_pooling_with_the_c_extension(aiopool: ModuleType, chi
 
 
 @pytest.mark.parametrize("reset", ["", "obj.clear()"])
-def test_a_dict_is_not(child_env: dict[str, str], reset: str) -> None:
+def test_a_dict_is_not_worth_pooling(child_env: dict[str, str], reset: str) -> None:
     assert verdict_of(advise(child_env, "dict()", "--reset", reset)).startswith("Do not pool it")
 
 
@@ -67,14 +67,14 @@ def test_output_shows_progress_and_fits_a_log(env: dict[str, str]) -> None:
     assert max(map(len, lines[:-1])) <= 100
 
 
-def test_objects_that_take_long_and_much_are_few_in_flight(env: dict[str, str]) -> None:
+def test_few_slow_and_large_objects_are_in_flight(env: dict[str, str]) -> None:
     done = advise(env, "time.sleep(0.02) or object()", "--import", "time")
     assert verdict_of(done).startswith("Pool it")
     rows = [line.split()[0] for line in done.stdout.splitlines() if line.startswith(" ") and "ms" in line]
     assert rows[:2] == ["1", "2"]
 
 
-def test_what_the_code_prints_is_kept_out_of_the_answers(env: dict[str, str]) -> None:
+def test_output_of_the_users_code_is_kept_out_of_the_answers(env: dict[str, str]) -> None:
     done = advise(env, "print('{}') or bytearray(10)")
     assert done.returncode == 0
     assert "{}\n" in done.stderr
@@ -129,7 +129,7 @@ def test_plot(env: dict[str, str], tmp_path: Path) -> None:
     ],
     ids=lambda value: None,
 )
-def test_mistakes_show_the_line_and_not_our_traceback(
+def test_errors_show_the_users_line_and_not_our_traceback(
     env: dict[str, str], arguments: list[str], shown: list[str]
 ) -> None:
     done = advise(env, *arguments)
@@ -140,7 +140,7 @@ def test_mistakes_show_the_line_and_not_our_traceback(
     assert "_advise" not in done.stderr
 
 
-def test_code_that_ends_the_process(env: dict[str, str]) -> None:
+def test_code_that_ends_the_process_is_reported(env: dict[str, str]) -> None:
     done = advise(env, "os._exit(7)", "--import", "os")
     assert (done.returncode, done.stderr) == (
         1,
@@ -220,7 +220,7 @@ def test_verdict(measured: Results, start: str) -> None:
     assert verdict(measured).endswith(".")
 
 
-def test_results_survive_the_way_between_processes() -> None:
+def test_results_can_be_sent_between_processes() -> None:
     measured = Measured(CHEAP, EXPENSIVE, 1e-6, 100, touched=True)
     assert Measured.from_plain(measured.as_plain()) == measured
 

@@ -9,7 +9,7 @@ import weakref
 import anyio
 import anyio.lowlevel
 import pytest
-from awaits import Ledger, check_the_books, finish, result_of, step, suspend, throw
+from awaits import Tracker, check_objects, finish, result_of, step, suspend, throw
 from loops import PATIENCE, in_threads, loop_thread
 from shared import FREE_THREADED, Thing
 
@@ -31,7 +31,7 @@ def test_a_hit_does_not_suspend(aiopool):
     assert finish(block()) == (thing, 0)
 
 
-def test_two_tasks_that_miss_at_the_same_time_both_make_an_object(aiopool):
+def test_two_tasks_that_miss_at_the_same_time_both_create_an_object(aiopool):
     begun = []
 
     async def new():
@@ -48,10 +48,10 @@ def test_two_tasks_that_miss_at_the_same_time_both_make_an_object(aiopool):
     assert pool.stats().created == 2
 
 
-def test_nothing_in_use_keeps_others_waiting(aiopool):
-    # While one put is in its reset, and one get in its new, others get and put.
-    ledger = Ledger()
-    pool = aiopool.AsyncPool(ledger.new, reset=ledger.reset)
+def test_no_task_waits_for_an_object_in_use(aiopool):
+    # While one put waits in `reset` and one get waits in `new`, others get and put.
+    tracker = Tracker()
+    pool = aiopool.AsyncPool(tracker.new, reset=tracker.reset)
     a, b = result_of(pool.get()), result_of(pool.get())
     slow_put, slow_get = pool.put(a), pool.get()
     assert not step(slow_put)
@@ -59,11 +59,11 @@ def test_nothing_in_use_keeps_others_waiting(aiopool):
     assert finish(pool.put(b)) == (None, 2)
     assert finish(pool.get()) == (b, 0)
     result_of(slow_put)
-    assert result_of(slow_get) is ledger.made[2]
+    assert result_of(slow_get) is tracker.made[2]
 
 
 class Opening:
-    """An object that is awaited to be ready, as aiosqlite's connection is."""
+    """An object that must be awaited before it is ready, such as aiosqlite's connection."""
 
     def __init__(self):
         self.open = False
@@ -74,7 +74,7 @@ class Opening:
         return self
 
 
-def test_whatever_can_be_awaited_is_awaited(aiopool):
+def test_any_awaitable_is_awaited(aiopool):
     pool = aiopool.AsyncPool(Opening, reset=lambda thing: Opening())
     thing = result_of(pool.get())
     assert thing.open
@@ -83,7 +83,7 @@ def test_whatever_can_be_awaited_is_awaited(aiopool):
 
 
 @pytest.mark.anyio
-async def test_plain_callbacks_do(aiopool):
+async def test_plain_callbacks_work(aiopool):
     closed = []
     pool = aiopool.AsyncPool(bytearray, reset=lambda buffer: len(buffer) < 3, close=closed.append)
     async with pool.borrow() as buffer:
@@ -95,7 +95,7 @@ async def test_plain_callbacks_do(aiopool):
 
 
 @pytest.mark.anyio
-async def test_new_that_raises_leaves_the_pool_as_it_was(aiopool):
+async def test_new_that_raises_leaves_the_pool_unchanged(aiopool):
     async def new():
         raise OSError("no more sockets")
 
@@ -152,7 +152,7 @@ async def test_close_that_raises_after_a_failed_reset_shows_both(aiopool):
 
 
 @pytest.mark.anyio
-async def test_what_is_put_over_max_idle_is_closed(aiopool):
+async def test_objects_put_beyond_max_idle_are_closed(aiopool):
     closed = []
     pool = aiopool.AsyncPool(Thing, close=closed.append, max_idle=2)
     things = [await pool.get() for _ in range(5)]
@@ -190,16 +190,16 @@ async def test_a_borrow_cannot_be_entered_while_it_is_in_use(aiopool):
     assert pool.stats().idle == 1
 
 
-def test_two_tasks_that_enter_one_borrow_at_the_same_time_are_told(aiopool):
-    ledger = Ledger()
-    pool = aiopool.AsyncPool(ledger.new)
+def test_two_tasks_cannot_enter_one_borrow_at_the_same_time(aiopool):
+    tracker = Tracker()
+    pool = aiopool.AsyncPool(tracker.new)
     borrow = pool.borrow()
     first, second = borrow.__aenter__(), borrow.__aenter__()
     assert not step(first)
     with pytest.raises(RuntimeError, match="call borrow"):
         step(second)
-    assert result_of(first) is ledger.made[0]
-    assert len(ledger.made) == 1
+    assert result_of(first) is tracker.made[0]
+    assert len(tracker.made) == 1
 
 
 # --- fill, clear, aclose ---
@@ -261,7 +261,7 @@ async def test_aclose_closes_idle_objects_of_all_loops_and_later_puts(aiopool):
 
 
 @pytest.mark.anyio
-async def test_after_aclose_nothing_can_be_got(aiopool):
+async def test_after_aclose_a_get_raises(aiopool):
     pool = aiopool.AsyncPool(Thing, name="links")
     await pool.aclose()
     with pytest.raises(RuntimeError, match=r"'links'.* was closed by aclose\(\)"):
@@ -273,9 +273,9 @@ async def test_after_aclose_nothing_can_be_got(aiopool):
             pass
 
 
-def test_what_is_in_the_making_when_the_pool_is_closed_is_closed_when_it_comes_back(aiopool):
-    ledger = Ledger()
-    pool = aiopool.AsyncPool(ledger.new, reset=ledger.reset, close=ledger.close)
+def test_an_object_that_is_being_created_during_aclose_is_closed_when_it_is_put(aiopool):
+    tracker = Tracker()
+    pool = aiopool.AsyncPool(tracker.new, reset=tracker.reset, close=tracker.close)
     mine = result_of(pool.get())
     slow_get, slow_put, slow_fill = pool.get(), pool.put(mine), pool.fill(1)
     for coroutine in slow_get, slow_put, slow_fill:
@@ -284,14 +284,14 @@ def test_what_is_in_the_making_when_the_pool_is_closed_is_closed_when_it_comes_b
     thing = result_of(slow_get)
     result_of(slow_put)
     result_of(slow_fill)
-    assert set(ledger.closed) == set(ledger.made) - {thing}
+    assert set(tracker.closed) == set(tracker.made) - {thing}
     result_of(pool.put(thing))
-    assert set(ledger.closed) == set(ledger.made)
-    check_the_books(pool, ledger, [])
+    assert set(tracker.closed) == set(tracker.made)
+    check_objects(pool, tracker, [])
 
 
 @pytest.mark.parametrize("reset", [None, lambda thing: None])
-def test_a_put_that_another_threads_aclose_overtakes_is_closed_all_the_same(aiopool, reset):
+def test_an_object_put_during_another_threads_aclose_is_closed(aiopool, reset):
     closed = []
     pool = aiopool.AsyncPool(Thing, close=closed.append, reset=reset)
     thing = result_of(pool.get())
@@ -311,7 +311,7 @@ def test_a_put_that_another_threads_aclose_overtakes_is_closed_all_the_same(aiop
 
 
 @pytest.mark.anyio
-async def test_one_close_that_fails_does_not_keep_the_others_from_being_closed(aiopool):
+async def test_a_close_that_raises_does_not_prevent_the_others(aiopool):
     closed = []
 
     async def close(thing):
@@ -333,7 +333,7 @@ async def test_one_close_that_fails_does_not_keep_the_others_from_being_closed(a
     assert (len(closed), pool.stats().idle) == (6, 0)
 
 
-def test_a_cancellation_after_closes_that_failed_is_still_one_and_leaves_the_rest_idle(aiopool):
+def test_a_cancellation_after_failed_closes_is_raised_and_leaves_the_rest_idle(aiopool):
     async def close(thing):
         if not failed:
             failed.append(thing)
@@ -352,8 +352,8 @@ def test_a_cancellation_after_closes_that_failed_is_still_one_and_leaves_the_res
 
 
 def test_a_coroutine_that_is_closed_leaves_no_warning_and_calls_a_plain_close(aiopool):
-    # A warning that a coroutine was never awaited would be an error here.
-    for close in (Ledger().close, [].append):
+    # Here a warning that a coroutine was never awaited would be an error.
+    for close in (Tracker().close, [].append):
         pool = aiopool.AsyncPool(Thing, close=close)
 
         async def block(pool=pool):
@@ -380,17 +380,17 @@ def test_every_loop_finds_the_objects_of_an_ended_one(aiopool):
     assert pool.stats().stolen == 1
 
 
-def test_loops_at_work_at_the_same_time_lose_nothing(aiopool):
-    ledger = Ledger()
+def test_concurrent_loops_lose_nothing(aiopool):
+    tracker = Tracker()
 
     async def new():
         await asyncio.sleep(0)
-        ledger.made.append(thing := Thing())
+        tracker.made.append(thing := Thing())
         return thing
 
     async def close(thing):
         await asyncio.sleep(0)
-        ledger.closing.append(thing)
+        tracker.closing.append(thing)
 
     pool = aiopool.AsyncPool(new, close=close, max_idle=2)
 
@@ -405,16 +405,16 @@ def test_loops_at_work_at_the_same_time_lose_nothing(aiopool):
         await asyncio.gather(*(task() for _ in range(5)))
 
     in_threads([lambda: asyncio.run(work())] * 4)
-    check_the_books(pool, ledger, [])
+    check_objects(pool, tracker, [])
     asyncio.run(pool.aclose())
-    assert len(ledger.closing) == len(set(ledger.closing)) == len(ledger.made)
+    assert len(tracker.closing) == len(set(tracker.closing)) == len(tracker.made)
 
 
 # --- the pool itself ---
 
 
 @pytest.mark.anyio
-async def test_what_cleanup_cycles_drop_is_not_closed(aiopool):
+async def test_objects_dropped_by_cleanup_cycles_are_not_closed(aiopool):
     closed = []
     pool = aiopool.AsyncPool(Thing, close=closed.append)
     await pool.put(thing := await pool.get())
@@ -429,7 +429,7 @@ async def test_what_cleanup_cycles_drop_is_not_closed(aiopool):
     assert (pool.stats().idle, pool.stats().dropped, pool.stats().cycles) == (0, 1, 2)
 
 
-def test_it_is_one_of_the_pools_until_it_is_no_longer_referenced(aiopool):
+def test_pools_lists_it_until_it_is_no_longer_referenced(aiopool):
     before = aiopool.pools()
     pool = aiopool.AsyncPool(Thing, name="links")
     assert [each for each in aiopool.pools() if each not in before] == [pool]
@@ -449,7 +449,7 @@ def test_it_cannot_be_copied_or_pickled(aiopool, how):
 
 
 @pytest.mark.parametrize("what", ["new", "reset", "close"])
-def test_what_must_be_callable(aiopool, what):
+def test_arguments_that_must_be_callable(aiopool, what):
     with pytest.raises(TypeError, match=rf"{what} must be callable.*, not 3"):
         aiopool.AsyncPool(**{"new": Thing, what: 3})
     with pytest.raises(TypeError, match="new must be callable, not None"):

@@ -9,7 +9,7 @@ import contextlib
 import anyio
 import anyio.lowlevel
 import pytest
-from awaits import Ledger, Stop, check_the_books, idle_in, result_of, step, suspend, throw
+from awaits import Stop, Tracker, check_objects, idle_in, result_of, step, suspend, throw
 from loops import PATIENCE
 from shared import Thing
 
@@ -59,9 +59,9 @@ async def op_put_after_aclose(pool, hands):
 
 
 def set_up(make_pool, op, *, good=True, max_idle=None):
-    """A pool at rest, right before `op`."""
-    ledger = Ledger(good=True)
-    pool = make_pool(ledger.new, reset=ledger.reset, close=ledger.close, max_idle=max_idle)
+    """Prepare a pool for `op`."""
+    tracker = Tracker(good=True)
+    pool = make_pool(tracker.new, reset=tracker.reset, close=tracker.close, max_idle=max_idle)
     hands = []
     if op in (op_clear, op_aclose, op_get_that_hits):
         result_of(pool.fill(min(3, 3 if max_idle is None else max_idle)))
@@ -69,12 +69,12 @@ def set_up(make_pool, op, *, good=True, max_idle=None):
         hands.append(result_of(pool.get()))
     if op is op_put_after_aclose:
         result_of(pool.aclose())
-    ledger.good = good
-    return pool, ledger, hands
+    tracker.good = good
+    return pool, tracker, hands
 
 
 def throw_again_and_again(coroutine):
-    """Throw `Stop` at this await and at each that follows, as trio does to a cancelled task."""
+    """Throw `Stop` at this await and at each one that follows, as trio does with a cancelled task."""
     for _ in range(100):
         try:
             coroutine.throw(Stop())
@@ -84,7 +84,7 @@ def throw_again_and_again(coroutine):
 
 
 def close_it(coroutine):
-    """As the interpreter does to a coroutine that nobody will drive any more; it must not wait again."""
+    """Close `coroutine`, as the interpreter does if it will not be driven any more. It must not wait again."""
     coroutine.close()
 
 
@@ -92,23 +92,23 @@ HOW = [throw, throw_again_and_again, close_it]
 
 
 def interrupt_at_every_await(make_pool, op, how, **kwargs):
-    """Break `op` off at each of its awaits, one run for each; how many there are."""
+    """Interrupt `op` at each of its awaits, in one run for each. Returns the number of awaits."""
     for at in range(100):
-        pool, ledger, hands = set_up(make_pool, op, **kwargs)
+        pool, tracker, hands = set_up(make_pool, op, **kwargs)
         coroutine = op(pool, hands)
         if any(step(coroutine) for _ in range(at + 1)):
-            check_the_books(pool, ledger, hands)
+            check_objects(pool, tracker, hands)
             return at
         how(coroutine)
-        # A coroutine that is closed can't await a close: what it held is dropped without.
-        check_the_books(pool, ledger, hands, async_close=how is not close_it)
-        ledger.good = True
-        # The pool goes on as if nothing had been.
+        # A coroutine that is closed cannot await a close, so its object is dropped without one.
+        check_objects(pool, tracker, hands, async_close=how is not close_it)
+        tracker.good = True
+        # The pool works as before.
         if op not in (op_aclose, op_put_after_aclose):
             thing = result_of(pool.get())
-            assert thing not in [*hands, *ledger.closing]
+            assert thing not in [*hands, *tracker.closing]
             result_of(pool.put(thing))
-            assert not ledger.dirty & set(idle_in(pool))
+            assert not tracker.dirty & set(idle_in(pool))
         else:
             result_of(pool.aclose())
             assert idle_in(pool) == []
@@ -134,12 +134,12 @@ AWAITS = [
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize(("op", "kwargs", "awaits"), AWAITS)
-def test_an_interruption_at_any_await_loses_nothing_and_keeps_nothing_half_made(aiopool, op, kwargs, awaits, how):
+def test_an_interruption_at_any_await_loses_nothing_and_keeps_nothing_half_created(aiopool, op, kwargs, awaits, how):
     assert interrupt_at_every_await(aiopool.AsyncPool, op, how, **kwargs) == awaits
 
 
 def naive(aiopool, **methods):
-    """An async pool with some methods as one might write them first."""
+    """An async pool with some methods replaced by simpler versions: the negative controls."""
     return type("Naive", (aiopool.AsyncPool,), methods)
 
 
@@ -149,7 +149,7 @@ async def _put_then_reset(self, obj):
 
 
 async def _reset_then_put(self, obj):
-    # Right, but for a cancellation: then nobody counts or closes the object.
+    # Right, except for a cancellation, after which the object is neither counted nor closed.
     if await self._reset(obj) is False:
         await self._discard(obj)
     else:
@@ -196,10 +196,10 @@ def test_negative_controls_lose_objects_or_keep_half_created_ones(aiopool, op, m
 
 
 class Blocking:
-    """Callbacks of which one await, the one numbered `at`, lasts until it is cancelled; the others are checkpoints."""
+    """Callbacks whose await number `at` lasts until it is cancelled; the other awaits are checkpoints."""
 
     def __init__(self, at):
-        self.ledger = Ledger()
+        self.tracker = Tracker()
         self.left = at
         self.reached = anyio.Event()
 
@@ -214,24 +214,24 @@ class Blocking:
         thing = Thing()
         await self.wait()
         await self.wait()
-        self.ledger.made.append(thing)
+        self.tracker.made.append(thing)
         return thing
 
     async def reset(self, thing):
-        self.ledger.dirty.add(thing)
+        self.tracker.dirty.add(thing)
         await self.wait()
         await self.wait()
-        self.ledger.dirty.discard(thing)
+        self.tracker.dirty.discard(thing)
 
     async def close(self, thing):
-        self.ledger.closing.append(thing)
+        self.tracker.closing.append(thing)
         await self.wait()
         await self.wait()
-        self.ledger.closed.append(thing)
+        self.tracker.closed.append(thing)
 
 
 async def _work(pool, blocking, hands):
-    """Uses all there is: two blocks, one of which fails, a put over the bound, and the end."""
+    """Use all methods: two blocks, one of which fails, a put beyond `max_idle`, and `aclose`."""
     async with pool.borrow() as thing:
         hands.append(thing)
         try:
@@ -249,13 +249,13 @@ async def _work(pool, blocking, hands):
     await pool.aclose()
 
 
-# What `_work` awaits; the last test of the row sees to it that the number is right.
+# The number of awaits in `_work`; the last of the parametrized tests checks it.
 WAITS = 19
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("at", range(WAITS + 1))
-async def test_a_cancelled_task_loses_nothing_and_keeps_nothing_half_made(aiopool, at):
+async def test_a_cancelled_task_loses_nothing_and_keeps_nothing_half_created(aiopool, at):
     blocking = Blocking(at)
     pool = aiopool.AsyncPool(blocking.new, reset=blocking.reset, close=blocking.close, max_idle=1)
     hands = []
@@ -270,15 +270,15 @@ async def test_a_cancelled_task_loses_nothing_and_keeps_nothing_half_made(aiopoo
                 tasks.start_soon(cancel)
             await _work(pool, blocking, hands)
         assert blocking.reached.is_set() == (at < WAITS)
-        check_the_books(pool, blocking.ledger, hands)
+        check_objects(pool, blocking.tracker, hands)
         if at == WAITS:
             assert blocking.left == 0
-            assert blocking.ledger.closed == blocking.ledger.made
+            assert blocking.tracker.closed == blocking.tracker.made
 
 
 @pytest.mark.parametrize("at", range(WAITS))
 def test_a_cancelled_asyncio_task_closes_to_the_end(aiopool, at):
-    # asyncio cancels once. What is awaited after that is not cancelled again.
+    # asyncio cancels once, and later awaits are not cancelled again.
     async def main():
         blocking = Blocking(at)
         pool = aiopool.AsyncPool(blocking.new, reset=blocking.reset, close=blocking.close, max_idle=1)
@@ -288,8 +288,8 @@ def test_a_cancelled_asyncio_task_closes_to_the_end(aiopool, at):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        check_the_books(pool, blocking.ledger, hands)
-        # All but the one whose close was cancelled itself.
-        assert len(blocking.ledger.closing) - len(blocking.ledger.closed) <= 1
+        check_objects(pool, blocking.tracker, hands)
+        # All except the one whose close itself was cancelled.
+        assert len(blocking.tracker.closing) - len(blocking.tracker.closed) <= 1
 
     asyncio.run(main())

@@ -27,7 +27,7 @@ async def fill(pool, n):
     await pool.fill(n)
 
 
-def test_what_an_async_pool_keeps_for_a_loop_is_closed_at_its_end(aiopool, run, anyio_backend, bound):
+def test_an_async_pool_closes_the_idle_objects_of_a_loop_at_its_end(aiopool, run, anyio_backend, bound):
     begun, done = [], []
     pools = [async_pool(aiopool, begun, done, loop_bound=bound) for _ in range(2)]
 
@@ -37,14 +37,14 @@ def test_what_an_async_pool_keeps_for_a_loop_is_closed_at_its_end(aiopool, run, 
 
     run(main)
     assert len(begun) == len(set(begun)) == (4 if bound else 0)
-    # trio lets nothing wait any more at its end: there, close is called, and cancelled where it waits.
+    # At its end trio allows no waiting: there, `close` is called, and cancelled if it waits.
     assert len(done) == (4 if bound and anyio_backend[0] == "asyncio" else 0)
     assert [pool.stats().idle for pool in pools] == ([0, 0] if bound else [2, 2])
     if bound:
         assert aiopool._core.bound_loops.LoopRecord._all == {}
 
 
-def test_what_is_put_after_that_is_closed_at_once(aiopool):
+def test_objects_put_after_that_are_closed_at_once(aiopool):
     begun, done, generators = [], [], []
     pool = async_pool(aiopool, begun, done, loop_bound=True)
 
@@ -113,7 +113,7 @@ def test_a_close_that_fails_at_the_end_is_reported_and_the_others_are_closed(aio
     assert isinstance(report, ExceptionGroup)
 
 
-def test_an_async_pool_that_is_gone_before_its_loop_leaves_no_trace(aiopool, run):
+def test_an_async_pool_freed_before_its_loop_leaves_nothing_behind(aiopool, run):
     async def main():
         await async_pool(aiopool, [], [], loop_bound=True).fill(2)
         gc.collect()
@@ -135,11 +135,11 @@ def test_get_and_put_of_a_loop_bound_async_pool(aiopool, run):
         return again
 
     assert run(use) is not run(use)
-    with loop_thread() as home, loop_thread() as other:
-        thing = home.run(pool.get())
+    with loop_thread() as own, loop_thread() as other:
+        thing = own.run(pool.get())
         with pytest.raises(RuntimeError, match="belongs to another loop"):
             other.run(pool.put(thing))
-        home.run(pool.put(thing))
+        own.run(pool.put(thing))
 
 
 def test_an_async_pool_neither_resets_nor_closes_objects_of_an_ended_loop(aiopool, run):

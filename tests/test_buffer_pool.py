@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 1023, 1024, 1025, 4096, 65537, MIB, 16 * MIB, 16 * MIB + 1, 20 * MIB])
-def test_a_view_has_exactly_the_bytes_asked_for(aiopool, n):
+def test_a_view_has_exactly_the_requested_bytes(aiopool, n):
     pool = aiopool.BufferPool()
     for _ in range(2):
         view = pool.acquire(n)
@@ -40,7 +40,7 @@ def test_fresh_blocks_are_zero(aiopool):
     assert not any(map(any, (view.tobytes().strip(b"\0") for view in held)))
 
 
-def test_an_integer_may_be_anything_that_is_one(aiopool):
+def test_any_integer_type_is_accepted(aiopool):
     class Index:
         def __index__(self):
             return 7
@@ -59,8 +59,8 @@ def test_a_released_view_raises_value_error(aiopool):
             look()
 
 
-def test_a_view_that_something_looks_at_is_not_released(aiopool):
-    """CPython's answer to that is a BufferError; the bytes stay, and so does their block."""
+def test_a_view_with_exports_cannot_be_released(aiopool):
+    """CPython raises a BufferError, and the block stays checked out."""
     pool = aiopool.BufferPool()
     view = pool.acquire(10)
     view[:] = b"0123456789"
@@ -87,7 +87,7 @@ def test_a_view_that_something_looks_at_is_not_released(aiopool):
         (None, TypeError, "n must be an integer, not None"),
         (1 << 62, MemoryError, f"acquire({1 << 62}): cannot allocate {1 << 62} bytes"),
         (1 << 70, MemoryError, f"acquire({1 << 70}): cannot allocate {1 << 70} bytes"),
-        # Of more digits than Python writes; a length in hexadecimal may have as many as a peer likes.
+        # With more digits than Python converts. A peer may send such a length in hexadecimal.
         pytest.param(
             1 << 80_000,
             MemoryError,
@@ -97,7 +97,7 @@ def test_a_view_that_something_looks_at_is_not_released(aiopool):
         pytest.param(-(1 << 80_000), ValueError, "n must not be negative, but is a number of 80001 bits", id="-huge"),
     ],
 )
-def test_a_bad_size_is_named(aiopool, n, error, message):
+def test_an_error_names_the_invalid_size(aiopool, n, error, message):
     pool = aiopool.BufferPool()
     before = pool.stats()
     with pytest.raises(error) as info:
@@ -130,7 +130,7 @@ def test_no_memory_within_a_size_class(aiopool):
         ({"idle_timeout": "soon"}, TypeError, "idle_timeout must be a number of seconds or None, not 'soon'"),
     ],
 )
-def test_a_bad_argument_is_named(aiopool, arguments, error, message):
+def test_an_error_names_the_invalid_argument(aiopool, arguments, error, message):
     before = aiopool.pools()
     with pytest.raises(error, match=message):
         aiopool.BufferPool(**arguments)
@@ -161,7 +161,7 @@ def test_two_cycles_drop_unused_blocks(reusing):
     assert pool.stats().bytes_idle == 4 * KIB
 
 
-def test_a_collection_is_a_cycle(reusing):
+def test_a_full_garbage_collection_starts_a_cycle(reusing):
     pool = reusing.BufferPool()
     pool.acquire(100)
     gc.collect()
@@ -188,8 +188,8 @@ def test_idle_timeout(reusing):
     asyncio.run(main())
 
 
-def test_cleanup_drops_in_slices(reusing):
-    """Freed by the loop, between its other callbacks, and counted as idle until it is."""
+def test_blocks_are_freed_in_slices(reusing):
+    """The loop frees them between its other callbacks."""
     pool = reusing.BufferPool(max_idle_bytes=1 << 30)
 
     async def main():
@@ -234,7 +234,7 @@ def test_pools_lists_it(aiopool):
 
 
 def test_views_do_not_keep_their_pool(reusing):
-    """Nor what lies idle in it. They go on as before, and are freed in the end."""
+    """They stay valid, and their blocks are freed with them; idle blocks are freed with the pool."""
     pool = reusing.BufferPool()
     view = pool.acquire(100)
     big = reusing.BufferPool(max_size=1024).acquire(5000)
@@ -257,7 +257,7 @@ def test_views_do_not_keep_their_pool(reusing):
 
 
 @pytest.mark.parametrize("on_loop", [True, False], ids=["loop", "off-loop"])
-def test_a_pool_that_goes_in_a_garbage_cycle_frees_what_is_idle(reusing, on_loop):
+def test_a_pool_in_a_reference_cycle_frees_its_idle_blocks(reusing, on_loop):
     class App:
         pass
 
@@ -284,10 +284,10 @@ def test_a_pool_that_goes_in_a_garbage_cycle_frees_what_is_idle(reusing, on_loop
     views[0][:] = b"v" * 100
     assert bytes(views[0]) == b"v" * 100
     views.clear()
-    assert budget.used == 0, "what came back is kept, where nothing can get it"
+    assert budget.used == 0, "a block that came back is kept out of reach"
 
 
-def test_a_subclass_that_keeps_a_view_of_its_own_is_collected(aiopool):
+def test_a_subclass_that_holds_one_of_its_views_is_collected(aiopool):
     class Mine(aiopool.BufferPool):
         pass
 
@@ -304,7 +304,7 @@ def test_a_subclass_that_keeps_a_view_of_its_own_is_collected(aiopool):
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="from 3.12 on Python code can export buffers")
-def test_on_311_without_the_c_extension_views_are_right_and_one_warning_says_so(child_env):
+def test_on_311_without_the_c_extension_views_work_and_one_warning_is_emitted(child_env):
     assert run_program("buffers_on_311.py", {**child_env, "AIOPOOL_NO_EXTENSIONS": "1"}) == "ok\n"
 
 

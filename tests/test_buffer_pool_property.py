@@ -17,7 +17,7 @@ from loops import LoopThread, in_thread
 
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 
-# The same programs each time, and nothing kept between two runs.
+# The same programs each time, and nothing stored between runs.
 EXAMPLES = settings(
     max_examples=40,
     stateful_step_count=40,
@@ -34,7 +34,7 @@ SIZES = st.sampled_from([0, 1, 100, 1023, 1024, 1025, 5000, 9000])
 
 @pytest.fixture(scope="module")
 def threads():
-    """Two loops; what runs a function on one of them, in a thread without a loop, or here."""
+    """Functions that run another function on one of two loops, in a thread without a loop, or here."""
     loops = [LoopThread(), LoopThread()]
     gc.collect()
     gc.freeze()  # else each collection would go through all of hypothesis
@@ -45,21 +45,21 @@ def threads():
 
 
 class Model:
-    """The bytes that some views see, as they should be."""
+    """The bytes that some views should have."""
 
     def __init__(self, content, start, stop):
         self.content, self.start, self.stop = content, start, stop
 
     def seen(self):
-        """What a view over it must show."""
+        """The bytes that a view must show."""
         return bytes(self.content[self.start : self.stop])
 
     def write(self, mark):
-        """Fill it."""
+        """Fill these bytes."""
         self.content[self.start : self.stop] = bytes([mark]) * (self.stop - self.start)
 
     def narrowed(self, start, stop):
-        """The same bytes, but only from `start` to `stop` of them."""
+        """The model of the same bytes from `start` to `stop`."""
         start, stop, _ = slice(start, stop).indices(self.stop - self.start)
         return Model(self.content, self.start + start, self.start + max(start, stop))
 
@@ -85,7 +85,7 @@ class Holder(bytearray):
 
 
 class Program(RuleBasedStateMachine):
-    """What users of a pool do, in any order and in any thread."""
+    """The operations of a pool's users, in any order and on any thread."""
 
     make_pool = threads = None
 
@@ -94,7 +94,7 @@ class Program(RuleBasedStateMachine):
         """Run a cleanup cycle."""
 
     def done(self, view):
-        """Give back by hand, where that is the way."""
+        """Give the view back by hand, if the pool needs that."""
 
     def __init__(self):
         super().__init__()
@@ -116,7 +116,7 @@ class Program(RuleBasedStateMachine):
 
     @rule(n=SIZES, where=st.integers(0, 3))
     def acquire(self, n, where):
-        # The view itself does not travel between the threads, or the last of it might stay behind for a moment.
+        # The view does not pass between the threads, because a reference might stay behind there for a moment.
         self.somewhere(where, self.acquire_here, n)
 
     def acquire_here(self, n):
@@ -201,11 +201,11 @@ class Program(RuleBasedStateMachine):
         self.at_end()
 
     def at_end(self):
-        """Look at the pool when all views have gone."""
+        """Check the pool after all views are gone."""
 
 
 def run(threads, **members):
-    """Run random programs, each over a pool that `make_pool` makes."""
+    """Run random programs, each with a pool from `make_pool`."""
     for name in "make_pool", "cleanup":
         members[name] = staticmethod(members.get(name, getattr(Program, name)))
     run_state_machine_as_test(type("Program", (Program,), {"threads": threads, **members}), settings=EXAMPLES)
@@ -227,10 +227,10 @@ def test_no_byte_changes_under_a_live_view(aiopool, threads, wipe):
         at_end=at_end,
     )
     if aiopool.implementation == "native" or sys.version_info >= (3, 12):
-        assert sum(reused) > 100, "the programs tell nothing"
+        assert sum(reused) > 100, "too few blocks were reused"
 
 
-def test_a_pool_to_which_one_gives_back_by_hand_does_not_stand_this(threads):
+def test_a_pool_with_manual_puts_fails_this(threads):
     def done(self, view):
         self.pool.give_back(memoryview(view.obj))
 
@@ -238,7 +238,7 @@ def test_a_pool_to_which_one_gives_back_by_hand_does_not_stand_this(threads):
         run(threads, make_pool=PutByHand, done=done)
 
 
-def test_a_pool_that_puts_in_a_finalizer_does_not_stand_this(threads):
-    # Whom a collector finalizes first is not the same each time, and hypothesis says so.
+def test_a_pool_that_puts_in_a_finalizer_fails_this(threads):
+    # The collector's order of finalizers differs from run to run, which hypothesis reports.
     with pytest.raises((AssertionError, Flaky)):
         run(threads, make_pool=PutByFinalizer)

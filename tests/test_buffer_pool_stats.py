@@ -68,7 +68,7 @@ def test_the_bound_and_the_peaks(reusing, where):
 
 
 def test_a_peak_that_is_reached_without_creating_a_block(reusing):
-    """Blocks of two sizes that were in use one after the other come to be in use together."""
+    """Blocks of two sizes that were checked out one after the other are then checked out at the same time."""
     pool = reusing.BufferPool()
 
     def use():
@@ -85,7 +85,7 @@ def test_a_peak_that_is_reached_without_creating_a_block(reusing):
 
 
 @WHERE
-def test_why_blocks_were_not_kept(reusing, where):
+def test_stats_say_why_blocks_were_not_kept(reusing, where):
     pool = reusing.BufferPool(max_idle_bytes=4 * KIB, max_size=8 * KIB)
 
     def use():
@@ -107,7 +107,7 @@ def test_why_blocks_were_not_kept(reusing, where):
     ]
 
 
-def test_what_cycles_retire_is_told(reusing):
+def test_stats_count_retired_blocks(reusing):
     pool = reusing.BufferPool()
 
     def use():
@@ -120,14 +120,14 @@ def test_what_cycles_retire_is_told(reusing):
     assert (pool.stats().retired, pool.stats().displaced, pool.stats().over_budget) == (5, 0, 0)
 
 
-def test_all_of_it_is_in_as_dict(aiopool):
+def test_as_dict_has_all_of_it(aiopool):
     plain = aiopool.BufferPool().stats().as_dict()
     names = {"max_idle_bytes", "peak_idle", "peak_in_use", "over_budget", "displaced", "retired"}
     assert names <= set(plain)
     assert {"over_budget", "displaced", "retired"} <= set(plain["classes"][0])
 
 
-def test_nothing_shows_what_is_in_a_buffer(aiopool):
+def test_no_text_shows_the_contents_of_a_buffer(aiopool):
     pool = aiopool.BufferPool(sample_every=1)
     view = pool.acquire(100)
     view[:6] = b"secret"

@@ -1,4 +1,4 @@
-"""`python -m aiopool demo`, run as its users run it: as a process, whose output, JSON and exit code are looked at."""
+"""`python -m aiopool demo`, run as users run it: as a process whose output, JSON and exit code are checked."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ HITS = ("private", "shared", "stolen", "victim")
 
 @pytest.fixture(scope="module")
 def env() -> dict[str, str]:
-    """What makes the demo and its load as strict as pytest makes the tests."""
+    """The environment that makes warnings errors in the demo and its load, as pytest does in the tests."""
     return {
         **os.environ,
         "COLUMNS": "80",
@@ -41,7 +41,7 @@ def env() -> dict[str, str]:
 
 
 def run(env: dict[str, str], arguments: Sequence[str], before: str = "") -> subprocess.CompletedProcess[str]:
-    """Run `python -m aiopool` with `arguments`, in an interpreter that does `before` first."""
+    """Run `python -m aiopool` with `arguments`, in an interpreter that runs `before` first."""
     program = f"import runpy, sys\n{before}\nrunpy.run_module('aiopool', run_name='__main__', alter_sys=True)"
     return subprocess.run(
         [sys.executable, "-c", program, *arguments], env=env, capture_output=True, encoding="utf-8", timeout=60
@@ -68,7 +68,7 @@ def numbers(done: subprocess.CompletedProcess[str], json_file: Path) -> Any:
 
 
 class TestOutput:
-    """One run, and what it leaves behind."""
+    """The output of one run."""
 
     def test_ends_well_and_without_a_warning(self, done: subprocess.CompletedProcess[str]) -> None:
         assert done.returncode == 0
@@ -96,7 +96,7 @@ class TestOutput:
         assert numbers["mismatches"] == 0
         assert f"All {numbers['messages']:,} answers match their message." in done.stdout
 
-    def test_buffers_were_used_again(self, aiopool: ModuleType, numbers: dict[str, Any]) -> None:
+    def test_buffers_were_reused(self, aiopool: ModuleType, numbers: dict[str, Any]) -> None:
         buffers = numbers["buffers"]
         assert numbers["implementation"] == aiopool.implementation
         assert buffers["served"] == sum(each["served"] for each in buffers["classes"]) > 0
@@ -106,7 +106,7 @@ class TestOutput:
         else:
             assert (buffers["hit_rate"], buffers["created"]) == (0, buffers["served"])
 
-    def test_says_if_they_were_not(self, aiopool: ModuleType, done: subprocess.CompletedProcess[str]) -> None:
+    def test_says_if_buffers_were_not_reused(self, aiopool: ModuleType, done: subprocess.CompletedProcess[str]) -> None:
         assert done.stdout.count("Buffers are not reused") == (not used_again(aiopool))
 
     def test_shows_each_size_class(self, done: subprocess.CompletedProcess[str], numbers: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ class TestOutput:
 
 
 def used_again(aiopool: ModuleType) -> bool:
-    """Whether this implementation can tell when a buffer is free."""
+    """Whether this implementation reuses buffers."""
     return aiopool.implementation == "native" or sys.version_info >= (3, 12)
 
 
@@ -143,7 +143,7 @@ def test_runs_without_uvloop(env: dict[str, str]) -> None:
 
 
 class TestServer:
-    """What is compared: two servers, which differ in their streams and in nothing else."""
+    """The two servers that are compared, which differ only in their streams."""
 
     @pytest.fixture
     def buffers(self) -> BufferPool:
@@ -189,7 +189,7 @@ class TestServer:
 
 
 class TestWrongAnswers:
-    """A demo that cannot fail shows nothing."""
+    """The demo fails if an answer is wrong."""
 
     @pytest.fixture
     def message(self) -> Message:
@@ -213,7 +213,7 @@ class TestWrongAnswers:
         assert len({each.answer for each in mixed}) == len(mixed)
 
     def test_demo_fails(self, env: dict[str, str]) -> None:
-        # Where the server takes the digest too early, over a buffer that misses the last byte.
+        # If the server computes the digest too early, the last byte is missing in its buffer.
         early = (
             "import aiopool._demo.server as server; whole = server.digest; server.digest = lambda view: whole(view[1:])"
         )
@@ -225,7 +225,7 @@ class TestWrongAnswers:
 
 
 class TestVerdict:
-    """When a difference is called one."""
+    """When a difference counts."""
 
     @pytest.mark.parametrize(
         ("rates", "verdict"),
@@ -258,7 +258,7 @@ class TestVerdict:
 
 
 class TestCommandLine:
-    """What a wrong argument is answered with."""
+    """The answers to wrong arguments."""
 
     @pytest.mark.parametrize(
         ("option", "value"),
@@ -290,7 +290,7 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("option", "value"), [("--size", "10G"), ("--size", "0"), ("--seconds", "1e9"), ("--loops", "0")]
     )
-    def test_out_of_range_is_not_called_no_number(
+    def test_out_of_range_is_not_reported_as_not_a_number(
         self, capsys: pytest.CaptureFixture[str], option: str, value: str
     ) -> None:
         with pytest.raises(SystemExit):
@@ -317,12 +317,12 @@ class TestCommandLine:
 
 
 class TestInterrupted:
-    """Whatever ends the demo, nothing of it stays."""
+    """However the demo is ended, no process of it remains."""
 
     @staticmethod
     @contextlib.contextmanager
     def running(env: dict[str, str], **options: Any) -> "Iterator[subprocess.Popen[str]]":
-        """The demo, when it is under way."""
+        """The running demo."""
         with subprocess.Popen(
             [sys.executable, "-m", "aiopool", "demo", "--seconds", "60", "--size", "64K"],
             env={**env, "PYTHONUNBUFFERED": "1"},
@@ -340,19 +340,19 @@ class TestInterrupted:
 
     @staticmethod
     def load_of(demo: "subprocess.Popen[str]") -> psutil.Process:
-        """The load process, which may have yet to start."""
+        """The load process, which may not have started yet."""
         while not (children := psutil.Process(demo.pid).children()):
             assert demo.poll() is None
         return children[0]
 
     @staticmethod
     def own_lines(error: str) -> list[str]:
-        """What is not asyncio's: on a busy machine its debug mode tells of callbacks that took long."""
+        """The lines that are not asyncio's, whose debug mode reports slow callbacks on a busy machine."""
         return [line for line in error.splitlines() if not line.startswith("Executing <")]
 
     @pytest.fixture
     def listening_to_ctrl_c(self) -> Iterator[None]:
-        """A shell starts what runs in the background deaf to it, and children inherit that."""
+        """Undo that a shell makes background processes ignore Ctrl-C, which children inherit."""
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         yield
         signal.signal(signal.SIGINT, before)
@@ -362,7 +362,7 @@ class TestInterrupted:
         assert sys.platform != "win32"
         with self.running(env, process_group=0) as demo:
             load = self.load_of(demo)
-            # As a terminal does it: to the whole process group.
+            # To the whole process group, as a terminal does.
             os.killpg(demo.pid, signal.SIGINT)
             _, error = demo.communicate(timeout=30)
         assert (demo.returncode, self.own_lines(error)) == (130, ["aiopool demo: interrupted"])
@@ -379,6 +379,6 @@ class TestInterrupted:
         with self.running(env) as demo:
             self.load_of(demo)
             demo.kill()
-            # The end of the output comes when the load, which shares it, has ended too.
+            # The output ends only when the load, which shares it, has ended too.
             _, error = demo.communicate(timeout=30)
         assert "Traceback" not in error

@@ -1,4 +1,4 @@
-"""What the documentation shows is run: each docstring's example, and each Python program on the pages."""
+"""The examples of the documentation run: those in docstrings, and each Python program on the pages."""
 
 import asyncio
 import doctest
@@ -31,7 +31,7 @@ UNPOOLED = "ignore:Buffers are not reused on Python 3.11:RuntimeWarning"
 
 @pytest.fixture
 def findable(aiopool, monkeypatch):
-    """The package, as what `sys.modules` has: doctest looks there, and another test may have loaded another copy."""
+    """The package in `sys.modules`, where doctest looks; another test may have loaded another copy."""
     for module in imported_modules(aiopool):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return aiopool
@@ -66,7 +66,7 @@ def test_the_examples_in_docstrings_run(findable):
 
 
 def imported_modules(package):
-    """The modules of `package` and of its subpackages, as far as they are imported."""
+    """The modules of `package` and its subpackages that are imported."""
     for info in pkgutil.iter_modules(package.__path__):
         module = getattr(package, info.name, None)
         if inspect.ismodule(module):
@@ -81,7 +81,7 @@ def test_the_examples_of_subpackages_are_found(findable):
 
 
 def received(streams, buffers, data):
-    """The reader of the examples, which comes to its end and never waits."""
+    """The reader for the examples, which has its data and the end of the stream, so that it never waits."""
     reader = streams.StreamReader(buffers, loop=object())
     feed(reader, data)
     reader.feed_eof()
@@ -114,7 +114,7 @@ def test_the_reference_has_every_public_name(aiopool):
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_programs_on_the_pages_run(aiopool, child_env, program):
     if "# from Python 3.12 on" in program and sys.version_info < (3, 12):
-        pytest.skip("it shows what is so from 3.12 on")
+        pytest.skip("the program needs Python 3.12")
     if "# not on Windows" in program and sys.platform == "win32":
         pytest.skip("Windows has no fork")
     for package in re.findall(r"# needs (\w+)", program):

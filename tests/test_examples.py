@@ -1,4 +1,4 @@
-"""The examples do what they say: run as a user runs them, and tried at their edges."""
+"""The examples do what they say: run as a user runs them, and tested at their limits."""
 
 import asyncio
 import hashlib
@@ -43,7 +43,7 @@ def test_every_example_is_tested():
 
 @pytest.fixture
 def run(child_env: dict[str, str]) -> Callable[..., str]:
-    """What Python run with some arguments prints: in development mode, and any warning being an error."""
+    """Run Python with some arguments, in development mode and with warnings as errors. Returns its output."""
 
     def run(*args: object) -> str:
         done = subprocess.run(
@@ -60,7 +60,7 @@ def run(child_env: dict[str, str]) -> Callable[..., str]:
 
 
 def load(name: str) -> ModuleType:
-    """A fresh copy of the example, with a pool of its own."""
+    """A new copy of the example, with its own pool."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -85,7 +85,7 @@ REQUEST_BUFFERS = (
 
 
 def check_request_buffers(output: str) -> str:
-    """Check what the example printed; the name of the loop it ran on."""
+    """Check the example's output, and return the name of its loop."""
     found = only_match(REQUEST_BUFFERS, output).groupdict()
     loop, rate = found.pop("loop"), float(found.pop("rate"))
     made, gets, hits, private = map(int, found.values())
@@ -111,7 +111,7 @@ def test_request_buffers_without_uvloop(monkeypatch, capsys):
 
 
 class UploadServer:
-    """The example's server, and what a test needs to talk to it."""
+    """The example's server, and helpers to talk to it."""
 
     def __init__(self, example: ModuleType, address: tuple[str, int], transports: list[asyncio.Transport]) -> None:
         self.example = example
@@ -132,7 +132,7 @@ class UploadServer:
                 pass  # the server was first to leave
 
     async def all_buffers_are_back(self) -> None:
-        """Wait until the server has held a buffer and holds none; the timeout of `serve` ends the waiting."""
+        """Wait until the server has held a buffer and holds none. The timeout of `serve` limits this."""
         while not (stats := self.example.buffers.stats()).gets or stats.gets != stats.puts:
             await asyncio.sleep(0.001)
 
@@ -142,7 +142,7 @@ ServerTest = Callable[[UploadServer], Awaitable[None]]
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def serve(request) -> Callable[[ServerTest], None]:
-    """Runs a test beside the example's server, on each loop."""
+    """Runs a test together with the example's server, on each loop."""
     new_loop = pytest.importorskip(request.param).new_event_loop
     example = load("request_buffers")
 
@@ -173,7 +173,7 @@ def answer_to(body: bytes) -> bytes:
     return struct.pack("!I", len(body)) + hashlib.sha256(body).digest()
 
 
-def test_small_requests_that_come_together(serve):
+def test_small_requests_that_arrive_together(serve):
     bodies = [bytes([n]) * (n % 7) for n in range(200)]
 
     async def test(server: UploadServer) -> None:
@@ -208,7 +208,7 @@ def test_an_idle_connection_holds_no_buffer(serve):
     serve(test)
 
 
-def test_a_client_that_leaves_in_the_middle(serve):
+def test_a_client_that_disconnects_in_the_middle(serve):
     async def test(server: UploadServer) -> None:
         async with server.connect() as (_, writer):
             writer.write(request_of(b"hello")[:-1])
@@ -231,10 +231,10 @@ def test_a_request_that_is_too_long(serve):
     serve(test)
 
 
-def test_a_client_that_does_not_read_is_read_from_no_more(serve):
+def test_a_client_that_does_not_read_is_not_read_from(serve):
     async def test(server: UploadServer) -> None:
         loop = asyncio.get_running_loop()
-        # A socket and not a stream, because a stream would read the answers on its own.
+        # A socket and not a stream, because a stream would read the answers by itself.
         with socket.socket() as client:
             client.setblocking(False)
             await loop.sock_connect(client, server.address)
@@ -265,7 +265,7 @@ PROCESSOR = (
 
 
 def check_multi_loop_service(output: str) -> int:
-    """Check what the example printed; how many loops read."""
+    """Check the example's output, and return how many loops read."""
     first, *rest = output.splitlines()
     assert first == "80 uploads on one port, each answered with the right digest"
     processors = [only_match(PROCESSOR, line).groupdict() for line in rest]
@@ -277,7 +277,7 @@ def check_multi_loop_service(output: str) -> int:
     assert (worker["puts"], worker["gets"]) == (80, 0)
     assert sum(each["gets"] for each in readers) == 80
     for each in readers:
-        # What readers find was put by the worker: stolen, from its shard or from its victim.
+        # Readers find objects that the worker put: they are stolen from its shard or from its victim.
         assert each["puts"] == each["private"] == each["shared"] == 0
         assert each["gets"] == each["stolen"] + each["victim"] + each["made"]
     assert sum(each["stolen"] for each in readers) > 40
@@ -286,7 +286,7 @@ def check_multi_loop_service(output: str) -> int:
 
 def test_multi_loop_service_as_a_program(run):
     readers = check_multi_loop_service(run(EXAMPLES / "multi_loop_service.py"))
-    # Of 80 connections Linux deals some to each listening socket; other systems may prefer one.
+    # Linux distributes 80 connections over the listening sockets; other systems may prefer one of them.
     assert readers in ([2] if sys.platform == "linux" else [1, 2])
 
 
@@ -387,7 +387,7 @@ def test_arrays_between_processes_as_a_program(run):
 
 
 def there_and_back(example: ModuleType, *messages: object) -> list[object]:
-    """What comes out of a connection that such messages are sent into."""
+    """Send messages over a connection, and return what arrives."""
 
     async def main() -> list[object]:
         sent: asyncio.Future[list[object]] = asyncio.get_running_loop().create_future()
@@ -440,7 +440,7 @@ def test_arrays_between_processes_of_every_kind():
     "announced",
     [struct.pack("!II", 2**32 - 1, 0), struct.pack("!II", 10, 2**32 - 1), struct.pack("!IIQ", 10, 1, 2**63)],
 )
-def test_arrays_between_processes_rejects_what_is_too_big(announced):
+def test_arrays_between_processes_rejects_arrays_that_are_too_big(announced):
     with pytest.raises(ValueError, match=r"(is|are) too big"):
         there_and_back(load("arrays_between_processes"), announced)
 

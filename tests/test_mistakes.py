@@ -1,4 +1,4 @@
-"""Mistakes are met at once, with an error that says what to do."""
+"""Mistakes raise at once, with an error that says what to do."""
 
 import functools
 
@@ -11,17 +11,17 @@ async def make():
 
 class AsyncCallable:
     async def __call__(self, *args):
-        """An async factory, too."""
+        """An async factory too."""
 
 
 @pytest.mark.parametrize("function", [make, functools.partial(make), AsyncCallable()], ids=["def", "partial", "call"])
 @pytest.mark.parametrize("what", ["new", "reset"])
-def test_async_functions_are_for_async_pools(aiopool, what, function):
+def test_a_pool_rejects_async_functions(aiopool, what, function):
     with pytest.raises(TypeError, match=rf"{what} must not be async.*AsyncPool"):
         aiopool.Pool(**{what: function})
 
 
-def test_a_reset_that_returns_an_awaitable_keeps_nothing(aiopool):
+def test_an_object_is_not_kept_if_reset_returns_an_awaitable(aiopool):
     pool = aiopool.Pool(reset=lambda obj: make())
     with pytest.raises(TypeError, match=r"reset of .* returned an awaitable.*AsyncPool"):
         pool.put(bytearray())
@@ -29,19 +29,19 @@ def test_a_reset_that_returns_an_awaitable_keeps_nothing(aiopool):
 
 
 @pytest.mark.parametrize("kind", ["Pool", "AsyncPool", "BufferPool"])
-def test_a_name_is_a_string(aiopool, kind):
+def test_the_name_must_be_a_string(aiopool, kind):
     arguments = [object] if kind == "AsyncPool" else []
     with pytest.raises(TypeError, match="name must be a string or None, not 5"):
         getattr(aiopool, kind)(*arguments, name=5)
 
 
 @pytest.mark.parametrize("seconds", [10**400, -(10**400), float("nan"), 0])
-def test_an_idle_timeout_that_is_no_time(aiopool, seconds):
+def test_an_invalid_idle_timeout_is_rejected(aiopool, seconds):
     with pytest.raises(ValueError, match="idle_timeout must be"):
         aiopool.Pool(idle_timeout=seconds)
 
 
-def test_a_double_put_does_not_tell_what_the_object_contains(aiopool):
+def test_the_error_of_a_double_put_does_not_show_the_contents(aiopool):
     secret = bytearray(b"password")
 
     async def put_twice():
@@ -56,7 +56,7 @@ def test_a_double_put_does_not_tell_what_the_object_contains(aiopool):
     assert "password" not in str(raised.value)
 
 
-def test_pools_that_compare_equal_are_two(aiopool):
+def test_pools_that_compare_equal_are_distinct(aiopool):
     class Same(aiopool.Pool):
         def __eq__(self, other):
             return isinstance(other, Same)
@@ -74,7 +74,7 @@ def test_pools_that_compare_equal_are_two(aiopool):
     assert any(each is pools[0] for each in aiopool.pools())
 
 
-def test_lazy_modules(aiopool):
+def test_submodules_are_imported_on_first_use(aiopool):
     assert aiopool.streams.start_server
     assert aiopool.testing.isolated
     with pytest.raises(AttributeError, match="no attribute 'stream'"):

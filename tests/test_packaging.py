@@ -1,4 +1,4 @@
-"""What users build and install: a wheel with the extension, one without a compiler, one by the switch, and the sdist.
+"""Builds that users install: a wheel with the extension, wheels without it, and the sdist.
 
 Each is made as pip makes it, by the build backend in a process of its own, but from a copy of the project and with the
 setuptools that is installed here, so that no network is needed.
@@ -23,7 +23,7 @@ FAILED = 'building extension "aiopool._native._extension" failed'
 
 
 def setuptools_is_new_enough() -> bool:
-    """Whether there is the setuptools that pyproject.toml asks for; what an older one says would tell nothing."""
+    """Whether the setuptools that pyproject.toml requires is installed; the output of older ones proves nothing."""
     try:
         return int(metadata.version("setuptools").partition(".")[0]) >= 77
     except metadata.PackageNotFoundError:
@@ -35,7 +35,7 @@ needs_setuptools = pytest.mark.skipif(not setuptools_is_new_enough(), reason="ne
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of the project, with nothing in it that was built."""
+    """A copy of the project, without build products."""
     copy = tmp_path / "project"
     copy.mkdir()
     for folder in FOLDERS:
@@ -47,14 +47,14 @@ def project(tmp_path: Path) -> Path:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment, without what would decide how the package is built or which implementation it uses."""
+    """The environment, without the variables that affect the build or the choice of the implementation."""
     left_out = ("AIOPOOL_NO_EXTENSIONS", "AIOPOOL_REQUIRE_NATIVE", "CC", "CFLAGS")
     kept = {name: value for name, value in os.environ.items() if name not in left_out}
     return {**kept, **variables}
 
 
 def try_to_build(project: Path, kind: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """How the build of a "wheel" or "sdist" ended; with all that was said in `stdout`."""
+    """Build a "wheel" or "sdist", and return how that ended, with all output in `stdout`."""
     program = f"from setuptools import build_meta; build_meta.build_{kind}('dist')"
     return subprocess.run(
         [sys.executable, "-c", program],
@@ -70,7 +70,7 @@ def try_to_build(project: Path, kind: str, **variables: str) -> "subprocess.Comp
 
 
 def build(project: Path, kind: str, **variables: str) -> tuple[Path, str]:
-    """Build a "wheel" or "sdist": where it lies, and what was said meanwhile."""
+    """Build a "wheel" or "sdist", and return its path and the output."""
     done = try_to_build(project, kind, **variables)
     assert done.returncode == 0, done.stdout
     (path,) = (project / "dist").iterdir()
@@ -105,7 +105,7 @@ def implementation(wheel: Path, **variables: str) -> str:
     site = unpack(wheel)
     program = "import aiopool; print(aiopool.implementation, aiopool.__file__)"
     done = subprocess.run(
-        # Without site: an editable install would give this copy the extension of the checkout.
+        # Without site; otherwise an editable install would give this copy the extension of the checkout.
         [sys.executable, "-S", "-W", "error", "-c", program],
         cwd=site,
         env=environment(PYTHONPATH=str(site), **variables),
@@ -179,7 +179,7 @@ def last_line_of_a_failed_import(site: Path) -> str:
 
 
 @needs_setuptools
-def test_the_switch_makes_a_wheel_for_every_platform(project):
+def test_without_extensions_there_is_a_wheel_for_every_platform(project):
     wheel, said = build(project, "wheel", AIOPOOL_NO_EXTENSIONS="1", CC="there-is-no-such-compiler")
     assert FAILED not in said  # it was not even tried
     assert wheel.name.endswith("-py3-none-any.whl")

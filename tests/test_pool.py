@@ -1,4 +1,4 @@
-"""What `Pool` promises to one loop: the order of get, `new`, `reset`, `max_idle`, `borrow`, `fill`, `clear`."""
+"""`Pool` on one loop: the order of get, `new`, `reset`, `max_idle`, `borrow`, `fill`, `clear`."""
 
 import asyncio
 import copy
@@ -55,7 +55,7 @@ async def test_put_none_changes_nothing(aiopool):
     assert (pool.stats().puts, pool.stats().idle) == (0, 0)
 
 
-async def test_an_object_that_is_false_is_an_object(aiopool):
+async def test_a_falsy_object_is_not_a_miss(aiopool):
     pool = aiopool.Pool()
     for empty in [], 0, "", False:
         pool.put(empty)
@@ -79,7 +79,7 @@ async def test_an_object_whose_comparison_raises_can_be_pooled(aiopool):
 # --- reset ---
 
 
-async def test_reset_runs_before_anyone_can_see_the_object(aiopool):
+async def test_reset_runs_before_other_code_can_get_the_object(aiopool):
     seen = []
 
     def reset(obj):
@@ -92,7 +92,7 @@ async def test_reset_runs_before_anyone_can_see_the_object(aiopool):
     assert pool.get() == b""
 
 
-async def test_reset_that_returns_false_turns_the_object_down(aiopool):
+async def test_reset_that_returns_false_rejects_the_object(aiopool):
     pool = aiopool.Pool(bytearray, reset=lambda obj: len(obj) < 3)
     pool.put(bytearray(b"too long"))
     assert (pool.stats().idle, pool.stats().dropped) == (0, 1)
@@ -100,7 +100,7 @@ async def test_reset_that_returns_false_turns_the_object_down(aiopool):
     assert pool.stats().idle == 1
 
 
-async def test_reset_that_returns_something_false_but_not_false_keeps_the_object(aiopool):
+async def test_reset_that_returns_a_falsy_value_other_than_false_keeps_the_object(aiopool):
     pool = aiopool.Pool(bytearray, reset=lambda obj: None)
     pool.put(bytearray())
     assert pool.stats().idle == 1
@@ -206,7 +206,7 @@ async def test_borrow_drops_the_object_of_a_failed_block(aiopool):
         assert second is not first
 
 
-async def test_borrow_of_nothing(aiopool):
+async def test_borrow_of_none(aiopool):
     pool = aiopool.Pool()
     with pool.borrow() as thing:
         assert thing is None
@@ -237,7 +237,7 @@ async def test_borrow_puts_back_on_the_loop_where_the_block_ends(aiopool):
 # --- fill and clear ---
 
 
-async def test_fill_makes_objects_ahead_of_time(aiopool):
+async def test_fill_creates_objects_in_advance(aiopool):
     made = []
     pool = aiopool.Pool(lambda: made.append(Thing()) or made[-1])
     pool.fill(5)
@@ -278,7 +278,7 @@ async def test_clear_drops_everything_and_says_how_many(aiopool):
     assert (pool.get(), pool.stats().dropped, pool.clear()) == (None, 6, 0)
 
 
-async def test_new_that_raises_leaves_the_pool_as_it_was(aiopool):
+async def test_new_that_raises_leaves_the_pool_unchanged(aiopool):
     def new():
         raise OSError("no more sockets")
 
@@ -389,7 +389,7 @@ async def test_repr_shows_the_name(aiopool):
 
 @pytest.mark.parametrize("what", ["new", "reset"])
 @pytest.mark.parametrize("value", [3, "make", b""])
-def test_what_must_be_callable(aiopool, what, value):
+def test_arguments_that_must_be_callable(aiopool, what, value):
     with pytest.raises(TypeError, match=rf"{what} must be callable or None, not {value!r}"):
         aiopool.Pool(**{what: value})
 
@@ -418,7 +418,7 @@ def test_idle_timeout_must_be_a_positive_number(aiopool, value, error):
         aiopool.Pool(idle_timeout=value)
 
 
-def test_a_pool_that_was_turned_down_is_not_registered(aiopool):
+def test_a_pool_whose_creation_failed_is_not_registered(aiopool):
     before = len(aiopool.pools())
     with pytest.raises(TypeError):
         aiopool.Pool(max_idle="many")
@@ -475,7 +475,7 @@ def test_a_cancelled_asyncio_task_drops_its_object(aiopool):
     assert (pool.stats().idle, pool.stats().dropped) == (0, 1)
 
 
-async def test_what_clear_dropped_is_not_found_any_more(aiopool):
+async def test_objects_dropped_by_clear_are_not_found_again(aiopool):
     pool = aiopool.Pool()
     for _ in range(3):
         pool.put(bytearray())

@@ -1,4 +1,4 @@
-"""The counts, and what is derived from them."""
+"""The counts, and the values derived from them."""
 
 import pytest
 from loops import in_thread, loop_thread
@@ -7,7 +7,7 @@ from shared import Thing
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_new_pool_has_done_nothing(aiopool):
+async def test_a_new_pool_has_counted_nothing(aiopool):
     stats = aiopool.Pool(name="frames").stats()
     assert stats == aiopool.PoolStats("frames", (), cycles=0, dropped=0)
     assert (stats.gets, stats.hits, stats.puts, stats.idle, stats.hit_rate) == (0, 0, 0, 0, 0.0)

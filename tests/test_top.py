@@ -1,4 +1,4 @@
-"""`python -m aiopool top`: a look into real processes where CPython can, and what is said where it cannot."""
+"""`python -m aiopool top`: with real processes where CPython supports it, and the errors where it does not."""
 
 import json
 import os
@@ -29,7 +29,7 @@ UNPOOLED = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3
 
 
 def can_look() -> bool:
-    """Whether one process may run a script in another here; a container may forbid it."""
+    """Whether one process may run a script in another here, which a container may forbid."""
     if not hasattr(sys, "remote_exec"):
         return False
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
@@ -56,7 +56,7 @@ def env() -> dict[str, str]:
 
 @contextmanager
 def running(env: dict[str, str], program: str, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
-    """Another process, when it has said that it is ready."""
+    """Another process, after it has reported that it is ready."""
     with subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
         env=env,
@@ -85,7 +85,7 @@ def top(env: dict[str, str], *arguments: object) -> "subprocess.CompletedProcess
 
 @needs_looks
 class TestLooks:
-    """Processes in which nothing is prepared."""
+    """Processes without any preparation."""
 
     def test_at_a_loop_that_waits(self, env: dict[str, str]) -> None:
         with running(env, SERVICE, "3") as other:
@@ -142,7 +142,7 @@ class TestLooks:
             done = top(env, other.pid)
         assert (done.returncode, done.stderr) == (1, f"aiopool top: process {other.pid} has not imported aiopool\n")
 
-    def test_at_one_that_runs_no_python_code(self, env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_at_a_process_that_runs_no_python_code(self, env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(process_module, "PATIENCE", 0.1)
         with running(env, "print('ready', flush=True); input(); print('done')") as other:
             with (
@@ -150,31 +150,31 @@ class TestLooks:
                 pytest.raises(process_module.LookError, match=r"did not answer .* runs no Python code"),
             ):
                 process.look()
-            # What it was given is not run when it comes to it: the script is not there any more.
+            # The process does not run the script later, because the script has been withdrawn.
             assert other.communicate("\n", timeout=30) == ("done\n", "")
 
-    def test_at_one_that_does_not_allow_it(self, env: dict[str, str]) -> None:
+    def test_at_a_process_that_does_not_allow_it(self, env: dict[str, str]) -> None:
         with running({**env, "PYTHON_DISABLE_REMOTE_DEBUG": "1"}, SERVICE, "1") as other:
             done = top(env, other.pid)
         assert done.returncode == 1
         assert done.stderr.startswith(f"aiopool top: process {other.pid} does not allow it: ")
         assert done.stderr.count("\n") == 1
 
-    def test_at_one_that_is_no_python(self, env: dict[str, str]) -> None:
+    def test_at_a_process_that_is_not_python(self, env: dict[str, str]) -> None:
         with subprocess.Popen(["sleep", "60"]) as other:
             done = top(env, other.pid)
             other.kill()
         assert done.returncode == 1
         assert done.stderr.startswith(f"aiopool top: process {other.pid} does not run CPython 3.")
 
-    def test_at_none(self, env: dict[str, str]) -> None:
+    def test_at_a_process_that_does_not_exist(self, env: dict[str, str]) -> None:
         with subprocess.Popen([sys.executable, "-c", ""]) as other:
             pass
         done = top(env, other.pid)
         assert (done.returncode, done.stderr) == (1, f"aiopool top: there is no process with the PID {other.pid}\n")
 
 
-@pytest.mark.skipif(hasattr(sys, "remote_exec"), reason="this Python can")
+@pytest.mark.skipif(hasattr(sys, "remote_exec"), reason="this Python supports it")
 def test_an_older_python_says_so(env: dict[str, str]) -> None:
     done = top(env, os.getpid())
     assert done.returncode == 1
@@ -194,7 +194,7 @@ def test_wrong_pid(capsys: pytest.CaptureFixture[str], pid: str) -> None:
 
 
 def look_at(*pools: Any, seconds: float = 0.0001) -> Snapshot:
-    """As if these pools were another process's."""
+    """A look at these pools, as if they belonged to another process."""
     told = [(id(pool), type(pool).__name__, _stats(pool)) for pool in pools]
     part = {
         "pools": told,
@@ -239,7 +239,7 @@ def test_another_version_there_is_told() -> None:
         snapshot(4712, [part])
 
 
-def test_rates_are_those_since_the_last_look() -> None:
+def test_rates_are_those_since_the_last_snapshot() -> None:
     pool = Pool(bytearray, max_idle=8, name="busy")
     before = look_at(pool)
     for _ in range(100):
@@ -259,7 +259,7 @@ def test_the_busiest_comes_first_and_names_are_not_markup() -> None:
     assert text.index("[red]1") < text.index("[red]0") < text.index("[red]2")
 
 
-def test_a_pool_that_is_told_of_twice_counts_once() -> None:
+def test_a_pool_in_two_parts_counts_once() -> None:
     pool = Pool(bytearray, name="moved")
     (row,) = look_at(pool, pool).pools
     assert row.stats.name == "moved"

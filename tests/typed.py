@@ -1,4 +1,4 @@
-"""What the type checkers make of the interface. They read this file; nobody runs it."""
+"""Checks of the interface's types. Only type checkers read this file; it is never run."""
 
 import asyncio
 import ssl
@@ -36,7 +36,7 @@ async def disconnect(connection: bytearray) -> None:
 
 
 async def awaits() -> None:
-    """An async pool gives what its factory makes, or what comes of awaiting that."""
+    """An async pool returns the result of its factory, or what awaiting that result returns."""
     links = aiopool.AsyncPool(connect, reset=lambda link: link.clear(), close=disconnect, loop_bound=True)
     assert_type(links, aiopool.AsyncPool[bytearray])
     assert_type(await links.get(), bytearray)

@@ -17,7 +17,7 @@ async def fill_plain(pool, n):
 
 
 async def use(pool):
-    """Get two objects and put them back; weak references to them."""
+    """Get two objects, put them back, and return weak references to them."""
     things = [pool.get(), pool.get()]
     refs = [weakref.ref(thing) for thing in things]
     while things:

@@ -29,12 +29,12 @@ else:
 
 @pytest.fixture(params=["control", "ours"])
 def kind(request):
-    """Which kind of pool goes through the test."""
+    """The kind of pool to test."""
     return request.param
 
 
 class Hand:
-    """A pool of either kind, and what a request does with a buffer at its end."""
+    """A pool of either kind, and what a request does with its buffer at its end."""
 
     def __init__(self, kind, aiopool):
         self.is_control = kind == "control"
@@ -42,7 +42,7 @@ class Hand:
         self.acquire = self.pool.acquire
 
     def done(self, view):
-        """The request is over, and its author believes that nobody needs the bytes any more."""
+        """The request has ended, and its author believes that the bytes are not needed any more."""
         if self.is_control:
             self.pool.give_back(view)
 
@@ -53,7 +53,7 @@ class Hand:
             view[:] = b"B" * n
 
     def check(self, seen, corrupts=True):
-        """Nobody else's bytes are among `seen`; with the negative control some are, if the test can tell."""
+        """Check that `seen` has no bytes of other requests; with the negative control it must have some."""
         assert (b"B" in seen) == (self.is_control and corrupts)
 
 
@@ -91,7 +91,7 @@ def a_view_of_its_object(view):
     try:
         return memoryview(view.obj)
     except TypeError:
-        pytest.skip("what CPython puts before exporters in Python exports once")
+        pytest.skip("CPython's wrapper of a Python exporter exports only once")
 
 
 def an_array(view):
@@ -123,7 +123,7 @@ def a_ctypes_array(view):
         a_ctypes_array,
     ],
 )
-def test_what_was_made_of_it(hand, make):
+def test_objects_made_from_a_view(hand, make):
     def request():
         view = hand.acquire(4096)
         view[:] = b"A" * 4096
@@ -140,7 +140,7 @@ def test_what_was_made_of_it(hand, make):
 
 
 def test_released_by_hand_while_a_slice_lives(hand):
-    """The early release gives up the view, not what was made of it."""
+    """An early release ends the view, but not the slice."""
     with hand.acquire(4096) as view:
         view[:] = b"A" * 4096
         part = view[:10]
@@ -159,7 +159,7 @@ def tcp_pair():
 
 
 def read_all(far):
-    """What the peer receives, to the end."""
+    """Everything that the peer receives."""
     with far:
         far.settimeout(PATIENCE)
         return b"".join(iter(lambda: far.recv(1 << 20), b""))
@@ -185,7 +185,7 @@ async def in_lines(near, view):
 
 @pytest.mark.parametrize("new_loop", LOOPS)
 @pytest.mark.parametrize("send", [through_a_transport, through_a_stream_writer, in_lines])
-def test_a_write_goes_on_after_write_returns(hand, send, new_loop):
+def test_a_write_continues_after_write_returns(hand, send, new_loop):
     size = 8 * MIB
     near, far = tcp_pair()
 
@@ -204,7 +204,7 @@ def test_a_write_goes_on_after_write_returns(hand, send, new_loop):
         sender.close()
         received = await reading
         assert len(received) == size
-        # Until 3.11 asyncio copied what it could not send at once.
+        # Up to 3.11, asyncio copied the bytes that it could not send at once.
         hand.check(received, corrupts=sys.version_info >= (3, 12) or new_loop is not asyncio.new_event_loop)
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -214,7 +214,7 @@ def test_a_write_goes_on_after_write_returns(hand, send, new_loop):
 
 
 def test_a_cancelled_task_whose_thread_still_fills_the_buffer(hand):
-    """`run_in_executor` is cancelled, but nobody can cancel the thread that fills the view."""
+    """`run_in_executor` is cancelled, but the thread that fills the view cannot be."""
     may_write, written = threading.Event(), threading.Event()
 
     def fill(view):
@@ -271,7 +271,7 @@ def test_a_cancelled_task_that_is_still_referenced(hand):
 
 
 def test_a_traceback(hand):
-    """Error reporters look at the locals of a frame long after the frame has ended."""
+    """Error reporters read the local variables of a frame long after it has ended."""
 
     def request():
         view = hand.acquire(4096)
@@ -333,8 +333,8 @@ def test_an_array_that_keeps_an_address_and_no_view(aiopool, pool_lives):
         assert stats().bytes_in_use == 0
 
 
-def test_a_block_that_something_keeps(aiopool):
-    """`view.obj` leads to it: nothing that can be done there lets two see the same bytes."""
+def test_a_block_that_is_still_referenced(aiopool):
+    """`view.obj` refers to it, but no use of it lets two requests see the same bytes."""
     pool = aiopool.BufferPool()
     view = pool.acquire(1000)
     view[:] = b"A" * 1000
@@ -404,9 +404,9 @@ TRICKS = [
 
 
 def test_an_idle_block_cannot_be_exported(reusing):
-    """Not even with a debugger's means."""
+    """Not even with the means of a debugger."""
     if reusing.implementation == "python":
-        pytest.skip("there it is a bytearray, which anybody may look at who finds it")
+        pytest.skip("in Python it is a bytearray, which any code that finds it can read")
     pool = reusing.BufferPool()
     pool.acquire(100)
     (block,) = pool._size_classes[0].store.primary[0].shared

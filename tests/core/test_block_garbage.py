@@ -22,11 +22,11 @@ def test_a_finalizer_in_the_same_garbage_still_sees_the_bytes(aiopool, generatio
 
 
 @pytest.mark.parametrize("generation", [0, 2])
-def test_with_a_pool_that_puts_in_a_finalizer_it_sees_others(child_env, generation):
+def test_with_a_pool_that_puts_in_a_finalizer_it_sees_other_bytes(child_env, generation):
     assert run_program("put_by_finalizer.py", child_env, arguments=[str(generation)]) == "True\n"
 
 
-def test_a_finalizer_may_bring_a_view_back(aiopool):
+def test_a_finalizer_may_resurrect_a_view(aiopool):
     pool = aiopool.BufferPool()
     kept = []
 
@@ -93,8 +93,8 @@ def test_pool_and_views_in_one_cycle(aiopool):
     assert len(log) == 3
 
 
-def test_what_a_dying_exception_held(reusing):
-    """The last view goes while its thread is in the middle of raising; the exception arrives as it was."""
+def test_a_view_held_by_an_exception_that_is_freed(reusing):
+    """The last view is dropped while its thread is raising. The exception arrives unchanged."""
     pool = reusing.BufferPool()
 
     def fail(view):
@@ -109,8 +109,8 @@ def test_what_a_dying_exception_held(reusing):
     in_thread(asyncio.run, main())
 
 
-def test_dropped_by_c_code_that_is_raising(reusing):
-    """`list.sort` frees what its key function made, with the exception set."""
+def test_a_view_dropped_by_c_code_that_is_raising(reusing):
+    """`list.sort` frees the results of its key function while the exception is set."""
     pool = reusing.BufferPool()
     turns = iter(range(10))
 
@@ -148,7 +148,7 @@ def test_a_view_in_thread_local_storage(reusing):
     assert pool.acquire(1000)[0] == ord("A")
 
 
-def test_dropped_in_each_kind_of_thread(reusing):
+def test_views_dropped_in_each_kind_of_thread(reusing):
     pool = reusing.BufferPool()
 
     def box():

@@ -9,7 +9,7 @@ from shared import KIB
 
 
 def fill(pool, mark, count):
-    """Views from `pool`, full of `mark`."""
+    """Views from `pool`, filled with `mark`."""
     views = [pool.acquire(1000) for _ in range(count)]
     for view in views:
         view[:] = mark * 1000
@@ -30,7 +30,7 @@ INTRUSIONS = {
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python code cannot export buffers before 3.12")
 @pytest.mark.parametrize("intrusion", INTRUSIONS)
 @pytest.mark.parametrize("operation", ["first", "acquire", "drop"])
-def test_something_at_every_bytecode(reference, operation, intrusion):
+def test_interruptions_at_every_bytecode(reference, operation, intrusion):
     """A finalizer or another thread uses the pool between any two bytecodes of an acquire and of a drop."""
 
     def scenario():
@@ -55,8 +55,8 @@ def test_something_at_every_bytecode(reference, operation, intrusion):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python code cannot export buffers before 3.12")
-def test_something_at_every_bytecode_is_too_much_for_an_exporter_that_puts_first(reference, monkeypatch):
-    """A negative control: it puts first and wipes then."""
+def test_interruptions_break_an_exporter_that_puts_first(reference, monkeypatch):
+    """A negative control, which puts the block before it wipes it."""
 
     def put_first(self, view):
         content, known, n, _ = self
@@ -67,4 +67,4 @@ def test_something_at_every_bytecode_is_too_much_for_an_exporter_that_puts_first
 
     monkeypatch.setattr(reference._core.block._Exporter, "__release_buffer__", put_first)
     with pytest.raises(AssertionError):
-        test_something_at_every_bytecode(reference, "drop", "acquire and keep")
+        test_interruptions_at_every_bytecode(reference, "drop", "acquire and keep")

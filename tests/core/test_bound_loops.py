@@ -58,7 +58,7 @@ def test_a_loop_whose_end_was_not_noticed_is_not_mistaken_for_another(aiopool):
     records = aiopool._core.bound_loops.LoopRecord._all
 
     async def at_the_address_of_another():
-        # As if this loop had come to lie where an ended one lay.
+        # As if this loop had the address of an ended one.
         stale._id = id(asyncio.get_running_loop())
         records[stale._id] = records.pop(id(loop))
         return pool.get()
@@ -72,8 +72,8 @@ def test_a_loop_whose_end_was_not_noticed_is_not_mistaken_for_another(aiopool):
         assert stale.mark.ended
 
 
-def test_a_record_that_died_in_the_making_does_not_shut_its_loop_out(aiopool):
-    """An exception can come between the two steps that register a record and tie it to its loop."""
+def test_a_record_freed_before_it_was_tied_does_not_lock_out_its_loop(aiopool):
+    """An exception can come between registering a record and tying it to its loop."""
     pool = aiopool.Pool(Thing, loop_bound=True)
 
     async def main():
@@ -86,7 +86,7 @@ def test_a_record_that_died_in_the_making_does_not_shut_its_loop_out(aiopool):
     asyncio.run(main())
 
 
-def test_pools_and_loops_that_come_and_go_leave_nothing(aiopool, run):
+def test_pools_and_loops_that_come_and_go_leave_nothing_behind(aiopool, run):
     async def with_two_pools(kept):
         await use(aiopool.Pool(Thing, loop_bound=True))
         if FREE_THREADED:

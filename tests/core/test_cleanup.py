@@ -18,8 +18,8 @@ pytestmark = pytest.mark.anyio
 # --- idle time ---
 
 
-async def test_idle_objects_go_when_nothing_happens_any_more(aiopool):
-    """With the collector off, on every kind of loop."""
+async def test_idle_objects_are_dropped_while_the_program_is_idle(aiopool):
+    """With the garbage collector disabled, on every kind of loop."""
     pool = aiopool.Pool(idle_timeout=0.02)
     kept = aiopool.Pool(idle_timeout=None)
     for _ in range(10):
@@ -44,12 +44,12 @@ async def test_a_loop_with_nothing_idle_has_no_timer(aiopool):
     others = [each for each in aiopool.pools() if each is not pool]
     stores = [store for each in others for store in each._stores]
     with anyio.fail_after(PATIENCE):
-        # trio takes up what was posted in any order.
+        # trio runs posted callbacks in any order.
         while processor.wakes_at != min([store.idle_due() for store in stores], default=math.inf):
             await anyio.lowlevel.checkpoint()
 
 
-async def test_a_cycle_of_another_kind_puts_off_the_idle_one(aiopool):
+async def test_any_cycle_postpones_the_idle_timeout(aiopool):
     pool = aiopool.Pool(idle_timeout=50)
     pool.put(Thing())
     due = pool._store.idle_due()
@@ -112,7 +112,7 @@ def test_what_off_loop_code_leaves_idle_is_watched_by_a_live_loop(aiopool):
 
 @pytest.mark.parametrize("naive", [False, True], ids=["as it is", "naive"])
 def test_a_finalizer_in_the_middle_of_the_loops_own_code_may_set_a_timer(reference, monkeypatch, naive):
-    """In finding the place of a new timer on its heap, asyncio runs Python code, and finalizers can run in that."""
+    """Asyncio runs Python code to insert a new timer into its heap, and a finalizer may interrupt that."""
 
     def call_soon(self, callback):
         """As if the loop's own thread could set the timer at once."""
@@ -144,7 +144,7 @@ def test_a_finalizer_in_the_middle_of_the_loops_own_code_may_set_a_timer(referen
         asyncio.run(main())
 
 
-def test_with_no_loop_alive_the_next_use_looks_at_the_time(reference, monkeypatch):
+def test_without_a_live_loop_the_next_use_checks_the_time(reference, monkeypatch):
     core = reference._core
     now = core.store.monotonic()
     for module in (core.store, core.cleanup, core.timers, core.freeing):
@@ -176,7 +176,7 @@ def test_a_cycle_touches_no_object_and_no_shard(reference):
     assert len(pool._store.rotate()) == 1
 
 
-def test_objects_that_start_a_cycle_as_they_die(aiopool):
+def test_finalizers_may_start_a_cycle(aiopool):
     died = []
 
     class Watches:

@@ -13,7 +13,7 @@ from shared import KIB, MIB
 
 
 def leave(pool, n, count=1):
-    """Have `count` blocks of `n` bytes idle."""
+    """Make `count` blocks of `n` bytes idle."""
     held = [pool.acquire(n) for _ in range(count)]
     held.clear()
 
@@ -44,8 +44,8 @@ def test_a_budget_that_only_rejects_creates_each_time(reference, monkeypatch):
     assert created_after_a_change_of_sizes(reference) == 1000
 
 
-def test_many_at_a_time_are_all_kept_at_once(reusing):
-    """Bodies of 1 KiB in the morning, 64 of 1 MiB at a time at noon: only the first round creates."""
+def test_many_large_blocks_displace_small_ones_in_one_round(reusing):
+    """The pool is full of blocks of 1 KiB; then 64 of 1 MiB are used at once. Only the first round creates blocks."""
     pool = reusing.BufferPool()
 
     def day():
@@ -60,7 +60,7 @@ def test_many_at_a_time_are_all_kept_at_once(reusing):
     assert idle(pool) == {MIB: 64}
 
 
-def test_what_has_been_idle_longest_goes_first(reusing):
+def test_the_block_that_has_been_idle_longest_goes_first(reusing):
     pool = reusing.BufferPool(max_idle_bytes=16 * KIB)
 
     def use():
@@ -81,7 +81,7 @@ def test_what_has_been_idle_longest_goes_first(reusing):
     assert (pool.stats().displaced, pool.stats().over_budget, pool.stats().retired) == (2, 0, 0)
 
 
-def test_within_a_size_class_too_the_oldest_goes_first(reusing):
+def test_the_oldest_goes_first_within_a_size_class_too(reusing):
     pool = reusing.BufferPool(max_idle_bytes=8 * KIB)
 
     def use():
@@ -129,16 +129,16 @@ def test_the_same_size_on_another_loop_makes_room(reusing):
     assert pool.stats().peak_idle == 64 * KIB
 
 
-def test_a_block_displaces_none_of_its_own(reusing):
-    """One is as good as another."""
+def test_a_block_displaces_none_of_its_own_shard(reusing):
+    """All blocks there have the same size, so this would gain nothing."""
     pool = reusing.BufferPool(max_idle_bytes=4 * KIB)
     on_a_loop(lambda: leave(pool, KIB, 10))
     stats = pool.stats()
     assert (stats.displaced, stats.over_budget, stats.bytes_idle) == (0, 6, 4 * KIB)
 
 
-def test_a_block_that_came_back_out_of_garbage_is_displaced_as_any_other(reusing):
-    """The collector finalizes the bytes of a block in Python before they come back."""
+def test_a_block_that_came_back_from_a_garbage_cycle_can_be_displaced(reusing):
+    """In Python the collector finalizes the bytes of a block before they come back."""
     pool = reusing.BufferPool(max_idle_bytes=8 * KIB)
 
     class Node:
@@ -169,7 +169,7 @@ def test_a_block_that_never_fits_displaces_nothing(reusing):
     assert (pool.stats().displaced, pool.stats().over_budget) == (0, 1)
 
 
-def test_no_more_are_freed_at_a_time_than_a_loop_can_bear(reusing):
+def test_one_put_frees_a_limited_number_of_blocks(reusing):
     pool = reusing.BufferPool()
     most = reusing._core.displacement.MOST_DISPLACED
 
@@ -187,8 +187,8 @@ def test_no_more_are_freed_at_a_time_than_a_loop_can_bear(reusing):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python code cannot export buffers before 3.12")
-def test_a_shard_that_is_locked_is_passed_over(reference):
-    """By another thread, or by a frame further down this very stack: to wait would be a deadlock."""
+def test_a_locked_shard_is_skipped(reference):
+    """The lock may be held by another thread, or by this thread, where waiting would be a deadlock."""
     pool = reference.BufferPool(max_idle_bytes=8 * KIB)
     leave(pool, 2 * KIB)
     leave(pool, 6 * KIB)
@@ -210,7 +210,7 @@ def churn(pool, turns):
 
 
 def race(pool, limit):
-    """Threads on loops and off-loop that displace one another's blocks; the most that was seen to be idle."""
+    """Threads on loops and off-loop displace each other's blocks. Returns the most idle bytes that were seen."""
     seen, stop = [], threading.Event()
 
     async def churn_on_a_loop():
@@ -244,7 +244,7 @@ def test_the_bound_holds_while_threads_displace_one_another(reusing):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python code cannot export buffers before 3.12")
-def test_a_budget_that_keeps_first_and_displaces_then_breaks_the_bound(reference, monkeypatch):
+def test_keeping_before_displacing_breaks_the_bound(reference, monkeypatch):
     """The negative control."""
     displace_for = reference._core.displacement.displace_for
 
@@ -260,7 +260,7 @@ def test_a_budget_that_keeps_first_and_displaces_then_breaks_the_bound(reference
     assert race(reference.BufferPool(max_idle_bytes=limit), limit) > limit
 
 
-# Not idle_budget: nothing comes between the bytecodes of a `+=` on an attribute, and it counts on that.
+# Not idle_budget, which relies on the fact that nothing interrupts the bytecodes of a `+=` on an attribute.
 FILES = tuple(f"_core{os.sep}{name}.py" for name in ("displacement", "size_class"))
 
 INTRUSIONS = {
@@ -272,8 +272,8 @@ INTRUSIONS = {
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python code cannot export buffers before 3.12")
 @pytest.mark.parametrize("intrusion", INTRUSIONS)
-def test_something_at_every_bytecode_of_a_displacement(reference, intrusion):
-    """A finalizer or another thread between any two bytecodes: no breach, no byte lost, no block in two hands."""
+def test_interruptions_at_every_bytecode_of_a_displacement(reference, intrusion):
+    """By a finalizer or another thread: the limit holds, no byte is lost, and no block is checked out twice."""
     limit = 8 * KIB
 
     def scenario():
@@ -300,7 +300,7 @@ def test_something_at_every_bytecode_of_a_displacement(reference, intrusion):
     assert at_every_bytecode(scenario, files=FILES) > 100
 
 
-def test_a_fork_in_the_middle_of_a_displacement_leaves_it_possible(reusing):
+def test_after_a_fork_during_a_displacement_the_child_can_displace(reusing):
     pool = reusing.BufferPool(max_idle_bytes=MIB)
     pool._budget.renew_lock()  # what the child of a fork does
     assert on_a_loop(lambda: created_after_a_change_of_sizes(reusing)) == 1

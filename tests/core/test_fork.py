@@ -17,7 +17,7 @@ amid_threads = pytest.mark.skipif(
 OPTIONS = ["-W", "ignore::DeprecationWarning"]
 
 
-def test_the_child_frees_times_out_and_has_ids_of_its_own(child_env):
+def test_pools_work_in_the_child_of_a_fork_inside_a_coroutine(child_env):
     assert run_program("fork_in_a_coroutine.py", child_env, options=OPTIONS) == "ok\n"
 
 
@@ -36,7 +36,7 @@ def test_amid_threads_that_use_buffers_the_child_works_at_once(reusing, child_en
 
 
 def test_a_lock_held_by_a_lost_thread_is_renewed(reference):
-    """And without the renewal it stays held: what the child puts is out of every other thread's reach."""
+    """Without the renewal it stays locked, and objects that the child puts are out of reach of all other threads."""
     pool = reference.Pool()
     for _ in range(3):
         pool.put(object())

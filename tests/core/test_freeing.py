@@ -1,4 +1,4 @@
-"""Nothing wedges the freeing of retired objects."""
+"""Nothing can hold up the freeing of retired objects."""
 
 import asyncio
 import gc
@@ -29,7 +29,7 @@ def alive(refs):
 
 
 def in_time(refs):
-    """Wait until all is freed. In turns: without a GIL an object dies once the thread that made it runs again."""
+    """Wait until all is freed. Sleeps in between, because without a GIL the thread that created an object frees it."""
     end = time.monotonic() + PATIENCE
     while alive(refs) and time.monotonic() < end:
         time.sleep(0.001)
@@ -38,7 +38,7 @@ def in_time(refs):
 
 @pytest.fixture
 def stopped(aiopool):
-    """A loop that stopped, and was not closed, with a slice of freeing in its queue; and what that was to free."""
+    """References to objects that a loop was to free: it stopped, without being closed, with a slice in its queue."""
 
     async def clear():
         pool, refs = filled(aiopool, 20_000)
@@ -51,14 +51,14 @@ def stopped(aiopool):
         yield refs
 
 
-def test_a_loop_that_stopped_with_a_slice_holds_nothing_up(aiopool, stopped):
-    """With no loop running, the next one who retires something frees all that is queued."""
+def test_a_stopped_loop_with_a_posted_slice_does_not_hold_up_freeing(aiopool, stopped):
+    """If no loop is running, the next code that retires objects frees the whole queue."""
     pool, refs = filled(aiopool, 200)
     pool.clear()
     assert alive(refs) == alive(stopped) == 0
 
 
-def test_a_garbage_collection_frees_what_a_stopped_loop_left(aiopool, stopped):
+def test_a_garbage_collection_frees_the_objects_left_by_a_stopped_loop(aiopool, stopped):
     time.sleep(aiopool._core.freeing.PATIENCE)
     gc.collect(0)
     assert alive(stopped) == 0
@@ -78,7 +78,7 @@ def test_another_live_loop_takes_over_from_a_loop_that_stopped(aiopool):
 
 
 def test_a_blocked_loop_does_not_hold_up_the_others(aiopool):
-    """One loop blocks; a worker thread clears; the other loop goes on."""
+    """One loop blocks, a worker thread clears a pool, and the other loop frees the objects."""
     blocked, release = threading.Event(), threading.Event()
 
     def block():
@@ -101,12 +101,12 @@ def test_a_blocked_loop_does_not_hold_up_the_others(aiopool):
             release.set()
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="there a trace function that raises is removed")
-# What is raised in a finalizer, of a slice that is dropped, can be told only there.
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python removes a trace function that raises")
+# An exception in the finalizer of a dropped slice is reported as unraisable.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("operation", ["cleanup", "clear", "stats", "slice"])
-def test_an_exception_in_any_gap_switches_nothing_off(aiopool, operation):
-    """As a signal handler that raises between any two bytecodes."""
+def test_an_exception_between_any_two_bytecodes_disables_nothing(aiopool, operation):
+    """The exception comes from a signal handler, for example."""
     freeing = aiopool._core.freeing
 
     def scenario():
@@ -133,12 +133,12 @@ def test_an_exception_in_any_gap_switches_nothing_off(aiopool, operation):
             later, more = filled(aiopool, 3)
             later.clear()
             freeing.free_until(float("inf"))
-            # Of a shard that was just being freed, the private object goes with the frames of the exception, which the
-            # interpreter keeps for a while where it was raised in a handler of another.
+            # The private object of a shard that was just being freed lives as long as the frames of the exception. The
+            # interpreter keeps these for a while if it was raised in the handler of another exception.
             assert alive(refs) <= (1 if operation == "slice" else 0)
             assert alive(more) == 0
             assert not freeing._queue
-            # Where pools go at a garbage collection only, those of all gaps would gather.
+            # If pools are only freed by a garbage collection, those of all gaps would accumulate.
             aiopool._core.registry._pools.clear()
 
         return interrupted, raises, check
@@ -151,12 +151,12 @@ def test_an_exception_in_any_gap_switches_nothing_off(aiopool, operation):
     assert gaps > (5 if operation == "stats" else 50)
 
 
-# What is raised in a finalizer, of a slice that is dropped, can be told only there.
+# An exception in the finalizer of a dropped slice is reported as unraisable.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="there a trace function that raises is removed")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python removes a trace function that raises")
 @pytest.mark.parametrize("operation", ["slice", "clear", "cleanup"])
-def test_after_an_exception_in_any_gap_the_next_clear_has_all_freed(reference, monkeypatch, operation):
-    """On the one loop there is, with no help from a collection: what the broken operation retired, too."""
+def test_after_an_exception_anywhere_the_next_clear_frees_everything(reference, monkeypatch, operation):
+    """It also frees what the interrupted operation retired; with only one loop, and without a garbage collection."""
     freeing = reference._core.freeing
     monkeypatch.setattr(freeing, "SLICE", 0.0)
     monkeypatch.setattr(reference._core.registry, "_pools", {})
@@ -210,8 +210,8 @@ def test_a_loop_that_did_not_take_a_slice_is_not_waited_for(aiopool, monkeypatch
     asyncio.run(main())
 
 
-def test_a_slice_that_ran_before_the_post_returned_is_not_taken_for_dropped(aiopool, monkeypatch):
-    """A slice marked as waiting only after it was posted would wait for ever, and free once more as it dies."""
+def test_a_slice_that_runs_before_the_post_returns_is_not_mistaken_for_dropped(aiopool, monkeypatch):
+    """A slice that is marked as waiting only after it was posted would stay so, and its finalizer would free again."""
     freeing = aiopool._core.freeing
     calls = []
 
@@ -222,4 +222,4 @@ def test_a_slice_that_ran_before_the_post_returned_is_not_taken_for_dropped(aiop
 
     monkeypatch.setattr(freeing, "free_queued", lambda: calls.append(1))
     asyncio.run(main())
-    assert len(calls) == 1  # its own, at its end
+    assert len(calls) == 1  # only the slice's own, at its end

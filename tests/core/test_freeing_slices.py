@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def ticking(reference, monkeypatch):
-    """A clock that goes on by a tenth of a millisecond each time that somebody looks at it."""
+    """A clock that advances by a tenth of a millisecond each time it is read."""
     ticks = itertools.count()
     monkeypatch.setattr(reference._core.freeing, "perf_counter", lambda: next(ticks) * 0.0001)
     monkeypatch.setattr(reference._core.bound_loops, "perf_counter", lambda: next(ticks) * 0.0001)
@@ -25,7 +25,7 @@ def ticking(reference, monkeypatch):
 
 
 async def drops_between_turns(package, count):
-    """How many of `count` objects die between two turns of the loop, turn by turn."""
+    """How many of `count` objects are freed in each iteration of the loop."""
     dead = []
 
     class Counted:
@@ -46,18 +46,18 @@ async def drops_between_turns(package, count):
 
 
 async def test_a_big_victim_is_dropped_in_slices_of_a_millisecond(ticking):
-    # A slice looks at the clock once to start and once after each object. trio takes up its tasks in random order, so
-    # that two slices can come between two turns of this one.
+    # A slice reads the clock once at its start and once after each object. trio runs its tasks in random order, so
+    # two slices can run between two iterations of this task.
     slices = 2 if isinstance(ticking.current_processor().loop, ticking._core.loops.TrioLoop) else 1
     assert max(await drops_between_turns(ticking, 100)) <= 10 * slices + 1
 
 
-async def test_dropping_at_once_is_one_long_stop(ticking, monkeypatch):
+async def test_freeing_everything_at_once_is_one_long_stop(ticking, monkeypatch):
     monkeypatch.setattr(ticking._core.freeing, "SLICE", math.inf)
     assert max(await drops_between_turns(ticking, 100)) >= 99
 
 
-def test_with_no_loop_alive_it_is_dropped_at_once(ticking):
+def test_without_a_live_loop_objects_are_freed_at_once(ticking):
     pool = ticking.Pool()
     things = [Thing() for _ in range(100)]
     gone = [weakref.ref(thing) for thing in things]
@@ -68,7 +68,7 @@ def test_with_no_loop_alive_it_is_dropped_at_once(ticking):
     assert [ref() for ref in gone] == [None] * 100
 
 
-def test_a_loop_that_ends_in_the_middle_passes_on_the_rest(ticking):
+def test_a_loop_that_ends_while_freeing_passes_on_the_rest(ticking):
     pool = ticking.Pool()
     things = [Thing() for _ in range(100)]
     gone = [weakref.ref(thing) for thing in things]
@@ -85,8 +85,8 @@ def test_a_loop_that_ends_in_the_middle_passes_on_the_rest(ticking):
     assert not ticking._core.freeing._queue
 
 
-def test_freeing_that_fails_can_go_on_later(reference, monkeypatch):
-    """Whatever comes up, such as Ctrl-C: the next one who retires something frees the rest."""
+def test_freeing_continues_after_an_exception(reference, monkeypatch):
+    """After an exception such as Ctrl-C, the next code that retires objects frees the rest."""
 
     def interrupted(deadline):
         raise KeyboardInterrupt

@@ -7,7 +7,7 @@ import pytest
 from loops import in_thread
 from shared import FREE_THREADED, Thing
 
-# What gc.callbacks reported while 3,000,000 cycles were made on a heap of 200,000 objects, by interpreter.
+# The reports of gc.callbacks while 3,000,000 cycles were created on a heap of 200,000 objects, by interpreter.
 REPORTS = {
     "generational (3.13.0)": ([*[*[0] * 10, 1] * 64, 2] * 2, False, 2),
     "incremental (3.14.0)": ([1] * 1529, False, 15),
@@ -57,7 +57,7 @@ def test_every_kind_of_collection_with_full_pools(aiopool, generation):
     assert pool.stats().cycles == (5 if generation == 2 or FREE_THREADED else 0)
 
 
-def test_cleared_gc_callbacks_are_set_again(aiopool):
+def test_the_callback_is_added_again_after_gc_callbacks_was_cleared(aiopool):
     pool = aiopool.Pool()
     others = list(gc.callbacks)
     gc.callbacks.clear()

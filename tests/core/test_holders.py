@@ -46,7 +46,7 @@ def test_holders_are_listed_by_place_the_oldest_first(aiopool, where):
     assert pool.holders() == ()
 
 
-def test_a_view_is_held_as_long_as_anything_made_of_it(reusing):
+def test_a_holder_is_listed_as_long_as_anything_made_from_its_view_lives(reusing):
     pool = reusing.BufferPool(sample_every=1)
     view = pool.acquire(100)
     part = view[10:20]
@@ -69,7 +69,7 @@ def test_a_view_that_another_thread_drops_is_not_held_any_more(reusing):
     assert pool.holders() == ()
 
 
-def test_one_acquire_in_so_many_is_recorded(reusing):
+def test_one_acquire_in_sample_every_is_recorded(reusing):
     pool = reusing.BufferPool(sample_every=64)
 
     def use():
@@ -91,7 +91,7 @@ def test_none_is_recorded_without_sampling(aiopool):
     del held
 
 
-def test_by_default_what_makes_a_pool_grow_is_found(aiopool):
+def test_by_default_the_code_that_makes_a_pool_grow_is_found(aiopool):
     pool = aiopool.BufferPool()
     leak = []
 
@@ -106,7 +106,7 @@ def test_by_default_what_makes_a_pool_grow_is_found(aiopool):
 
 
 @pytest.mark.parametrize("sample_every", [1, 2, 3, 1000, 1 << 70])
-def test_any_positive_rate_will_do(aiopool, sample_every):
+def test_any_positive_sample_every_is_accepted(aiopool, sample_every):
     pool = aiopool.BufferPool(sample_every=sample_every)
     assert len(pool.acquire(10)) == 10
 
@@ -119,7 +119,7 @@ def test_any_positive_rate_will_do(aiopool, sample_every):
         ("often", TypeError, "sample_every must be an integer, not 'often'"),
     ],
 )
-def test_a_bad_rate_is_named(aiopool, sample_every, error, message):
+def test_an_error_names_an_invalid_sample_every(aiopool, sample_every, error, message):
     with pytest.raises(error, match=message):
         aiopool.BufferPool(sample_every=sample_every)
 
@@ -149,7 +149,7 @@ def test_in_debug_mode_each_acquire_is_recorded(aiopool, where):
 
 
 def test_a_record_that_raises_loses_no_block(aiopool, monkeypatch):
-    """As a signal handler does."""
+    """A signal handler, for example, may raise there."""
     pool = aiopool.BufferPool(sample_every=1)
     module = aiopool._core.holders
 
@@ -170,7 +170,7 @@ def test_a_record_that_raises_loses_no_block(aiopool, monkeypatch):
     assert (pool.stats().bytes_in_use, pool.holders()) == (0, ())
 
 
-def test_a_record_for_which_there_is_no_memory_is_left_out(aiopool, monkeypatch):
+def test_a_record_is_skipped_if_there_is_no_memory(aiopool, monkeypatch):
     pool = aiopool.BufferPool(sample_every=1)
 
     def no_memory():
@@ -182,7 +182,7 @@ def test_a_record_for_which_there_is_no_memory_is_left_out(aiopool, monkeypatch)
     del held
 
 
-def test_holders_may_be_asked_for_while_others_acquire(aiopool):
+def test_holders_may_be_called_while_other_threads_acquire(aiopool):
     pool = aiopool.BufferPool(sample_every=1)
     stop = threading.Event()
 

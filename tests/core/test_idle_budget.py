@@ -11,7 +11,7 @@ from shared import KIB, class_of
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 
 
-def test_what_comes_back_beyond_max_idle_bytes_is_freed(reusing):
+def test_blocks_beyond_max_idle_bytes_are_freed(reusing):
     pool = reusing.BufferPool(max_idle_bytes=10 * KIB)
 
     async def main():
@@ -21,8 +21,8 @@ def test_what_comes_back_beyond_max_idle_bytes_is_freed(reusing):
         while held:
             held.pop()
             assert pool.stats().bytes_idle <= 10 * KIB
-        # 8 small ones; then two of them make room for a big one. The other big one is not worth more than that one, nor
-        # than the small ones that came back as late.
+        # 8 small blocks; then two of them are freed for a large one. The other large block has not been used later than
+        # that one, or than the small ones that came back at the same time.
         assert (pool.stats().bytes_in_use, pool.stats().bytes_idle) == (0, 10 * KIB)
         assert [each.bytes_idle for each in pool.stats().classes[:3]] == [6 * KIB, 0, 4 * KIB]
         assert (pool.stats().displaced, pool.stats().over_budget) == (2, 1)
@@ -44,14 +44,14 @@ def test_max_idle_bytes_counts_over_all_loops(reusing):
         assert sum(idle.values()) == 3
 
 
-def test_nothing_is_kept_with_no_idle_bytes(aiopool):
+def test_nothing_is_kept_if_max_idle_bytes_is_0(aiopool):
     pool = aiopool.BufferPool(max_idle_bytes=0)
     for _ in range(3):
         pool.acquire(100)
     assert (pool.stats().bytes_idle, pool.stats().hit_rate, pool.stats().created) == (0, 0.0, 3)
 
 
-def test_a_bound_beyond_all_memory(reusing):
+def test_max_idle_bytes_may_exceed_all_memory(reusing):
     pool = reusing.BufferPool(max_idle_bytes=1 << 80)
     pool.acquire(100)
     assert pool.stats().bytes_idle == KIB
@@ -71,8 +71,8 @@ def test_the_bound_holds_when_threads_race(reusing):
         churn()
 
     def watch():
-        # Not without a pause: who waits for a dict's lock in free-threaded CPython gives way to all that is ready to
-        # run. With a thread at that dict all the time, on a busy machine, this took half a minute.
+        # With a pause, because in free-threaded CPython a thread that waits for a dict's lock yields to all threads
+        # that can run. If one thread used the dict all the time on a busy machine, this took half a minute.
         while not stop.wait(0.001):
             seen.append(sum(each.bytes_idle for each in pool.stats().classes))
 
@@ -95,13 +95,13 @@ def test_the_bound_holds_when_threads_race(reusing):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python code cannot export buffers before 3.12")
-def test_a_budget_that_missed_some_is_right_after_the_next_cycle(reference, monkeypatch):
-    """Without a GIL, in Python: threads that count at once. Or where there is no memory to count with."""
+def test_the_next_cycle_corrects_a_wrong_budget(reference, monkeypatch):
+    """It becomes wrong in Python without a GIL, when threads count at once, or if there is no memory to count."""
     monkeypatch.setattr(reference._core.idle_budget, "EXACT", False)
     pool = reference.BufferPool(max_idle_bytes=10 * KIB)
     pool._budget.used = 10 * KIB
     pool.acquire(100)
-    assert class_of(pool, 100).bytes_idle == 0, "it takes itself for full"
+    assert class_of(pool, 100).bytes_idle == 0, "the budget seems to be full"
     reference.cleanup()
     pool.acquire(100)
     assert pool.stats().bytes_idle == class_of(pool, 100).bytes_idle == KIB

@@ -1,7 +1,7 @@
-"""Finalizers, signal handlers and other threads in every gap between two bytecodes of every operation.
+"""Finalizers, signal handlers and other threads interrupt every operation between any two bytecodes.
 
-After each, no object may be in two places: held by two callers, or by one and by the pool. And none may be lost, unless
-the pool was told to drop objects.
+After each interruption, no object may be in two places: held by two callers, or by one and by the pool. None may be
+lost, unless the pool was told to drop objects.
 """
 
 import contextvars
@@ -24,7 +24,7 @@ IN_C = {"get", "put", "borrow", "first_put"}
 
 
 def in_every_gap(aiopool, operation, intrusion, *, idle, run_intruder=lambda call: call()):
-    """Run the scenario once for each gap in `operation`, and see that there were gaps."""
+    """Run the scenario once for each gap in `operation`, and check that there were gaps."""
     set_up = scenario(aiopool, operation, intrusion, idle=idle, run_intruder=run_intruder)
     gaps = at_every_bytecode(set_up, files=PACKAGE)
     if aiopool.implementation == "python" or operation not in IN_C:
@@ -32,13 +32,13 @@ def in_every_gap(aiopool, operation, intrusion, *, idle, run_intruder=lambda cal
 
 
 def objects_in(pool):
-    """Every object that lies in the pool, as often as it lies there; also those the getter could not reach."""
+    """All objects in the pool, each as often as it is there, including those out of the getter's reach."""
     shards = {id(shard): shard for shards in (pool._store.primary, pool._store.victim) for shard in shards.values()}
     return [obj for shard in shards.values() for obj in (*shard.private, *shard.shared)]
 
 
-class Ledger:
-    """Who holds what: the pool, and the hands of the operation and of the intruder."""
+class Tracker:
+    """Tracks the objects that are created, and checks that the pool, the operation and the intruder hold each once."""
 
     def __init__(self):
         self.known = []
@@ -53,13 +53,13 @@ class Ledger:
         places = [id(obj) for obj in hands + objects_in(pool)]
         assert len(places) == len(set(places)), "one object in two places"
         strangers = set(places) - {id(obj) for obj in self.known}
-        assert not strangers, "an object appeared that nobody put"
+        assert not strangers, "an object appeared that was never put"
         if not may_drop:
             assert len(places) == len(self.known), "an object was lost"
 
 
-def operations(aiopool, pool, ledger):
-    """Each operation, as a function that returns the objects it leaves in hands."""
+def operations(aiopool, pool, tracker):
+    """Each operation, as a function that returns the objects that it leaves checked out."""
 
     def borrow():
         with pool.borrow():
@@ -71,14 +71,14 @@ def operations(aiopool, pool, ledger):
         return contextvars.Context().run(pool.get)
 
     def first_put():
-        return contextvars.Context().run(pool.put, ledger.new())
+        return contextvars.Context().run(pool.put, tracker.new())
 
     def steal():
         return aiopool._core.store._steal(pool._store.primary, 7)
 
     return {
         "get": pool.get,
-        "put": lambda: pool.put(ledger.new()),
+        "put": lambda: pool.put(tracker.new()),
         "borrow": borrow,
         "stats": lambda: pool.stats() and None,
         "cleanup": aiopool.cleanup,
@@ -88,26 +88,26 @@ def operations(aiopool, pool, ledger):
         "first_put": first_put,
         "steal": steal,
         "fill": lambda: pool.fill(2),
-        "put_get": lambda: [pool.put(ledger.new()), pool.get()],
+        "put_get": lambda: [pool.put(tracker.new()), pool.get()],
         "get_put": lambda: pool.put(pool.get()),
         "collect": lambda: gc.collect() and None,
     }
 
 
 def scenario(aiopool, operation, intrusion, *, idle, run_intruder=lambda call: call(), make=None):
-    """A pool with some objects idle, and what is to happen to it."""
+    """A pool with some idle objects, the operation, the intruder and the check."""
 
     def set_up():
         pool = (make or aiopool.Pool)()
-        ledger = Ledger()
-        pool._new = ledger.new
+        tracker = Tracker()
+        pool._new = tracker.new
         for _ in range(idle):
-            pool.put(ledger.new())
-        todo = operations(aiopool, pool, ledger)
+            pool.put(tracker.new())
+        todo = operations(aiopool, pool, tracker)
         may_drop = bool({operation, intrusion} & DROPPING) or operation == "first_get"
 
         def check(result, intrusion_result):
-            ledger.check(pool, result, intrusion_result, may_drop=may_drop)
+            tracker.check(pool, result, intrusion_result, may_drop=may_drop)
 
         return todo[operation], lambda: run_intruder(todo[intrusion]), check
 
@@ -116,7 +116,7 @@ def scenario(aiopool, operation, intrusion, *, idle, run_intruder=lambda call: c
 
 @pytest.fixture(autouse=True)
 def _cheap_collections():
-    """There is a full collection in each of ten thousand gaps: let none look at what was there before."""
+    """Make full collections cheap, of which there is one in each of ten thousand gaps."""
     gc.collect()
     gc.freeze()
     yield
@@ -125,7 +125,7 @@ def _cheap_collections():
 
 @pytest.fixture(autouse=True)
 def _no_other_pools(request):
-    """A cleanup cycle goes through all pools of the process, and each bytecode of that is a gap."""
+    """Hide other pools: a cleanup cycle visits all pools, and each bytecode of that is a gap."""
     package = request.getfixturevalue("reference" if "reference" in request.fixturenames else "aiopool")
     with no_other_pools(package):
         yield
@@ -138,7 +138,7 @@ def test_a_finalizer_in_any_gap(aiopool, operation, intrusion, idle):
     on_a_loop(lambda: in_every_gap(aiopool, operation, intrusion, idle=idle))
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs a signal of our own")
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs a user-defined signal")
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_signal_handler_in_any_gap(aiopool, operation):
     handled = []
@@ -171,12 +171,12 @@ def test_an_off_loop_operation_is_interrupted_too(aiopool, operation, intrusion)
 
 
 def naive_pool(aiopool, **methods):
-    """A class that does one thing in the way that comes to mind first."""
+    """A subclass of `Pool` with one method replaced by a simpler version."""
     return type("NaivePool", (aiopool.Pool,), methods)
 
 
 def with_naive_store(aiopool, monkeypatch, **methods):
-    """Pools whose store does one thing in the way that comes to mind first."""
+    """Pools whose store has one method replaced by a simpler version."""
     store = type("NaiveStore", (aiopool._core.store.Store,), {"__slots__": (), **methods})
     monkeypatch.setattr(aiopool._pool, "Store", store)
     return aiopool.Pool
@@ -190,7 +190,7 @@ def breaks(aiopool, make, operation, intrusion, idle):
     )
 
 
-def test_a_private_slot_that_is_read_and_then_emptied_hands_out_twice(reference):
+def test_reading_and_then_clearing_the_private_slot_returns_an_object_twice(reference):
     def get(self):
         for shard in self._store.primary.values():
             for obj in shard.private:
@@ -202,7 +202,7 @@ def test_a_private_slot_that_is_read_and_then_emptied_hands_out_twice(reference)
         breaks(reference, naive_pool(reference, get=get), "get", "get", 1)
 
 
-def test_a_shard_that_is_looked_up_and_then_stored_loses_objects(reference, monkeypatch):
+def test_looking_up_and_then_storing_a_shard_loses_objects(reference, monkeypatch):
     def _add_shard(self, id, processor):
         shard = self.primary[id] = reference._core.shard.Shard(self._counters(id))
         return shard
@@ -235,7 +235,7 @@ def test_a_rotation_that_empties_primary_first_makes_objects_invisible(reference
     assert not stays_visible(with_naive_store(reference, monkeypatch, rotate=rotate))
 
 
-def test_a_lock_that_is_waited_for_is_a_deadlock(reference, monkeypatch):
+def test_waiting_for_a_lock_is_a_deadlock(reference, monkeypatch):
     class WaitedFor:
         """A lock that is waited for; it tells instead of waiting for ever."""
 
@@ -256,7 +256,7 @@ def test_a_lock_that_is_waited_for_is_a_deadlock(reference, monkeypatch):
 
 @pytest.mark.parametrize("held", [False, True], ids=["as it is", "naive"])
 def test_no_lock_is_held_while_an_object_is_freed(reference, held):
-    """A finalizer that puts into the shard that it came from gets the shared list, unless somebody holds the lock."""
+    """A finalizer that puts into its object's own shard gets the shared list, unless the lock is held."""
 
     class PutsBack(Thing):
         def __del__(self):

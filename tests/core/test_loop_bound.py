@@ -63,7 +63,7 @@ def test_a_contended_lock_fails_on_the_next_loop(aiopool, bound):
 
 
 class Answer(asyncio.Protocol):
-    """A server that says one thing."""
+    """A server that always gives the same answer."""
 
     def connection_made(self, transport):
         self.transport = transport
@@ -100,7 +100,7 @@ def test_a_client_session_fails_on_the_next_loop(aiopool, bound):
         assert asyncio.run(fetch()) == "done"
         assert len(closed) == 2
     else:
-        # Made for the first loop, it goes on using it: it starts its time limits there.
+        # The session was created for the first loop and still uses it, for its timeouts.
         with pytest.raises(RuntimeError, match="Event loop is closed"):
             asyncio.run(fetch())
         assert len(closed) == 1
@@ -116,7 +116,7 @@ def test_an_anyio_event_fails_on_another_loop(aiopool, bound):
                 await anyio.lowlevel.checkpoint()
                 tasks.cancel_scope.cancel()
 
-    # As a test suite does that runs each test on both.
+    # As in a test suite that runs each test on both.
     anyio.run(wait, backend="trio")
     if bound:
         anyio.run(wait, backend="asyncio")
@@ -154,7 +154,7 @@ def test_an_object_is_never_stolen(aiopool, bound):
         assert pool.stats().created == (18 if bound else 10)
 
 
-def test_a_cleanup_cycle_leaves_them_where_they_are(aiopool, run, bound):
+def test_a_cleanup_cycle_leaves_objects_on_their_loop(aiopool, run, bound):
     pool = aiopool.Pool(Thing, loop_bound=bound)
 
     async def found_in_the_victim():
@@ -166,7 +166,7 @@ def test_a_cleanup_cycle_leaves_them_where_they_are(aiopool, run, bound):
         pool.get(), pool.get()
         return pool.stats().victim, pool.stats().created
 
-    # The other loop got a shared one of ours, and so we made one more; or it made one itself.
+    # The other loop got one of our shared objects, so that we created another; or it created one itself.
     assert run(found_in_the_victim) == (2, 3)
 
 
@@ -180,19 +180,19 @@ def test_objects_that_cycles_drop_are_freed_on_their_own_loop(aiopool, bound):
                 dead.set()
 
     pool = aiopool.Pool(Mortal, loop_bound=bound)
-    with loop_thread() as home, loop_thread() as cleaner:
-        home.call(pool.fill, 3)
+    with loop_thread() as own, loop_thread() as cleaner:
+        own.call(pool.fill, 3)
         if not bound:
-            # Its private one would go with the last reference to the shard, wherever that is.
-            home.call(lambda: pool.put(pool.get()))
+            # The private object would be freed with the last reference to the shard, wherever that is.
+            own.call(lambda: pool.put(pool.get()))
         for _ in range(2):
             cleaner.call(aiopool.cleanup)
         # In turns: without a GIL an object dies in the thread that made it, once that thread runs bytecode again.
-        assert any(dead.wait(0.05) or home.call(dead.is_set) for _ in range(int(PATIENCE / 0.05)))
+        assert any(dead.wait(0.05) or own.call(dead.is_set) for _ in range(int(PATIENCE / 0.05)))
         if bound or FREE_THREADED:
-            assert set(died_on) == {home.thread.ident}
+            assert set(died_on) == {own.thread.ident}
         else:
-            assert home.thread.ident not in died_on
+            assert own.thread.ident not in died_on
 
 
 def test_the_private_object_is_freed_on_its_loop_even_if_the_shard_is_still_referenced(aiopool):
@@ -204,12 +204,12 @@ def test_the_private_object_is_freed_on_its_loop_even_if_the_shard_is_still_refe
             dead.set()
 
     pool = aiopool.Pool(Mortal, loop_bound=True)
-    with loop_thread() as home:
-        home.call(pool.fill, 1)
+    with loop_thread() as own:
+        own.call(pool.fill, 1)
         (departure,) = pool._store.clear()
         assert not departure.free_newest()
         assert dead.wait(PATIENCE)
-        assert (died_on, len(departure)) == ([home.thread.ident], 0)
+        assert (died_on, len(departure)) == ([own.thread.ident], 0)
 
 
 def test_objects_that_clear_drops_are_freed_on_their_own_loop(aiopool):
@@ -222,11 +222,11 @@ def test_objects_that_clear_drops_are_freed_on_their_own_loop(aiopool):
                 dead.set()
 
     pool = aiopool.Pool(Mortal, loop_bound=True)
-    with loop_thread() as home:
-        home.call(pool.fill, 3)
+    with loop_thread() as own:
+        own.call(pool.fill, 3)
         assert pool.clear() == 3
         assert dead.wait(PATIENCE)
-        assert set(died_on) == {home.thread.ident}
+        assert set(died_on) == {own.thread.ident}
         assert pool.stats().idle == 0
 
 
@@ -237,7 +237,7 @@ def test_a_loop_that_does_not_run_drops_nothing_itself(aiopool):
         aiopool.cleanup()
         aiopool.cleanup()
         assert [ref() for ref in refs] == [None] * 2
-        # One at a time, so that whoever drops them can do it in slices.
+        # One at a time, so that they can be dropped in slices.
         loop.run_until_complete(fill_plain(pool, 4))
         (departure,) = pool._store.clear()
         assert [departure.free_newest() for _ in range(4)] == [True] * 3 + [False]
@@ -275,22 +275,22 @@ def test_off_loop_a_loop_bound_pool_raises_with_advice(aiopool):
     assert (made, pool.stats().processors, pool.clear()) == ([], (), 0)
 
 
-def test_what_belongs_to_a_live_loop_cannot_be_put_elsewhere(aiopool):
+def test_an_object_of_a_live_loop_cannot_be_put_on_another(aiopool):
     resets = []
     pool = aiopool.Pool(Thing, reset=resets.append, loop_bound=True, name="locks")
-    with loop_thread() as home, loop_thread() as other:
-        thing = home.call(pool.get)
+    with loop_thread() as own, loop_thread() as other:
+        thing = own.call(pool.get)
         with pytest.raises(RuntimeError, match=r"Thing object.* another loop .*'locks'.* call_soon_threadsafe"):
             other.call(pool.put, thing)
         with pytest.raises(RuntimeError, match="no loop runs"):
             pool.put(thing)
         assert (resets, pool.stats().puts) == ([], 0)
-        home.call(pool.put, thing)
-        assert home.call(pool.get) is thing
+        own.call(pool.put, thing)
+        assert own.call(pool.get) is thing
 
 
 @pytest.mark.parametrize("make", [Thing, Slotted])
-def test_what_belongs_to_an_ended_loop_is_dropped_when_it_is_put(aiopool, run, bound, make):
+def test_an_object_of_an_ended_loop_is_dropped_when_it_is_put(aiopool, run, bound, make):
     resets = []
     pool = aiopool.Pool(make, reset=resets.append, loop_bound=bound)
     thing = run(get, pool)
@@ -419,7 +419,7 @@ def test_loops_that_come_and_go_while_cycles_run(aiopool):
 
 @pytest.mark.parametrize("intruder", ["get", "put", "cleanup", "end"])
 @pytest.mark.parametrize("operation", ["get", "put"])
-def test_an_interruption_at_any_bytecode_hands_nothing_out_twice(aiopool, operation, intruder):
+def test_an_interruption_at_any_bytecode_returns_no_object_twice(aiopool, operation, intruder):
     native = aiopool.implementation == "native"
 
     def scenario():
@@ -439,7 +439,7 @@ def test_an_interruption_at_any_bytecode_hands_nothing_out_twice(aiopool, operat
                 got.append(thing)
             assert max(Counter(map(id, got)).values(), default=0) <= 1
             expected = {idle} | ({mine} if operation == "put" else set()) | ({other} if intruder == "put" else set())
-            # The end of the loop drops what is idle, and what is put by who had found the shard before.
+            # The end of the loop drops idle objects, and objects put by code that had found the shard before.
             assert set(got) <= expected if intruder == "end" else set(got) <= expected and len(got) >= len(expected) - 1
 
         return (pool.get if operation == "get" else lambda: pool.put(mine)), intruders[intruder], check

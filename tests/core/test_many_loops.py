@@ -1,4 +1,4 @@
-"""Several loops at the same time: stealing, and that nothing is in two hands or lost, whatever they do."""
+"""Several loops at the same time: stealing, and that no object is lost or checked out twice."""
 
 import asyncio
 import random
@@ -13,14 +13,14 @@ OPERATIONS = 1_000_000
 
 
 class Token:
-    """Knows who holds it, so that a second hand shows at once."""
+    """An object that knows its holder, so that a second one is detected at once."""
 
     def __init__(self, held=False):
         self.held = held
 
 
 def grab(token):
-    assert not token.held, "one object in two hands"
+    assert not token.held, "one object is checked out twice"
     token.held = True
 
 
@@ -29,7 +29,7 @@ def give_back(pool, token):
     pool.put(token)
 
 
-def test_a_million_gets_and_puts_on_ten_loops_keep_the_books(aiopool):
+def test_a_million_gets_and_puts_on_ten_loops_lose_and_duplicate_nothing(aiopool):
     made = [[] for _ in range(THREADS)]
     left = [[] for _ in range(THREADS)]
     pool = aiopool.Pool()
@@ -66,8 +66,8 @@ def test_a_million_gets_and_puts_on_ten_loops_keep_the_books(aiopool):
         for token in (*shard.private, *shard.shared)
     }
     assert stats.gets + stats.puts > OPERATIONS * 0.8
-    assert in_hands | idle <= known, "an object appeared that nobody put"
-    assert not in_hands & idle, "one object in a hand and in the pool"
+    assert in_hands | idle <= known, "an object appeared that was never put"
+    assert not in_hands & idle, "one object is checked out and idle"
     assert stats.idle == len(idle)
     assert len(known) == len(in_hands) + len(idle) + stats.dropped, "an object was lost and not counted"
     assert stats.hits + stats.misses == stats.gets
@@ -75,8 +75,8 @@ def test_a_million_gets_and_puts_on_ten_loops_keep_the_books(aiopool):
     assert stats.puts == stats.gets - len(in_hands)
 
 
-def test_naive_books_do_not_balance(reference):
-    """An object that is read and then taken, with another thread in between, is in two hands."""
+def test_reading_and_then_taking_an_object_duplicates_it(reference):
+    """If another thread comes between reading and taking an object, both get it."""
     between = threading.Barrier(2)
 
     class Naive(reference.Pool):
@@ -90,13 +90,13 @@ def test_naive_books_do_not_balance(reference):
     pool = Naive()
     for _ in range(2):
         pool.put(Token())
-    with pytest.raises(AssertionError, match="one object in two hands"):
+    with pytest.raises(AssertionError, match="one object is checked out twice"):
         in_threads([lambda: grab(pool.get())] * 2)
 
 
 @pytest.fixture
 def two(aiopool):
-    """Two loops, each a processor, the first with the lower id."""
+    """Two loops, each with a processor; the first one has the lower id."""
     with loop_thread() as one, loop_thread() as other:
         for loop in one, other:
             loop.call(aiopool.current_processor)
@@ -114,7 +114,7 @@ def test_what_one_loop_shares_another_steals_oldest_first(aiopool, two):
     assert (stats.stolen, stats.private, stats.misses) == (2, 1, 1)
 
 
-def test_stealing_goes_from_the_next_processor_on_and_round(aiopool, two):
+def test_stealing_starts_at_the_next_processor_and_wraps_around(aiopool, two):
     pool = aiopool.Pool()
     with loop_thread() as third:
         ids = [loop.call(aiopool.current_processor).id for loop in (*two, third)]
@@ -161,14 +161,14 @@ def test_gets_on_one_loop_reuse_objects_put_on_another(aiopool, two):
     stats = pool.stats()
     assert stats.gets == stats.puts == 1000
     assert stats.stolen + stats.misses == 1000
-    # At most ten are under way at a time, and one lies in the putters' private slot. Where both loops really run at the
-    # same time, a few gets find the lock of the shared list busy too, and make one more.
+    # At most ten are in flight at a time, and one is in the private slot of the loop that puts. If both loops run at
+    # the same time, a few gets also find the shared list locked, and create one more.
     most = 100 if FREE_THREADED else 11
     assert stats.created <= most
     assert stats.stolen >= 1000 - most
 
 
-def test_a_stealer_that_finds_the_lock_busy_goes_on(reference):
+def test_a_get_that_steals_skips_a_locked_shard(reference):
     pool = reference.Pool()
     with loop_thread() as one, loop_thread() as other:
         for loop in one, other:

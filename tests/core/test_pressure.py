@@ -1,4 +1,4 @@
-"""Memory pressure: what the kernel tells, from fake files and once in a real control group."""
+"""Memory pressure, as reported by the kernel: with fake files, and once in a real control group."""
 
 import asyncio
 import gc
@@ -14,11 +14,11 @@ from children import run_program
 from loops import PATIENCE, in_thread
 from shared import MIB, Thing
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports it")
 
 
 class Machine:
-    """The files of a machine, in which a test says what there is."""
+    """Fake files of a machine's kernel."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -38,13 +38,13 @@ class Machine:
         self.write(f"sys/fs/cgroup/{path}/memory.stat", f"anon 1\ninactive_file {cache * MIB}\nactive_file 5")
 
     def legacy_group(self, path: str, used: int, limit: int, cache: int = 0) -> None:
-        """A control group of the kind before. Sizes are in MiB."""
+        """A control group of the legacy kind. Sizes are in MiB."""
         for name, size in (("usage", used), ("limit", limit)):
             self.write(f"sys/fs/cgroup/memory/{path}/memory.{name}_in_bytes", size * MIB)
         self.write(f"sys/fs/cgroup/memory/{path}/memory.stat", f"inactive_file 7\ntotal_inactive_file {cache * MIB}")
 
     def stalled(self, seconds: float, file: str = "proc/pressure/memory") -> None:
-        """Some task has stalled for so long since the start."""
+        """Report that some task has stalled for `seconds` since the start."""
         total = round(seconds * 1e6)
         self.write(
             file,
@@ -79,7 +79,7 @@ def pressure(aiopool, machine: Machine, clock: Clock):
     return aiopool._core.pressure.MemoryPressure(str(machine.root))
 
 
-# --- what the kernel tells ---
+# --- the kernel's reports ---
 
 
 @pytest.mark.parametrize(
@@ -93,34 +93,34 @@ def pressure(aiopool, machine: Machine, clock: Clock):
         ({"used": 99, "limit": 100, "cache": 5}, True),
     ],
 )
-def test_the_working_set_comes_near_a_limit(machine, pressure, group, felt):
+def test_memory_is_short_when_the_working_set_is_near_a_limit(machine, pressure, group, felt):
     machine.group("pod/app", **group)
     assert pressure.is_felt() == felt
 
 
-def test_the_limit_of_a_group_around_it_counts_too(machine, pressure):
+def test_the_limit_of_an_enclosing_group_counts_too(machine, pressure):
     machine.group("pod", used=95, limit=100)
     machine.group("pod/app", used=10)
     assert pressure.is_felt()
 
 
 @pytest.mark.parametrize(("used", "cache", "felt"), [(95, 0, True), (95, 50, False), (50, 0, False)])
-def test_the_kind_of_groups_before(machine, pressure, used, cache, felt):
+def test_legacy_control_groups(machine, pressure, used, cache, felt):
     machine.write("proc/self/cgroup", "5:cpu,cpuacct:/elsewhere\n4:memory:/app\n0::/\n")
     machine.legacy_group("app", used, 100, cache)
     machine.legacy_group("", 500, 2**43 - 1)
     assert pressure.is_felt() == felt
 
 
-def test_in_a_container_the_path_may_be_that_outside(machine, pressure):
+def test_in_a_container_the_path_may_be_the_path_outside(machine, pressure):
     machine.write("proc/self/cgroup", "4:memory:/docker/0123\n")
     machine.legacy_group("", 95, 100)
     assert pressure.is_felt()
 
 
-def test_tasks_that_stall(machine, pressure, clock):
+def test_memory_is_short_when_tasks_stall(machine, pressure, clock):
     machine.stalled(500)
-    assert not pressure.is_felt(), "it may be long ago"
+    assert not pressure.is_felt(), "the stalls may be long ago"
     for stalled, felt in ((0.05, False), (0.2, True), (0.0, False), (0.1, True)):
         clock.now += 1
         machine.stalled(500 + stalled)
@@ -130,7 +130,7 @@ def test_tasks_that_stall(machine, pressure, clock):
         pressure.is_felt()
 
 
-def test_stalls_of_its_own_group_count_more_than_those_of_the_machine(machine, pressure, clock):
+def test_stalls_of_its_own_group_are_used_instead_of_the_machines(machine, pressure, clock):
     machine.group("pod/app", used=1)
     machine.stalled(0, "sys/fs/cgroup/pod/app/memory.pressure")
     machine.stalled(0)
@@ -143,7 +143,7 @@ def test_stalls_of_its_own_group_count_more_than_those_of_the_machine(machine, p
     assert pressure.is_felt()
 
 
-def test_stalls_while_nobody_looked_are_not_known(machine, pressure, clock):
+def test_stalls_during_a_long_pause_of_the_checks_are_ignored(machine, pressure, clock):
     machine.stalled(0)
     pressure.is_felt()
     clock.now += 60
@@ -160,7 +160,7 @@ def test_a_limit_that_is_set_later_is_found(machine, pressure, clock):
     assert pressure.is_felt()
 
 
-def test_looks_once_in_a_while(machine, pressure, clock):
+def test_memory_is_checked_once_a_second(machine, pressure, clock):
     machine.group("pod/app", used=95, limit=100)
     assert pressure.is_felt()
     assert not pressure.is_felt()
@@ -169,13 +169,13 @@ def test_looks_once_in_a_while(machine, pressure, clock):
     assert pressure.is_felt()
 
 
-def test_where_the_kernel_tells_nothing_nobody_asks(machine, pressure):
+def test_there_are_no_checks_if_the_kernel_reports_nothing(machine, pressure):
     assert not pressure.is_felt()
     assert pressure.due() == inf
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "some total="])
-def test_files_that_are_not_as_they_should_be(machine, pressure, clock, text):
+def test_files_with_unexpected_contents_are_ignored(machine, pressure, clock, text):
     machine.group("pod/app", used=95, limit=100)
     machine.write("sys/fs/cgroup/pod/app/memory.current", text)
     machine.write("proc/pressure/memory", text)
@@ -183,7 +183,7 @@ def test_files_that_are_not_as_they_should_be(machine, pressure, clock, text):
     assert pressure.due() == inf
 
 
-def test_files_that_go_while_it_looks(machine, pressure, clock):
+def test_a_process_that_moves_to_another_group_finds_its_files(machine, pressure, clock):
     machine.group("pod/app", used=50, limit=100)
     machine.group("other", used=95, limit=100)
     machine.stalled(0)
@@ -196,12 +196,12 @@ def test_files_that_go_while_it_looks(machine, pressure, clock):
     assert pressure.is_felt()
 
 
-# --- what cleanup makes of it ---
+# --- cleanup under pressure ---
 
 
 @pytest.fixture
 def short(aiopool, machine: Machine, monkeypatch: pytest.MonkeyPatch):
-    """A machine where memory is short, and where cleanup looks often."""
+    """The package on a machine that is short of memory, with frequent checks."""
     monkeypatch.setattr(aiopool._core.registry, "_pools", {})
     machine.group("pod/app", used=95, limit=100)
     monkeypatch.setattr(aiopool._core.pressure, "EVERY", 0.01)
@@ -217,7 +217,7 @@ async def wait_until_dropped(pool) -> None:
             await asyncio.sleep(0.001)
 
 
-def test_what_is_not_used_goes_at_once(short):
+def test_under_pressure_unused_objects_are_dropped_at_once(short):
     async def main():
         pool = short.Pool(Thing, idle_timeout=600)
         pool.put(Thing())
@@ -227,8 +227,8 @@ def test_what_is_not_used_goes_at_once(short):
     asyncio.run(main())
 
 
-def test_without_pressure_it_stays(short, machine):
-    """The same, so that it is not something else that drops it."""
+def test_without_pressure_unused_objects_stay(short, machine):
+    """The control: nothing else drops the object."""
     machine.group("pod/app", used=5, limit=100)
 
     async def main():
@@ -245,7 +245,7 @@ def test_without_pressure_it_stays(short, machine):
     asyncio.run(main())
 
 
-def test_what_is_used_stays(short):
+def test_under_pressure_used_objects_stay(short):
     async def main():
         pool = short.Pool(Thing, idle_timeout=600)
         pool.put(Thing())
@@ -259,7 +259,7 @@ def test_what_is_used_stays(short):
     asyncio.run(main())
 
 
-def test_where_nothing_is_idle_nobody_looks(short):
+def test_nothing_is_checked_while_nothing_is_idle(short):
     async def main():
         pool = short.Pool(Thing, idle_timeout=600)
         pool.put(Thing())
@@ -275,7 +275,7 @@ def test_where_nothing_is_idle_nobody_looks(short):
     asyncio.run(main())
 
 
-def test_a_program_without_a_loop_notices_with_a_collection(short):
+def test_without_a_loop_a_garbage_collection_notices_pressure(short):
     def use() -> None:
         pool = short.Pool(Thing, idle_timeout=None)
         pool.put(Thing())
@@ -289,8 +289,8 @@ def test_a_program_without_a_loop_notices_with_a_collection(short):
     in_thread(use)
 
 
-def test_a_full_collection_brings_one_cycle_all_the_same(short):
-    """Two at once would drop what is used."""
+def test_a_full_collection_under_pressure_starts_only_one_cycle(short):
+    """Two at once would drop objects that are used."""
 
     def use() -> None:
         pool = short.Pool(Thing, idle_timeout=None)
@@ -305,7 +305,7 @@ def test_a_full_collection_brings_one_cycle_all_the_same(short):
 
 @contextmanager
 def control_group(limit: int) -> Iterator[Path]:
-    """A real control group of its own, with a limit in bytes."""
+    """A real control group, with a limit in bytes."""
     mounts = Path("/sys/fs/cgroup")
     own = [line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines()]
     for controllers, path in own:
@@ -326,13 +326,13 @@ def control_group(limit: int) -> Iterator[Path]:
         finally:
             group.rmdir()
         return
-    pytest.skip("no control group can be made here")
+    pytest.skip("no control group can be created here")
 
 
 @pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 def test_in_a_real_control_group(aiopool, child_env):
     if aiopool.implementation == "python" and sys.version_info < (3, 12):
-        pytest.skip("there no buffer lies idle")
+        pytest.skip("no buffers are kept there")
     with control_group(256 * MIB) as group:
         printed = run_program("memory_pressure.py", child_env, [str(group / "cgroup.procs")])
     assert printed == "idle buffers went\n"

@@ -1,4 +1,4 @@
-"""Who is a processor, from birth to release; and what contexts that travel can and cannot do."""
+"""Processors from their creation to their release; and the effect of contexts that travel."""
 
 import asyncio
 import contextvars
@@ -24,7 +24,7 @@ async def test_a_loop_thread_is_a_processor(aiopool):
     assert str(processor.id) in repr(processor)
 
 
-def test_off_loop_there_is_none(aiopool):
+def test_off_loop_there_is_no_processor(aiopool):
     assert aiopool.current_processor() is None
     assert in_thread(aiopool.current_processor) is None
 
@@ -34,7 +34,7 @@ def test_a_thousand_loops_on_one_thread_are_one_processor(aiopool):
     assert len(seen) == 1
 
 
-def test_two_loops_at_the_same_time_are_two_with_the_smallest_ids(aiopool):
+def test_two_loops_at_once_are_two_processors_with_the_smallest_ids(aiopool):
     def both():
         with loop_thread() as one, loop_thread() as two:
             return [one.call(aiopool.current_processor).id, two.call(aiopool.current_processor).id]
@@ -88,7 +88,7 @@ def test_an_ended_thread_leaves_its_shared_list_to_stealers(aiopool):
 
 @pytest.fixture
 def believing(reference, monkeypatch):
-    """The naive version: a pool that believes what its ContextVar holds, in whichever thread."""
+    """The negative control: a pool that trusts its ContextVar in any thread."""
     for module in (reference._pool, reference._core.processor):
         monkeypatch.setattr(module, "get_ident", lambda: 1)
     return reference
@@ -96,7 +96,7 @@ def believing(reference, monkeypatch):
 
 @pytest.fixture
 def checking(aiopool):
-    """The version that checks: aiopool as it is."""
+    """The real version, which checks the binding."""
     return aiopool
 
 
@@ -166,13 +166,13 @@ def test_a_context_that_travels_does_not_reach_the_private_slot(checking, carry)
 
 
 @pytest.mark.parametrize("carry", CARRIED)
-def test_a_pool_that_believes_its_context_lets_two_threads_into_one_private_slot(believing, carry):
-    # In a thread of its own, whose processor is born while every thread seems to have one and the same ident.
+def test_trusting_the_context_lets_two_threads_use_one_private_slot(believing, carry):
+    # In a new thread, whose processor is created while every thread seems to have the same ident.
     assert in_thread(carry, believing, believing.Pool()) == "private of loop A"
 
 
-def test_a_context_carries_its_binding_back_home(aiopool):
-    """A context that was bound elsewhere meanwhile is bound anew, and then valid again."""
+def test_a_context_that_returns_to_its_thread_is_valid_again(aiopool):
+    """A context that was bound on another thread meanwhile is bound again, and then valid."""
     pool = aiopool.Pool()
     context = contextvars.Context()
 
@@ -185,7 +185,7 @@ def test_a_context_carries_its_binding_back_home(aiopool):
         assert ids[0] == ids[2] != ids[1]
 
 
-def test_a_context_that_outlives_its_loop_is_bound_anew_on_the_next(aiopool):
+def test_a_context_that_outlives_its_loop_is_bound_again_on_the_next(aiopool):
     context = contextvars.copy_context()
     pool = aiopool.Pool()
 
@@ -205,7 +205,7 @@ def test_a_context_that_outlives_its_loop_is_bound_anew_on_the_next(aiopool):
 
 
 def thread_with_the_ident(ident, function):
-    """The result of `function`, in a thread that has this ident, as a new thread soon does."""
+    """Call `function` in a new thread with this ident, which is soon reused, and return the result."""
 
     def attempt():
         return (True, function()) if threading.get_ident() == ident else (False, None)
@@ -219,7 +219,7 @@ def thread_with_the_ident(ident, function):
 
 
 def get_as_a_thread_long_ended(package):
-    """Two threads in the same private slot? One lives and put something there; one has a dead thread's context."""
+    """Whether two threads use one private slot: a live one that put there, and one with an ended thread's context."""
     pool = package.Pool()
 
     async def remember():
@@ -227,7 +227,7 @@ def get_as_a_thread_long_ended(package):
         return contextvars.copy_context(), threading.get_ident(), package.current_processor().id
 
     context, ident, id = in_thread(asyncio.run, remember())
-    # The next loop thread has the id of the one that ended; hold idents back until one differs from the dead one's.
+    # The next loop thread has the id of the ended one; keep threads alive until an ident differs from that one's.
     with loop_thread() as spare, loop_thread() as another:
         loop = next(each for each in (spare, another) if each.thread.ident != ident)
         loop.call(package.current_processor)
@@ -244,13 +244,13 @@ def test_a_reused_thread_ident_has_no_processor(aiopool):
     assert get_as_a_thread_long_ended(aiopool) is None
 
 
-def test_without_invalidation_an_ident_used_again_is_taken_for_the_dead(reference, monkeypatch):
+def test_without_invalidation_a_reused_ident_is_mistaken_for_the_ended_thread(reference, monkeypatch):
     def release(self):
         if self._owners.get(self.id) is self:
             del self._owners[self.id]
 
     monkeypatch.setattr(reference._core.processor.Processor, "release", release)
-    # Where a timer was set on its loop, the loop's end invalidates too.
+    # If a timer was set on its loop, the end of the loop also invalidates the binding.
     monkeypatch.setattr(reference._core.processor.Processor, "park", lambda self: None)
     assert get_as_a_thread_long_ended(reference) == "private of the living"
 
@@ -267,7 +267,7 @@ def test_without_release_every_thread_leaves_a_dead_processor(reference, monkeyp
         processor.release()
 
 
-def test_a_pin_in_the_middle_of_a_birth_leaves_one_processor(reference, monkeypatch):
+def test_a_pin_during_the_creation_of_a_processor_leaves_one_processor(reference, monkeypatch):
     """A finalizer may pin while this thread's processor is being claimed."""
     claim = reference._core.processor._claim
 
@@ -335,7 +335,7 @@ async def test_an_object_goes_to_a_worker_thread_and_comes_back(aiopool):
 
     def in_the_thread(obj):
         assert aiopool.current_processor() is None
-        # What is put here lies off-loop, and what the thread has the loop do is done as the loop's processor.
+        # Objects put here are put off-loop; calls that the thread posts to the loop run as the loop's processor.
         pool.put(pool.get())
         assert anyio.from_thread.run_sync(on_the_loop, obj) is here
         again, processor = anyio.from_thread.run(task_on_the_loop)
@@ -348,7 +348,7 @@ async def test_an_object_goes_to_a_worker_thread_and_comes_back(aiopool):
     assert (loop.id, loop.gets, loop.private, loop.puts) == (here.id, 2, 1, 1)
 
 
-def test_a_portals_thread_is_a_processor_of_its_own(aiopool, anyio_backend):
+def test_the_thread_of_a_portal_has_its_own_processor(aiopool, anyio_backend):
     backend, options = anyio_backend
     with anyio.from_thread.start_blocking_portal(backend, options) as portal:
         ident = portal.call(threading.get_ident)
@@ -393,7 +393,7 @@ def test_after_a_loop_ended_its_thread_is_off_loop(aiopool):
 
 
 def test_cleanup_on_a_loop_leaves_no_binding_in_the_context(aiopool):
-    """A collection may run in the context of the thread itself, which outlives its loops."""
+    """A garbage collection may run in the thread's own context, which outlives its loops."""
     pool = aiopool.Pool()
     context = contextvars.Context()
 

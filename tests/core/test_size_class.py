@@ -15,13 +15,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python
 
 
 def counts(pool, n):
-    """How the blocks of the size class that serves `n` bytes came: private, shared, stolen, victim, created."""
+    """The sources of blocks in the size class for `n` bytes: private, shared, stolen, victim, created."""
     blocks = class_of(pool, n).blocks
     return blocks.private, blocks.shared, blocks.stolen, blocks.victim, blocks.created
 
 
 def taken(pool, n):
-    """Which way the block of a fresh view of `n` bytes came."""
+    """The source of the block of a new view of `n` bytes."""
     before = counts(pool, n)
     view = pool.acquire(n)
     after = counts(pool, n)
@@ -82,7 +82,7 @@ def test_no_block_above_a_page_wastes_more_than_a_quarter(aiopool, smallest):
     assert sizes[-1] == 16 * MIB
 
 
-def test_a_largest_size_beyond_all_memory_is_no_overflow(aiopool):
+def test_a_max_size_beyond_all_memory_does_not_overflow(aiopool):
     pool = aiopool.BufferPool(min_size=1, max_size=1 << 80)
     assert pool.stats().classes[-1].size == sys.maxsize
     for n in (0, 1, 1025):
@@ -92,7 +92,7 @@ def test_a_largest_size_beyond_all_memory_is_no_overflow(aiopool):
             pool.acquire(n)
 
 
-def test_above_max_size_is_served_counted_and_not_kept(aiopool):
+def test_buffers_above_max_size_are_counted_and_not_kept(aiopool):
     pool = aiopool.BufferPool(max_size=4096)
     for _ in range(3):
         view = pool.acquire(5000)
@@ -134,7 +134,7 @@ def test_stolen_from_another_loop_and_from_off_loop(reusing):
         held = [pool.acquire(2000) for _ in marks]
         for index, mark in enumerate(marks):
             held[index][0] = mark
-        # One after another, in this order: at a function's end, the order is another one from Python 3.14 on.
+        # In this order; at the end of a function, the order is different from Python 3.14 on.
         while held:
             del held[0]
 
@@ -177,13 +177,13 @@ def test_off_loop(reusing):
     assert pool.stats().bytes_idle == 3 * KIB
 
 
-def test_what_is_dropped_elsewhere_lies_idle_there(reusing):
+def test_a_block_dropped_on_another_thread_is_idle_there(reusing):
     pool = reusing.BufferPool()
     with loop_thread() as other:
 
         async def main():
             views = [pool.acquire(10), pool.acquire(10)]
-            # The last reference goes on the other loop.
+            # The last reference is dropped on the other loop.
             other.call(views.clear)
             return reusing.current_processor().id
 
@@ -196,7 +196,7 @@ def test_what_is_dropped_elsewhere_lies_idle_there(reusing):
             assert {each.id: each.idle for each in blocks.processors} == {mine: 0, theirs: 2}
 
 
-def test_each_loop_finds_its_own_again(reusing):
+def test_each_loop_reuses_its_own_blocks(reusing):
     pool = reusing.BufferPool()
     barrier = threading.Barrier(3)
 
@@ -219,7 +219,7 @@ def test_each_loop_finds_its_own_again(reusing):
 # --- wiping ---
 
 
-def test_without_wipe_a_view_may_hold_what_was_there(reusing):
+def test_without_wipe_a_view_may_have_old_bytes(reusing):
     pool = reusing.BufferPool()
     pool.acquire(5)[:] = b"hello"
     assert bytes(pool.acquire(5)) == b"hello"
@@ -233,18 +233,18 @@ def test_wipe_zeroes_before_it_is_used_again(aiopool):
         view[:] = b"x" * n
         part = view[n // 2 :]
         del view
-        assert bytes(part) == b"x" * len(part), "wiped while somebody sees it"
+        assert bytes(part) == b"x" * len(part), "wiped while a view exists"
         del part
 
 
-def test_what_is_idle_is_wiped_already(reusing):
+def test_idle_blocks_are_already_wiped(reusing):
     pool = reusing.BufferPool(wipe=True)
     pool.acquire(100)[:6] = b"secret"
     assert not any(pool._size_classes[0].acquire(1024))
 
 
-def test_wiping_takes_no_memory_to_speak_of(reusing):
-    """It may be for want of memory that a view is dropped. What can't be wiped is not reused."""
+def test_wiping_needs_almost_no_memory(reusing):
+    """A view may be dropped because there is no memory left. A block that cannot be wiped is not reused."""
     pool = reusing.BufferPool(wipe=True)
     n = 4 * MIB + 5
     view = pool.acquire(n)
@@ -258,10 +258,10 @@ def test_wiping_takes_no_memory_to_speak_of(reusing):
     assert pool.stats().created == 1
 
 
-def test_what_is_not_kept_is_wiped_too(reusing):
+def test_blocks_that_are_not_kept_are_wiped_too(reusing):
     pool = reusing.BufferPool(wipe=True, max_idle_bytes=0, max_size=2048)
     if reusing.implementation == "native":
-        pytest.skip("there is nothing left to look at")
+        pytest.skip("the C extension frees the block")
     for n in (100, 5000):
         view = pool.acquire(n)
         content = next(each for each in gc.get_referents(*gc.get_referents(view.obj)) if isinstance(each, bytearray))

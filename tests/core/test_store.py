@@ -1,4 +1,4 @@
-"""The store: whatever cycles and clears run into each other, each shard is retired once."""
+"""The store: when cycles and clears overlap, each shard is retired exactly once."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ STORE = ("/_core/store", "\\_core\\store")
 
 
 def retired_in_every_gap(aiopool, operation, intruder):
-    """How often each shard was retired, and whether the store still worked, for all gaps together."""
+    """Interrupt `operation` in every gap. Returns, for each failure, how often each shard was retired."""
     failures = []
 
     def scenario():
@@ -44,11 +44,11 @@ def retired_in_every_gap(aiopool, operation, intruder):
 
 @pytest.mark.parametrize("intruder", ["clear", "rotate"])
 @pytest.mark.parametrize("operation", ["clear", "rotate"])
-def test_a_clear_or_a_cycle_in_any_gap_of_another_retires_each_shard_once(reference, operation, intruder):
+def test_a_clear_or_cycle_interrupted_by_another_retires_each_shard_once(reference, operation, intruder):
     assert retired_in_every_gap(reference, operation, intruder) == []
 
 
-def test_generations_that_are_read_and_then_taken_out_are_retired_twice(reference, monkeypatch):
+def test_reading_and_then_removing_generations_retires_shards_twice(reference, monkeypatch):
     def retire(self, before):
         retired = []
         for number in sorted(self.generations):
@@ -61,7 +61,7 @@ def test_generations_that_are_read_and_then_taken_out_are_retired_twice(referenc
     assert retired_in_every_gap(reference, "clear", "clear") != []
 
 
-def test_generations_that_are_replaced_after_a_look_are_retired_twice(reference, monkeypatch):
+def test_replacing_generations_after_reading_them_retires_shards_twice(reference, monkeypatch):
     def clear(self):
         contents = self._contents
         taken = [shard for shards in contents.generations.copy().values() for shard in shards.copy().values()]

@@ -1,4 +1,4 @@
-"""One timer for each loop at most, and none when nothing is idle."""
+"""Each loop has at most one timer, and none while nothing is idle."""
 
 import asyncio
 import sys
@@ -13,12 +13,12 @@ from shared import Thing, no_other_pools
 
 
 def timers_of(loop):
-    """The loop's timers that will fire."""
+    """The timers of the loop that are not cancelled."""
     return [handle for handle in loop._scheduled if not handle.cancelled()]
 
 
 async def settle(aiopool):
-    """Let what was posted to the loop run, and what is retired be freed."""
+    """Let posted callbacks run, and retired objects be freed."""
     while aiopool._core.freeing._queue:
         await asyncio.sleep(0)
     for _ in range(5):
@@ -27,7 +27,7 @@ async def settle(aiopool):
 
 @pytest.fixture
 def alone(aiopool):
-    """No other pool has anything idle."""
+    """The package, without other pools that have idle objects."""
     with no_other_pools(aiopool):
         yield aiopool
 
@@ -48,14 +48,14 @@ def test_a_loop_has_one_timer_for_all_pools(alone):
     asyncio.run(main())
 
 
-def test_timers_do_not_gather(alone, monkeypatch):
-    """A pool of 60 s beside one of 5 s, for an hour of a clock that the test moves."""
+def test_timers_do_not_accumulate(alone, monkeypatch):
+    """A pool with a timeout of 60 s and one of 5 s, for an hour of a clock that the test advances."""
     now = alone._core.timers.monotonic()
     for module in ("store", "cleanup", "timers", "freeing"):
         if hasattr(getattr(alone._core, module), "monotonic"):
             monkeypatch.setattr(getattr(alone._core, module), "monotonic", lambda: now)
     if alone.implementation == "native":
-        pytest.skip("the C extension has a clock of its own")
+        pytest.skip("the C extension reads the clock itself")
 
     async def main():
         nonlocal now
@@ -109,7 +109,7 @@ def test_a_loop_that_cannot_be_woken_is_passed_over(alone, monkeypatch, stopped)
 
 @pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 @pytest.mark.parametrize("bound", [False, True])
-def test_after_clear_and_aclose_there_is_none(alone, bound):
+def test_clear_and_aclose_leave_no_timer(alone, bound):
     async def main():
         loop = asyncio.get_running_loop()
         pool, connections = alone.Pool(Thing, loop_bound=bound), alone.AsyncPool(Thing, loop_bound=bound)
@@ -120,7 +120,7 @@ def test_after_clear_and_aclose_there_is_none(alone, bound):
             await connections.put(await connections.get())
             buffers.acquire(100)
             await settle(alone)
-            # What a loop holds for loop-bound objects lies beside its timers, and never fires.
+            # The loop also has timers that hold loop-bound objects and never fire.
             never = loop.time() + 1e6
             assert len([timer for timer in timers_of(loop) if timer.when() < never]) == 1
             holding = len(timers_of(loop)) - 1
@@ -168,12 +168,12 @@ def test_what_another_thread_put_while_a_loop_looked_is_not_forgotten(alone, mon
     asyncio.run(main())
 
 
-# What is raised in a finalizer, of a timer that is dropped, can be told only there.
+# An exception in the finalizer of a dropped timer is reported as unraisable.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="there a trace function that raises is removed")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python removes a trace function that raises")
 @pytest.mark.parametrize("operation", ["fire", "set"])
-def test_after_an_exception_in_any_gap_what_is_put_next_goes_in_time(reference, monkeypatch, operation):
-    """On the one loop there is, with no more than one put."""
+def test_after_an_exception_anywhere_the_next_object_is_dropped_in_time(reference, monkeypatch, operation):
+    """With only one loop, and only one further put."""
     monkeypatch.setattr(reference._core.registry, "_pools", {})
 
     def set_up():
@@ -200,11 +200,11 @@ def test_after_an_exception_in_any_gap_what_is_put_next_goes_in_time(reference, 
     assert raise_in_every_gap_on_a_loop(set_up, files=("/_core/timers", "\\_core\\timers")) > 50
 
 
-# --- loops with a clock of their own ---
+# --- loops with their own clock ---
 
 
 class VirtualTime(asyncio.SelectorEventLoop):
-    """A loop that does not wait for its timers: its clock jumps to the next."""
+    """A loop that does not wait for its timers: its clock jumps to the next one."""
 
     def __init__(self):
         self.now = 0.0
@@ -222,7 +222,7 @@ class VirtualTime(asyncio.SelectorEventLoop):
 
 
 async def wait_for_another_thread(pool):
-    """How far a virtual clock moved, and how many turns the loop took, while an idle pool waits for the real world."""
+    """Wait 0.05 s of real time with an idle pool. Returns the virtual clock, and how many iterations the loop ran."""
     loop, event = asyncio.get_running_loop(), asyncio.Event()
     with pool.borrow():
         pass
@@ -237,12 +237,12 @@ async def wait_for_another_thread(pool):
 def test_an_idle_pool_does_not_move_a_virtual_clock(aiopool, monkeypatch, bound, hidden):
     if hidden:
         if bound:
-            pytest.skip("what holds loop-bound objects would be a timer of a century")
+            pytest.skip("a timer of a century would hold loop-bound objects")
         monkeypatch.setattr(aiopool._core.loops.AsyncioLoop, "keeps_real_time", lambda self: True)
     pool = aiopool.Pool(Thing, loop_bound=bound)
     with asyncio.Runner(loop_factory=VirtualTime) as runner:
         moved, turns = runner.run(wait_for_another_thread(pool))
-    # A loop that hides its clock is found out when the timer fires early, and gets no second one.
+    # A hidden clock is noticed when the timer fires early, and then there is no second timer.
     assert (moved > 0) == hidden
     assert turns < 20
 
@@ -256,7 +256,7 @@ def test_an_idle_pool_does_not_make_a_mock_clock_jump(aiopool, bound, threshold)
         with pool.borrow():
             pass
         start = trio.current_time()
-        # All tasks wait, as far as the clock can tell.
+        # From the point of view of the clock, all tasks wait.
         await trio.to_thread.run_sync(threading.Event().wait, 0.05)
         return trio.current_time() - start
 
@@ -264,8 +264,8 @@ def test_an_idle_pool_does_not_make_a_mock_clock_jump(aiopool, bound, threshold)
 
 
 @pytest.mark.parametrize("set_late", [False, True], ids=["", "naive"])
-def test_a_loop_that_is_faster_than_the_thread_that_posts_is_not_parked(alone, set_late, monkeypatch):
-    """`naive`: what is posted is marked as waiting only when it is posted, and so for ever."""
+def test_a_loop_that_runs_a_callback_before_the_post_returns_is_not_parked(alone, set_late, monkeypatch):
+    """`naive` marks the callback as waiting only after it was posted, and so after it has already run."""
     timers = alone._core.timers
 
     def post_and_mark(processor, loop):

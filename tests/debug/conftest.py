@@ -16,7 +16,7 @@ def debugging(aiopool):
 
 @pytest.fixture
 def said():
-    """The texts of the warnings so far, and whatever could not be raised."""
+    """The texts of warnings and of unraisable exceptions."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield Texts(caught)

@@ -17,7 +17,7 @@ KINDS = [Thing, Bare, bytearray, list]
 
 @contextmanager
 def debug_mode(aiopool):
-    """In debug mode for a block, as a pool that is older sees it."""
+    """Debug mode during a block, for pools that were created before."""
     aiopool._debug.turn_on()
     try:
         yield
@@ -48,5 +48,5 @@ def line(function, text):
 
 
 def place(function, text):
-    """How messages name that line."""
+    """The text by which messages name that line."""
     return f"{function.__code__.co_filename}:{line(function, text)}, in {function.__qualname__}"

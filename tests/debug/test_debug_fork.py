@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 
 
 def in_child(work):
-    """What `work()` returns, a string, in the child of a fork."""
+    """Call `work()` in the child of a fork, and return its result, a string."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # pytest's plugins may have threads
@@ -30,7 +30,7 @@ def in_child(work):
 
 
 class Connection:
-    """Its descriptor is an attribute's."""
+    """An object whose attribute has the descriptor."""
 
     def __init__(self):
         self.socket = socket.socket()
@@ -67,7 +67,7 @@ def test_a_checked_out_connection_that_is_put_in_the_child_is_reported(debugging
     pool.put(connection)
 
 
-def test_a_pool_that_is_cleared_in_the_child_and_plain_memory_are_right(debugging, said):
+def test_a_pool_cleared_in_the_child_and_plain_memory_are_not_reported(debugging, said):
     connections, buffers = debugging.Pool(Connection), debugging.Pool(bytearray)
     connection = connections.get()
     connections.put(connection)
@@ -88,7 +88,7 @@ def test_a_pool_that_is_cleared_in_the_child_and_plain_memory_are_right(debuggin
     buffers.put(checked_out)
 
 
-def test_what_the_parent_checked_out_is_no_loss_of_the_child(debugging, said):
+def test_objects_checked_out_by_the_parent_are_not_reported_in_the_child(debugging, said):
     pool = debugging.Pool(Thing)
     held = [pool.get()]
 

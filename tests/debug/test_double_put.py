@@ -35,7 +35,7 @@ def test_a_double_put_is_found_wherever_the_object_lies(debugging, kind):
     with loop_thread() as other:
         other.run(put_all())  # one is private there, two are in a shared list
         if NO_GIL and debugging.implementation == "native":
-            del things[0]  # nobody but the owner can look into a private slot
+            del things[0]  # only the owner can read a private slot
         for thing in things:
             with pytest.raises(ValueError, match="was put already") as caught:
                 pool.put(thing)
@@ -76,7 +76,7 @@ def test_an_early_put_is_reported_to_the_next_user_of_the_object(debugging):
     assert f"it was got at {place(test, '# of another')}" in str(caught.value)
 
 
-def test_nothing_of_the_pool_changes_by_a_double_put(debugging, said):
+def test_a_double_put_does_not_change_the_pool(debugging, said):
     resets = []
     pool = debugging.Pool(Thing, reset=resets.append)
     thing = pool.get()
@@ -88,7 +88,7 @@ def test_nothing_of_the_pool_changes_by_a_double_put(debugging, said):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_putting_once_for_each_get_is_right(debugging, said, kind):
+def test_putting_once_for_each_get_is_not_reported(debugging, said, kind):
     pool = debugging.Pool(kind)
     for _ in range(3):
         thing = pool.get()
@@ -100,7 +100,7 @@ def test_putting_once_for_each_get_is_right(debugging, said, kind):
     assert said.all() == []
 
 
-def test_what_was_not_kept_can_be_put_again(debugging):
+def test_an_object_that_was_not_kept_can_be_put_again(debugging):
     def refuse(thing):
         raise RuntimeError("not now")
 
@@ -111,7 +111,7 @@ def test_what_was_not_kept_can_be_put_again(debugging):
             pool.put(thing)
 
 
-def test_what_the_pool_dropped_may_be_put_by_its_finalizer(debugging, said):
+def test_an_object_that_the_pool_dropped_may_be_put_by_its_finalizer(debugging, said):
     class Phoenix:
         def __del__(self):
             pool.put(self)
@@ -136,7 +136,7 @@ def test_a_double_put_error_names_type_and_address_and_not_the_content(debugging
     assert "secret" not in str(caught.value)
 
 
-def test_the_next_object_at_the_same_address_is_another(debugging, said):
+def test_the_next_object_at_the_same_address_does_not_inherit_the_record(debugging, said):
     pool = debugging.Pool()
     ids = set()
     for bare in [Bare() for _ in range(100)]:
@@ -147,6 +147,6 @@ def test_the_next_object_at_the_same_address_is_another(debugging, said):
     debugging._debug._records.sweep()
     fresh = [Bare() for _ in range(100)]
     if not FREE_THREADED:  # which are slower to reuse an address
-        # The negative control, which goes by the address alone, takes some of these for idle objects.
+        # The negative control, which uses only the address, mistakes some of these for idle objects.
         assert any(id(bare) in ids for bare in fresh)
     assert not any(debugging._debug._records.record_of(bare) for bare in fresh)

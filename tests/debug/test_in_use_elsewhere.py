@@ -9,14 +9,14 @@ from observed import place
 from shared import Thing
 
 
-def test_what_comes_from_outside_and_is_in_use_there_is_reported(debugging, said):
+def test_an_outside_object_that_is_in_use_elsewhere_is_reported(debugging, said):
     pool = debugging.Pool(name="things")
     registry = {"main": Thing()}
     pool.put(registry["main"])  # put
-    assert said.all() == []  # as yet, nobody shares it
+    assert said.all() == []  # it is not shared yet
     thing = pool.get()  # got
     text = said.one()
-    test = test_what_comes_from_outside_and_is_in_use_there_is_reported
+    test = test_an_outside_object_that_is_in_use_elsewhere_is_reported
     assert "a dict refers to it" in text
     assert f"put at {place(test, '# put')}" in text
     assert f"at {place(test, '# got')}" in text
@@ -26,7 +26,7 @@ def test_what_comes_from_outside_and_is_in_use_there_is_reported(debugging, said
 
 
 class Knot:
-    """Its parts know it."""
+    """An object whose parts refer to it."""
 
     def __init__(self):
         self.parts = [{"whole": self}]
@@ -83,12 +83,12 @@ seen = weakref.WeakSet()
         referred_to_weakly,
     ],
 )
-def test_what_is_right_to_put_is_not_reported(debugging, said, use):
+def test_correct_puts_are_not_reported(debugging, said, use):
     use(debugging.Pool())
     assert [text for text in said.all() if "in use elsewhere" in text] == []
 
 
-def test_what_a_check_raises_in_get_does_not_lose_the_object(debugging):
+def test_a_check_that_raises_in_get_does_not_lose_the_object(debugging):
     pool = debugging.Pool()
     keep = [Thing()]
     pool.put(keep[0])
@@ -105,7 +105,7 @@ def test_what_a_check_raises_in_get_does_not_lose_the_object(debugging):
     assert pool.stats().idle == 1
 
 
-def test_what_a_check_raises_in_get_does_not_lose_the_object_of_an_async_pool(debugging):
+def test_a_check_that_raises_in_get_does_not_lose_the_object_of_an_async_pool(debugging):
     keep = [Thing()]
 
     async def main():

@@ -35,7 +35,7 @@ def test_an_object_in_use_is_not_reported(debugging, said, kind):
         pool.put(thing)
 
 
-def test_sweeps_happen_by_themselves_and_bound_the_records(debugging, said):
+def test_sweeps_run_automatically_and_limit_the_records(debugging, said):
     pool = debugging.Pool(lambda: bytearray(1))
     held = [pool.get() for _ in range(10)]
     for _ in range(100):
@@ -84,7 +84,7 @@ def test_a_finalizer_may_put_back_an_object_of_a_collected_cycle(debugging, said
     debugging._debug._records.listen()
 
 
-def test_what_a_failed_borrow_drops_is_not_checked_out_any_more(debugging, said):
+def test_an_object_dropped_by_a_failed_borrow_is_no_longer_checked_out(debugging, said):
     pool = debugging.Pool(Thing)
     with pytest.raises(ZeroDivisionError), pool.borrow():
         raise ZeroDivisionError

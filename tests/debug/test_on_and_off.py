@@ -84,7 +84,7 @@ def test_gets_and_puts_by_methods_bound_before_are_observed(aiopool, said, kind)
     assert f"got at {place(main, '# and gone')}" in said.one()
 
 
-def test_what_was_got_before_may_be_put_once(aiopool, said):
+def test_an_object_got_before_debug_mode_may_be_put_once(aiopool, said):
     pool = aiopool.Pool(Thing)
     held = [pool.get()]
     with debug_mode(aiopool):
@@ -95,7 +95,7 @@ def test_what_was_got_before_may_be_put_once(aiopool, said):
     assert said.all() == []
 
 
-def test_off_everything_works_as_ever(aiopool):
+def test_after_turning_off_everything_works_as_before(aiopool):
     aiopool._debug.turn_on()
     aiopool._debug.turn_off()
     pool = aiopool.Pool(Thing)
@@ -112,7 +112,7 @@ def test_off_everything_works_as_ever(aiopool):
     assert not aiopool._debug._records._records
 
 
-def test_subclasses_with_methods_of_their_own_are_observed(debugging):
+def test_subclasses_that_override_methods_are_observed(debugging):
     class Counting(debugging.Pool):
         gets = 0
 
@@ -167,7 +167,7 @@ def run(child_env, program, *options, arguments=(), **variables):
 LOST = (PROGRAMS / "lost_object.py").read_text(encoding="utf-8")
 
 
-def test_by_the_environment(child_env):
+def test_turned_on_by_the_environment(child_env):
     assert run(child_env, LOST) == ""
     said = run(child_env, LOST, AIOPOOL_DEBUG="1")
     line = 1 + LOST.splitlines().index("    pool.get()")
@@ -178,7 +178,7 @@ def test_by_the_environment(child_env):
     assert said.count("ResourceWarning") == 1
 
 
-def test_by_the_loop(child_env):
+def test_turned_on_by_the_loop(child_env):
     said = run(child_env, LOST, arguments=["debug"])
     assert "ResourceWarning: aiopool: collected while it was checked out" in said
     said = run(child_env, LOST, "-X", "dev", "-W", "error")
@@ -221,7 +221,7 @@ def test_async_pools_are_observed_too(debugging, said):
     asyncio.run(main())
 
 
-def test_an_async_pool_from_before_is_observed(aiopool, said):
+def test_an_async_pool_created_before_debug_mode_is_observed(aiopool, said):
     async def main():
         pool = aiopool.AsyncPool(Thing)
         get, put = pool.get, pool.put  # bound before the debug mode comes on

@@ -12,7 +12,7 @@ touched = []
 
 
 class Lazy:
-    """A proxy that creates what it stands for as soon as anything asks for its class."""
+    """A proxy that creates its object as soon as its class is requested."""
 
     target = None
 
@@ -30,16 +30,16 @@ class Lazy:
         return 1
 
     def __bool__(self):
-        touched.append("asked for its truth")
+        touched.append("truth value requested")
         return False
 
     def fileno(self):
-        touched.append("asked for its descriptor")
+        touched.append("descriptor requested")
         return 3
 
 
 class Broken(Lazy):
-    """What it stands for cannot be created."""
+    """A proxy whose object cannot be created."""
 
     @property
     def __class__(self):
@@ -48,7 +48,7 @@ class Broken(Lazy):
 
 
 class Small:
-    """Another, that cannot be referenced weakly."""
+    """A lazy proxy that does not support weak references."""
 
     __slots__ = ("target",)
     __class__ = vars(Broken)["__class__"]
@@ -76,7 +76,7 @@ def test_a_lazy_proxy_is_not_touched(debugging, said, kind):
     pool.get()  # and gone
     records.sweep()
 
-    # And where it refers to what is pooled.
+    # Also if the proxy refers to the pooled object.
     proxies[0].target = thing = Thing()
     pool.put(thing)
     pool.get()
@@ -89,7 +89,7 @@ def test_a_lazy_proxy_is_not_touched(debugging, said, kind):
 
 
 class Harmful:
-    """Its `fileno` raises what no one expects."""
+    """An object whose `fileno` raises an unexpected exception."""
 
     def __init__(self, error):
         self.error = error
@@ -99,21 +99,21 @@ class Harmful:
 
 
 class HarmfulSocket(socket.socket):
-    """Another, which has a descriptor."""
+    """A socket whose `fileno` raises."""
 
     def fileno(self):
         raise KeyboardInterrupt
 
 
 class HarmfulFile(io.FileIO):
-    """One more."""
+    """A file whose `fileno` raises."""
 
     def fileno(self):
         raise SystemExit
 
 
 class Wrapping:
-    """Has one as an attribute."""
+    """An object with such an attribute."""
 
     def __init__(self, attribute):
         self.attribute = attribute
@@ -152,7 +152,7 @@ def test_the_descriptor_of_an_open_file_is_found(debugging, said, mode, tmp_path
 
 
 def over_a_fork(aiopool, obj):
-    """Put `obj` in the parent of a fork, as it looks, and get it in the child."""
+    """Put `obj` in what seems to be the parent of a fork, and get it in the child."""
     pool = aiopool.Pool(lambda: obj)
     pool.put(pool.get())
     aiopool._debug._records.record_of(obj).process = 0

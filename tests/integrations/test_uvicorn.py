@@ -209,7 +209,7 @@ def test_an_application_that_does_not_read_makes_the_client_wait(service):
 
 
 @pytest.mark.parametrize("sent", [0, 1000, 100 * KIB, MIB + 100 * KIB])
-def test_a_client_that_leaves_in_the_middle(service, sent):
+def test_a_client_that_disconnects_in_the_middle(service, sent):
     path = f"/record/leaves{sent}"
     with Client(service.address) as client:
         client.send(head(path.encode(), 2 * MIB), bytes(sent))

@@ -1,4 +1,4 @@
-"""The C extension and the Python implementation are one package: the same interface, chosen in one place."""
+"""The C extension and the Python implementation have the same interface, and are chosen in one place."""
 
 import inspect
 import os
@@ -13,7 +13,7 @@ POOLS = ("Pool", "BufferPool", "AsyncPool")
 
 
 def public_callables(package):
-    """By their qualified names, what a user of `package` calls."""
+    """The functions and methods that users of `package` call, by their qualified names."""
     found = {}
     for name in package.__all__:
         public = getattr(package, name)
@@ -79,7 +79,7 @@ def test_arguments_are_positional_in_both(aiopool, call):
 
 
 def run(program, env, **variables):
-    """How `program` ended, in an interpreter of its own."""
+    """Run `program` in a separate interpreter, and return how it ended."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         env={**env, **variables},
@@ -102,9 +102,9 @@ def test_the_c_extension_can_be_required(aiopool, child_env):
 
 
 def test_tools_that_freeze_programs_find_the_c_extension(aiopool, tmp_path):
-    """PyInstaller and its like follow import statements, and run nothing."""
+    """PyInstaller and similar tools follow import statements, but do not run the code."""
     if aiopool.implementation == "python":
-        pytest.skip("there is nothing to find")
+        pytest.skip("there is no extension to find")
     script = tmp_path / "program.py"
     script.write_text("import aiopool\n", encoding="utf-8")
     finder = ModuleFinder([str(Path(aiopool.__file__).parents[1])])  # other imports of ours need not be found

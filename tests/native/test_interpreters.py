@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_each_interpreter_has_pools_of_its_own(child_env):
+def test_each_interpreter_has_its_own_pools(child_env):
     assert run_program("interpreters.py", child_env) == "ok\n"
 
 

@@ -1,4 +1,4 @@
-"""Large blocks have mappings of their own: fresh ones are cheap, and what is freed goes back to the system at once."""
+"""Large blocks have their own mappings: new ones are cheap, and freed ones go back to the system at once."""
 
 import asyncio
 import random
@@ -14,14 +14,14 @@ from shared import KIB, MIB
 
 @pytest.fixture
 def mapping(aiopool):
-    """The package, where large blocks have mappings."""
+    """The package, if its large blocks have mappings."""
     if aiopool.implementation == "python" or not sys.platform.startswith("linux"):
         pytest.skip("the C extension does this, on Linux")
     return aiopool
 
 
 def mapping_of(view):
-    """What the system says of the mapping in which the first byte lies."""
+    """The system's information on the mapping that contains the first byte."""
     numpy = pytest.importorskip("numpy")
     start = numpy.frombuffer(view, "u1").ctypes.data
     lines = Path("/proc/self/smaps").read_text().splitlines()
@@ -46,7 +46,7 @@ def test_from_4_mib_on_a_block_asks_for_huge_pages(mapping, n):
     assert about["start"] % (2 * MIB) == 0
 
 
-def test_smaller_ones_do_not(mapping):
+def test_smaller_blocks_do_not_ask_for_huge_pages(mapping):
     pool = mapping.BufferPool()
     for n in (64 * KIB, MIB, 3 * MIB):
         view = pool.acquire(n)
@@ -55,7 +55,7 @@ def test_smaller_ones_do_not(mapping):
 
 @pytest.mark.parametrize("n", [64 * KIB - 1, 64 * KIB, 65 * KIB, MIB, 4 * MIB, 5 * MIB + 1, 20 * MIB + 1])
 @pytest.mark.parametrize("max_idle_bytes", [0, 1 << 30])
-def test_all_of_it_can_be_used_again_and_again(aiopool, n, max_idle_bytes):
+def test_every_byte_of_a_mapping_can_be_reused(aiopool, n, max_idle_bytes):
     pool = aiopool.BufferPool(max_idle_bytes=max_idle_bytes, wipe=True)
     for mark in (b"a", b"b", b"c"):
         views = [pool.acquire(n) for _ in range(3)]
@@ -73,8 +73,8 @@ def still_mapped(addresses):
     return sum(address < ends[bisect_right(starts, address) - 1] for address in addresses)
 
 
-def test_what_is_freed_goes_back_to_the_system_whatever_the_order(mapping):
-    """Without a trim, although something small was allocated last."""
+def test_freed_blocks_go_back_to_the_system_in_any_order(mapping):
+    """No trim of the heap is needed, even if something small was allocated last."""
     pool = mapping.BufferPool(max_idle_bytes=1 << 30)
     numpy = pytest.importorskip("numpy")
 
@@ -97,11 +97,11 @@ def test_what_is_freed_goes_back_to_the_system_whatever_the_order(mapping):
     assert asyncio.run(main())[0] < 200
 
 
-def test_the_last_mapping_that_there_may_be_is_not_needed(mapping, child_env):
+def test_beyond_a_number_of_mappings_blocks_come_from_malloc(mapping, child_env):
     assert run_program("many_mappings.py", child_env) == "ok\n"
 
 
-def test_tracemalloc_sees_it(mapping):
+def test_tracemalloc_sees_mapped_blocks(mapping):
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -113,7 +113,7 @@ def test_tracemalloc_sees_it(mapping):
         tracemalloc.stop()
 
 
-def test_more_than_there_is_raises(aiopool):
+def test_more_memory_than_there_is_raises(aiopool):
     pool = aiopool.BufferPool(max_size=1 << 62)
     for n in (1 << 60, 1 << 62, sys.maxsize, sys.maxsize - 4096):
         with pytest.raises(MemoryError, match=str(n)):

@@ -52,7 +52,7 @@ def test_a_borrow_entered_by_its_own_new_forgets_the_first_object(aiopool):
     block = aiopool.Pool(new).borrow()
     obj = block.__enter__()
     assert [ref() is obj for ref in made] == [True, False]
-    assert made[1]() is None, "nobody has it, and it lives"
+    assert made[1]() is None, "nothing refers to it, but it is alive"
 
 
 def test_a_borrow_whose_object_has_no_repr_still_reports_the_error(aiopool):
@@ -66,7 +66,7 @@ def test_a_borrow_whose_object_has_no_repr_still_reports_the_error(aiopool):
         block.__enter__()
 
 
-def test_a_borrow_goes_on_a_stack(aiopool):
+def test_a_borrow_can_be_entered_by_an_exit_stack(aiopool):
     pool = aiopool.Pool(Thing)
 
     async def main():
@@ -88,7 +88,7 @@ def test_a_borrow_goes_on_a_stack(aiopool):
 
 
 def test_one_borrow_in_many_threads_gives_each_object_back_once(aiopool):
-    """Nobody should share a borrow; but memory must not suffer."""
+    """Code should not share a borrow, but that must not corrupt memory."""
     pool = aiopool.Pool(Thing)
     block = pool.borrow()
 
@@ -107,7 +107,7 @@ def test_one_borrow_in_many_threads_gives_each_object_back_once(aiopool):
 
 
 def test_off_loop_counts_never_stop_a_put(aiopool):
-    """Without a GIL the off-loop counts may be off; taking back what was not counted must not raise."""
+    """Without a GIL the off-loop counts may be wrong, but that must not raise."""
     pool = aiopool.Pool()
 
     def churn():

@@ -24,18 +24,18 @@ def test_every_allocation_may_fail(child_env):
     assert run_program("buffer_no_memory.py", child_env) == "ok\n"
 
 
-def test_a_module_that_is_garbage_goes_with_its_buffers(aiopool, child_env):
+def test_a_garbage_module_is_freed_with_its_buffers(aiopool, child_env):
     if aiopool.implementation == "python":
         pytest.skip("plain classes have nothing to free")
     path = aiopool._native.native.__file__
     assert run_program("buffer_garbage.py", child_env, arguments=[path]) == "[]\n"
 
 
-# --- what the C types are asked by code that found them ---
+# --- the C types, used directly ---
 
 
 def size_class(native, size=1024, store=None, budget=None):
-    """A size class as a buffer pool has them, or one that shares what a buffer pool's never do."""
+    """A size class like those of a buffer pool, or one with a store that it shares."""
     store = native.Store(1, None, 60.0, "buffers") if store is None else store
     budget = native.IdleBudget(1 << 20, (store,)) if budget is None else budget
     return native.SizeClass(size, store, budget, False, 0)
@@ -66,7 +66,7 @@ def test_a_size_class_rejects_wrong_sizes(native, where):
 
 @WHERE
 @pytest.mark.parametrize("through", ["size class", "buffer pool"])
-def test_a_foreign_object_in_a_size_class_is_no_block(aiopool, native, where, through):
+def test_a_foreign_object_in_a_size_class_is_rejected(aiopool, native, where, through):
     """Whatever Python code puts in the store: another class's blocks, one block twice, anything."""
     pool = aiopool.BufferPool(min_size=1024, max_size=4096)
 
@@ -117,19 +117,19 @@ def test_size_classes_that_share_a_store_never_mix_their_blocks(native):
     assert budget.used == 0
 
 
-def test_an_idle_block_is_only_something_to_hold(native):
+def test_nothing_can_be_done_with_an_idle_block_except_hold_it(native):
     ours = size_class(native)
     ours.acquire(10)
     block = ours.store.take()
     assert len(block) == 1024
     with pytest.raises(BufferError, match="idle"):
         memoryview(block)
-    assert ours.budget.used == 1024, "it takes up memory, and nothing uses it"
+    assert ours.budget.used == 1024, "an unused block takes up memory"
     del block
     assert ours.budget.used == 0
 
 
-def test_a_block_that_is_held_comes_back_when_it_is_let_go_of(native):
+def test_a_block_that_is_held_comes_back_when_it_is_dropped(native):
     ours = size_class(native)
     block = ours.acquire(10).obj
     assert ours.bytes_in_use() == 1024
@@ -188,7 +188,7 @@ def test_a_buffer_pool_rejects_wrong_size_classes(native):
             del pool._size_classes
 
 
-def test_a_subclass_with_a_finalizer_of_its_own_frees_what_is_idle(reusing):
+def test_a_subclass_with_its_own_finalizer_frees_idle_blocks(reusing):
     class Mine(reusing.BufferPool):
         def __del__(self):
             log.append(self)
@@ -207,7 +207,7 @@ def test_a_subclass_with_a_finalizer_of_its_own_frees_what_is_idle(reusing):
     assert budget.used == 0, "a block that came back to no pool is kept"
 
 
-def test_a_pool_without_its_init_raises(aiopool):
+def test_a_pool_whose_init_was_not_called_raises(aiopool):
     pool = aiopool.BufferPool.__new__(aiopool.BufferPool)
     with pytest.raises((TypeError, AttributeError)):
         pool.acquire(10)
@@ -215,9 +215,9 @@ def test_a_pool_without_its_init_raises(aiopool):
 
 @pytest.mark.skipif(not FREE_THREADED, reason="about CPython without a GIL")
 def test_blocks_belong_to_no_thread(aiopool):
-    """What another thread drops is put there and then, whoever made it."""
+    """A block that another thread drops is put at once, whichever thread created it."""
     if aiopool.implementation == "python":
-        pytest.skip("there CPython decides")
+        pytest.skip("CPython frees the objects of Python code")
     pool = aiopool.BufferPool()
     size_class = pool._size_classes[0]
     view = in_thread(lambda: pool.acquire(100))  # made by a thread that has ended

@@ -13,7 +13,7 @@ from shared import Thing
 
 
 class Busybody:
-    """Uses a pool in every way as it dies."""
+    """Uses a pool in every way in its finalizer."""
 
     def __init__(self, pool, log):
         self.pool, self.log = pool, log
@@ -88,7 +88,7 @@ def _run_off_loop(main):
 
 
 def test_loops_at_work_amid_steals_and_cleanup_cycles(aiopool):
-    """A short run of what a stress test does for hours."""
+    """A short version of a stress test that runs for hours."""
     pool = aiopool.Pool(Thing)
     stop = threading.Event()
     errors = []

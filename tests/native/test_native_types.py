@@ -74,13 +74,13 @@ def test_private_types_reject_wrong_arguments(native):
         rejects(error, wrong)
     with pytest.raises((ValueError, TypeError)):
         del processor.id
-    # In working order, still.
+    # It still works.
     store.keep(processor)
     assert store.take() is processor
 
 
 def test_a_pool_whose_attributes_are_deleted_still_raises(aiopool):
-    """In Python an attribute can be deleted; in C it cannot. Neither crashes."""
+    """In Python an attribute can be deleted, and in C it cannot. Neither crashes."""
     for name in ("_new", "_reset", "_store"):
         for setting in (None, list):
             pool = aiopool.Pool(setting, reset=None if setting is None else len)
@@ -91,7 +91,7 @@ def test_a_pool_whose_attributes_are_deleted_still_raises(aiopool):
                     use()
 
 
-def test_a_pool_without_its_init_raises(aiopool):
+def test_a_pool_whose_init_was_not_called_raises(aiopool):
     pool = aiopool.Pool.__new__(aiopool.Pool)
     for use in (pool.get, lambda: pool.put(5), lambda: pool.borrow().__enter__(), pool.stats, pool.clear):
         with pytest.raises((AttributeError, TypeError)):

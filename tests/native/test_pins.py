@@ -9,19 +9,19 @@ from shared import Thing
 
 
 def contents(pool, id):
-    """What lies in one processor's primary shard."""
+    """The objects in one processor's primary shard."""
     shard = pool._store.primary.get(id)
     return [] if shard is None else [*shard.private, *shard.shared]
 
 
 def bound_to(aiopool, processor):
-    """A context in which `processor` is pinned, rightly or not."""
+    """A context in which `processor` is bound, rightly or wrongly."""
     context = contextvars.copy_context()
     context.run(aiopool._core.processor.pinned.set, processor)
     return context
 
 
-def test_a_context_that_is_bound_to_another_thread_is_not_believed(aiopool):
+def test_a_binding_to_another_threads_processor_is_ignored(aiopool):
     pool = aiopool.Pool()
     thing = Thing()
 
@@ -52,7 +52,7 @@ def test_a_context_that_was_bound_here_is_off_loop_elsewhere(aiopool):
     async def main():
         pool.put(mine)
         context = contextvars.copy_context()
-        assert in_thread(context.run, pool.get) is None, "private is private"
+        assert in_thread(context.run, pool.get) is None, "another thread got the private object"
         in_thread(context.run, pool.put, other)
         assert contents(pool, 0) == [other]
         assert pool.get() is mine
@@ -61,7 +61,7 @@ def test_a_context_that_was_bound_here_is_off_loop_elsewhere(aiopool):
 
 
 def test_a_pin_ends_with_its_thread(aiopool):
-    """Threads come and go; the idents and the ids are used again, and the contexts of all are kept."""
+    """Threads start and end, their idents and ids are reused, and all their contexts are kept."""
     pool = aiopool.Pool()
     kept = []
 
@@ -78,7 +78,7 @@ def test_a_pin_ends_with_its_thread(aiopool):
 
 
 def test_contexts_of_all_threads_in_all_threads_at_once(aiopool):
-    """No object is ever in two hands, whichever context an operation runs in."""
+    """No object is ever checked out twice, in whichever context an operation runs."""
     pools = [aiopool.Pool(Thing) for _ in range(3)]
     contexts = [contextvars.Context()]
     wrong = []
@@ -132,7 +132,7 @@ def test_more_pools_than_a_processor_remembers(aiopool):
 
 
 def test_ten_thousand_pools_of_one_processor(aiopool):
-    """A shard that is gone is never taken for one of a later pool, nor for a later one of the same pool."""
+    """A freed shard is never mistaken for one of a later pool, or for a later one of the same pool."""
     steady = aiopool.Pool()
 
     async def main():

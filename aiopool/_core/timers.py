@@ -132,6 +132,8 @@ def _adjust(processor: Processor, loop: LiveLoop) -> None:
     """On the loop: have the one timer fire when the next duty is due."""
     if processor.loop is not loop:
         return  # the thread runs another loop by now
+    # Before looking: what becomes due from here on, in another thread, must not believe in the timer there was.
+    processor.wakes_at = inf
     due = next_due()
     timer: _Timer | None = processor.timer
     if timer is not None and timer.due <= due < inf:

@@ -7,7 +7,7 @@ import threading
 import pytest
 import trio.testing
 from interrupts import raise_in_every_gap_on_a_loop
-from loops import PATIENCE, RunsAtOnce
+from loops import PATIENCE, RunsAtOnce, in_thread
 from shared import Thing, no_other_pools
 
 
@@ -103,6 +103,37 @@ def test_after_clear_and_aclose_there_is_none(alone, bound):
         await connections.aclose()
         await settle(alone)
         assert len(timers_of(loop)) == holding
+
+    asyncio.run(main())
+
+
+def test_what_another_thread_put_while_a_loop_looked_is_not_forgotten(alone, monkeypatch):
+    """The loop has found nothing idle, and is about to let go of its timer, when an off-loop put relies on that."""
+    timers = alone._core.timers
+    next_due = timers.next_due
+    pool, other = alone.Pool(Thing), alone.Pool(Thing)
+
+    def put_after_the_look():
+        due = next_due()
+        monkeypatch.setattr(timers, "next_due", next_due)
+        in_thread(other.put, Thing())
+        return due
+
+    async def main():
+        loop, processor = asyncio.get_running_loop(), alone.current_processor()
+        pool.put(Thing())
+        await settle(alone)
+        assert len(timers_of(loop)) == 1
+        with monkeypatch.context() as patch:
+            patch.setattr(timers, "adjust_all", lambda: None)  # else the loop would look several times
+            pool.clear()
+            await settle(alone)
+        monkeypatch.setattr(timers, "next_due", put_after_the_look)
+        timers._adjust(processor, processor.loop)
+        assert timers.next_due is next_due
+        await settle(alone)
+        assert other.stats().idle == 1
+        assert len(timers_of(loop)) == 1
 
     asyncio.run(main())
 

@@ -23,7 +23,7 @@ struct IdentityObject {
     State *state;
     Py_ssize_t id;
     Ident thread_id;    /* 0: released, parked, or of no thread */
-    double wakes_at;    /* when the timer on its loop fires */
+    SHARED(double) wakes_at; /* when the timer on its loop fires; any thread may set it, from Python */
     PyObject *loop_ref; /* a weak reference to the asyncio loop that its thread ran last, or None */
     PyObject *mark;     /* of that loop, for loop-bound stores, or None */
     Flag busy;

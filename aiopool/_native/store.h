@@ -115,6 +115,17 @@ call_and_drop(PyObject *function, PyObject *first, PyObject *second)
 
 static double store_due(StoreObject *self);
 
+/* Another thread may just set the time. Seen late, it costs one call of Python. */
+static bool
+has_timer(IdentityObject *processor)
+{
+#ifdef Py_GIL_DISABLED
+    return atomic_load_explicit(&processor->wakes_at, memory_order_relaxed) < Py_HUGE_VAL;
+#else
+    return processor->wakes_at < Py_HUGE_VAL;
+#endif
+}
+
 /* Pin. Runs Python code where this is the first pin in a context, or something may be due. False: it raised. */
 static bool
 store_pin(StoreObject *self, Runner *runner)
@@ -134,7 +145,7 @@ store_pin(StoreObject *self, Runner *runner)
         return coarse_monotonic() < store_due(self) || call_and_drop(state->check_time, (PyObject *)self, NULL);
     }
     /* What is idle wants a timer, and there is none: the thread came to another loop. */
-    return processor->wakes_at < Py_HUGE_VAL || store_due(self) == Py_HUGE_VAL
+    return has_timer(processor) || store_due(self) == Py_HUGE_VAL
            || call_and_drop(state->watch, (PyObject *)self, (PyObject *)processor);
 }
 

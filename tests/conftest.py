@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from types import ModuleType
 
+import parallel
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -30,9 +31,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what `--sample` does not choose. By name, so that all processes of pytest-xdist choose the same."""
+    """Leave out what `--sample` does not choose, and prepare the rest for `--parallel-threads`.
+
+    It chooses by name, so that all processes of pytest-xdist choose the same.
+    """
     sample = config.getoption("--sample")
     items[:] = [item for item in items if zlib.crc32(item.nodeid.encode()) % sample == 0]
+    if config.getoption("--parallel-threads", 1) not in (1, "1"):
+        parallel.prepare(items)
 
 
 def load(implementation: str) -> ModuleType:

@@ -13,6 +13,12 @@ nox.options.sessions = ["lint", "types", "tests", "docs"]
 
 SITE = Path("build/site")
 
+PARALLEL = [
+    *("tests/core", "tests/streams", "tests/test_pool.py", "tests/test_stats.py"),
+    *sorted(str(path) for name in ("async_pool", "buffer_pool") for path in Path("tests").glob(f"test_{name}*.py")),
+]
+"""The tests of all that threads share."""
+
 BENCHMARKS = [
     *("get_put", "scaling", "streams", "connections", "buffers", "cleanup", "resident", "hit_rate", "fixtures"),
     *("fresh_blocks", "debug"),
@@ -33,6 +39,15 @@ def tests(session: nox.Session) -> None:
     """The test suite, over both implementations."""
     install(session, "test", CFLAGS="-O3 -Wall -Wextra -Werror")
     session.run("python", "-m", "pytest", *(session.posargs or ["-n", "auto"]))
+
+
+@nox.session
+def parallel(session: nox.Session) -> None:
+    """The tests of pools, buffers and streams, each in eight threads at once: for a free-threaded Python."""
+    install(session, "test", CFLAGS="-O3 -Wall -Wextra -Werror")
+    session.install("pytest-run-parallel>=0.10")
+    options = ["--parallel-threads=8", "--skip-thread-unsafe=True", "-rfE"]
+    session.run("python", "-m", "pytest", *options, *(session.posargs or PARALLEL))
 
 
 @nox.session

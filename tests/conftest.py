@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import anyio
+import parallel
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -31,9 +32,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Choose tests for `--sample`. By name, so that all processes of pytest-xdist choose the same."""
+    """Choose tests for `--sample`, and prepare them for `--parallel-threads`.
+
+    It chooses by name, so that all processes of pytest-xdist choose the same.
+    """
     sample = config.getoption("--sample")
     items[:] = [item for item in items if zlib.crc32(item.nodeid.encode()) % sample == 0]
+    if config.getoption("--parallel-threads", 1) not in (1, "1"):
+        parallel.prepare(items)
 
 
 def load(implementation: str) -> ModuleType:

@@ -22,8 +22,8 @@ struct IdentityObject {
     PyObject *module;
     State *state;
     Py_ssize_t id;
-    Ident thread_id;    /* 0: released, parked, or never owned by a thread */
-    double wakes_at;    /* when the timer on its loop fires */
+    Ident thread_id;         /* 0: released, parked, or never owned by a thread */
+    SHARED(double) wakes_at; /* when the timer on its loop fires; any thread may set it, from Python */
     PyObject *loop_ref; /* a weak reference to the asyncio loop that its thread ran last, or None */
     PyObject *mark;     /* that loop's mark, for loop-bound stores, or None */
     Flag busy;

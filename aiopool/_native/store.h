@@ -117,6 +117,17 @@ call_and_drop(PyObject *function, PyObject *first, PyObject *second)
 
 static double store_due(StoreObject *self);
 
+/* Whether the processor's loop has a timer. Another thread may be setting it; a stale answer costs one call of Python. */
+static bool
+has_timer(IdentityObject *processor)
+{
+#ifdef Py_GIL_DISABLED
+    return atomic_load_explicit(&processor->wakes_at, memory_order_relaxed) < Py_HUGE_VAL;
+#else
+    return processor->wakes_at < Py_HUGE_VAL;
+#endif
+}
+
 /* Pin. Runs Python code at the first pin in a context, or if something may be due. Returns false if that raised. */
 static bool
 store_pin(StoreObject *self, Runner *runner)
@@ -136,7 +147,7 @@ store_pin(StoreObject *self, Runner *runner)
         return coarse_monotonic() < store_due(self) || call_and_drop(state->check_time, (PyObject *)self, NULL);
     }
     /* If objects are idle but no timer is set, the thread runs a new loop, which needs one. */
-    return processor->wakes_at < Py_HUGE_VAL || store_due(self) == Py_HUGE_VAL
+    return has_timer(processor) || store_due(self) == Py_HUGE_VAL
            || call_and_drop(state->watch, (PyObject *)self, (PyObject *)processor);
 }
 

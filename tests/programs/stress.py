@@ -1,8 +1,11 @@
 """Loops, threads, cleanup, `clear`, statistics and pools that come and go, all on the same pools, for some seconds.
 
-Every object is in one place at a time, or the program says where it was not and fails: each hand-out marks the object,
-and each put removes the mark. Buffers are filled with a pattern of their own and handed across threads before they are
-looked at again.
+Every object is in one place at a time, or the program says where it was not and fails: what is pooled are locks, each
+hand-out takes the lock, and each put lets it go. Buffers are filled with a pattern of their own and handed across
+threads before they are looked at again; so is what streams have received.
+
+The loops over single operations run in C, as `map` and what consumes it do. Under ThreadSanitizer the interpreter
+itself is so slow that with loops in Python hardly any operation would get its turn.
 
 Run: python stress.py [SECONDS [LOOPS [THREADS]]]
 """
@@ -11,30 +14,44 @@ import asyncio
 import gc
 import queue
 import random
+import socket
 import sys
 import threading
 import time
+from collections import deque
+from itertools import repeat, starmap
+from operator import eq, getitem, setitem
 
 import aiopool
 
-SIZES = (100, 1500, 4096, 70_000)
+SIZES = (100, 1500, 4096, 20_000)
+FRAMES = (100, 4096, 20_000)
+IN_TURN = 1000
+"""Gets that are each followed by their put, at a time."""
 
 
-class Marked:
-    """An object that notices when two hold it."""
+def for_each(function, *columns):
+    """Call `function` for each row of the columns, in C."""
+    deque(map(function, *columns), maxlen=0)
 
-    __slots__ = ("__weakref__", "held")
 
-    def __init__(self):
-        self.held = []
+def calls(function, times):
+    """The results of that many calls of `function`, one after another, in C."""
+    return starmap(function, repeat((), times))
 
-    def take(self):
-        self.held.append(threading.get_ident())
-        if len(self.held) != 1:
-            raise AssertionError(f"handed out twice: {self.held}")
 
-    def leave(self):
-        self.held.pop()
+def take(locks):
+    """Take the locks of objects that were handed out: none of them may be taken already."""
+    if not all(map(Lock.acquire, locks, repeat(False))):
+        raise AssertionError("an object was handed out twice")
+
+
+def leave(locks):
+    """Let the locks go: the objects are about to be put."""
+    for_each(Lock.release, locks)
+
+
+Lock = type(threading.Lock())
 
 
 class Stress:
@@ -42,10 +59,10 @@ class Stress:
 
     def __init__(self, seconds):
         self.until = time.monotonic() + seconds
-        self.pool = aiopool.Pool(Marked, name="shared")
-        self.bounded = aiopool.Pool(Marked, max_idle=4, idle_timeout=0.05)
-        self.connections = aiopool.AsyncPool(Marked)
-        self.bound = aiopool.Pool(Marked, loop_bound=True)
+        self.pool = aiopool.Pool(threading.Lock, name="shared")
+        self.bounded = aiopool.Pool(threading.Lock, max_idle=4, idle_timeout=0.05)
+        self.connections = aiopool.AsyncPool(threading.Lock)
+        self.bound = aiopool.Pool(threading.Lock, loop_bound=True)
         self.buffers = aiopool.BufferPool(max_idle_bytes=1 << 20)
         self.handed_over = queue.SimpleQueue()
         self.operations = []
@@ -63,58 +80,73 @@ class Stress:
         finally:
             self.operations.append(count)
 
-    # --- what they do ---
+    # --- what they do; each returns how many operations that was ---
 
     def use_pools(self, rng):
-        """Some gets, then their puts."""
-        pool = rng.choice((self.pool, self.bounded))
-        held = [pool.get() for _ in range(rng.randint(1, 8))]
-        for obj in held:
-            obj.take()
-        for obj in held:
-            obj.leave()
-            pool.put(obj)
-        with pool.borrow() as obj:
-            obj.take()
-            obj.leave()
-        return 2 * len(held) + 2
+        """Many gets and as many puts: one in turn with the other, then all gets before all puts."""
+        pool, count = rng.choice((self.pool, self.bounded)), rng.randint(1, 100)
+        for_each(pool.put, calls(pool.get, IN_TURN))
+        held = list(calls(pool.get, count))
+        take(held)
+        leave(held)
+        for_each(pool.put, held)
+        with pool.borrow() as lock:
+            take([lock])
+            leave([lock])
+        return 2 * (IN_TURN + count + 1)
 
     def use_buffers(self, rng):
-        """Fill a buffer, and look at one that another thread filled."""
-        view = self.buffers.acquire(rng.choice(SIZES))
-        pattern = rng.randrange(256)
-        view[:] = bytes([pattern]) * len(view)
-        part = view[1 : len(view) // 2]
-        del view
-        self.handed_over.put((part, pattern))
+        """Fill buffers, and look at those that another thread filled."""
+        size, count = rng.choice(SIZES), rng.randint(1, 30)
+        pattern = bytes([rng.randrange(256)]) * size
+        views = list(map(self.buffers.acquire, repeat(size, count)))
+        for_each(setitem, views, repeat(slice(None)), repeat(pattern))
+        half = slice(1, size // 2)
+        self.hand_over(list(map(getitem, views, repeat(half))), pattern[half])
+        return count
+
+    def hand_over(self, views, pattern):
+        """Give views that have these bytes to another thread, and look at what another has given."""
+        self.handed_over.put((views, pattern))
         try:
-            part, pattern = self.handed_over.get_nowait()
+            views, pattern = self.handed_over.get_nowait()
         except queue.Empty:
-            return 1
-        if bytes(part) != bytes([pattern]) * len(part):
+            return
+        if not all(map(eq, map(bytes, views), repeat(pattern))):
             raise AssertionError("a buffer was reused while it was referenced")
-        return 1
 
     def clean(self, rng):
-        """Whatever takes objects out."""
-        rng.choice((aiopool.cleanup, self.pool.clear, self.bounded.clear, self.buffers.clear, gc.collect))()
+        """Whatever takes objects out. Collections are rare: each stops all threads."""
+        rng.choice((aiopool.cleanup, self.pool.clear, self.bounded.clear, self.buffers.clear))()
+        if rng.random() < 0.01:
+            gc.collect()
         self.pool.stats(), self.buffers.stats()
-        passing = aiopool.Pool(Marked)
-        passing.put(Marked())
+        passing = aiopool.Pool(threading.Lock)
+        passing.put(threading.Lock())
         del passing
         time.sleep(0.001)
         return 1
 
-    async def use_async(self):
-        """A borrow on a loop, and an object of its own."""
-        async with self.connections.borrow() as obj:
-            obj.take()
+    async def use_async(self, rng):
+        """A borrow on a loop, and objects of its own."""
+        async with self.connections.borrow() as lock:
+            take([lock])
             await asyncio.sleep(0)
-            obj.leave()
-        obj = self.bound.get()
-        obj.take()
-        obj.leave()
-        self.bound.put(obj)
+            leave([lock])
+        held = list(calls(self.bound.get, 10))
+        take(held)
+        leave(held)
+        for_each(self.bound.put, held)
+        return 22
+
+    async def use_stream(self, rng, reader, peer):
+        """A frame through a socket; another thread gets what was received."""
+        size = rng.choice(FRAMES)
+        frame = bytes([rng.randrange(256)]) * size
+        sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(peer, frame))
+        self.hand_over([await reader.readexactly(size)], frame)
+        await sending
+        return 1
 
     # --- who they are ---
 
@@ -125,19 +157,21 @@ class Stress:
 
     async def on_loop(self, until):
         """One loop's life."""
-        rng = random.Random(threading.get_ident())
-        count = 0
+        rng, count = random.Random(threading.get_ident()), 0
+        ours, peer = socket.socketpair()
+        peer.setblocking(False)
+        reader, writer = await aiopool.streams.open_connection(sock=ours, buffers=self.buffers)
         try:
             while time.monotonic() < until and not self.errors:
-                for _ in range(20):
-                    count += self.use_pools(rng) + self.use_buffers(rng)
-                await self.use_async()
-                count += 4
+                count += sum([self.use_pools(rng) for _ in range(20)]) + self.use_buffers(rng)
+                count += await self.use_async(rng) + await self.use_stream(rng, reader, peer)
         except BaseException as error:
             self.errors.append(error)
             raise
         finally:
             self.operations.append(count)
+            writer.close()
+            peer.close()
 
 
 def main(seconds=5.0, loops=4, threads=2):

@@ -1,0 +1,171 @@
+"""The tests in several threads at once, as `pytest --parallel-threads 8` runs them, with pytest-run-parallel.
+
+That calls each test function in all of the threads at the same time. Here stands what these tests need for it: each
+thread gets a loop and fixtures of its own, while the package, and with it processors, registry and cleanup, is one for
+all of them. And which tests cannot run like this, because they look at what all threads share.
+"""
+
+import functools
+import inspect
+import tempfile
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextvars import Context
+from pathlib import Path
+from types import CodeType, FunctionType, SimpleNamespace
+
+import anyio
+import pytest
+import streaming
+
+TESTS = Path(__file__).parent
+
+SHARED = {
+    "cleanup": "a cleanup cycle takes the idle objects of the other threads' pools",
+    "collect": "a garbage collection is a cleanup cycle too",
+    "current_processor": "which ids are free depends on the other threads' loops",
+    "processors": "which ids are free depends on the other threads' loops",
+    "at_every_bytecode": "what watches for bytecodes is there once",
+    "raise_in_every_gap_on_a_loop": "what watches for bytecodes is there once",
+    "_debug": "the debug mode is for all pools",
+    "freeing": "any loop frees what another has retired",
+    "getrefcount": "another thread that looks at all pools refers to them for a moment",
+    "MonkeyPatch": "what is replaced is replaced for all threads",
+    "LoopRecord": "it knows the other threads' loops",
+    "_pools": "the registry has the other threads' pools",
+    "pools": "the registry has the other threads' pools",
+}
+"""Names that a test, or what it calls in the same directory, uses only if it does or sees something to all threads."""
+
+SHARED_FIXTURES = {
+    "child_env": "what another process does is the same from any thread",
+    "monkeypatch": "what is replaced is replaced for all threads",
+}
+
+LEFT_OUT = {
+    "test_a_handler_that_gives_up_in_the_middle_of_a_body": "asyncio's own streams lose the answer of a busy server",
+    "test_a_stopped_loop_with_a_posted_slice_does_not_hold_up_freeing": "any loop frees what another has retired",
+    "test_many_large_blocks_displace_small_ones_in_one_round": "a budget counted in Python is not exact without a GIL",
+}
+
+
+def prepare(items):
+    """Mark those `items` that cannot run in several threads; the others get fixtures and a loop for each thread."""
+    for item in items:
+        reason = why_not(item)
+        if reason:
+            item.add_marker(pytest.mark.thread_unsafe(reason=reason))
+        else:
+            item.obj = in_its_own_thread(item)
+
+
+def why_not(item):
+    """Why this test cannot run in several threads at once, or None."""
+    if not isinstance(item, pytest.Function):
+        return "it is no function"
+    reasons = [LEFT_OUT.get(item.originalname), *(SHARED_FIXTURES.get(name) for name in item.fixturenames)]
+    seen = {streaming.reported}  # which collects, and these tests count nothing that a cleanup cycle changes
+    for function in [inspect.unwrap(item.function), *(each.func for each in own_fixtures(item).values())]:
+        reasons += [SHARED.get(name) for name in names_in(function, seen)]
+    return next(filter(None, reasons), None)
+
+
+def own_fixtures(item):
+    """The fixtures that each thread has for itself, by their names."""
+    found = {name: fixtures[-1] for name, fixtures in item._fixtureinfo.name2fixturedefs.items()}
+    return {name: each for name, each in found.items() if each.scope != "session" and is_of_the_tests(each.func)}
+
+
+def is_of_the_tests(function):
+    """Whether a function is in this directory or below."""
+    return isinstance(function, FunctionType) and Path(function.__code__.co_filename).is_relative_to(TESTS)
+
+
+def names_in(function, seen):
+    """The names that a function uses, and those in the functions and classes of the tests that it calls."""
+    if function in seen:
+        return
+    seen.add(function)
+    for name in names_in_code(function.__code__):
+        yield name
+        used = inspect.unwrap(function.__globals__.get(name))
+        for each in vars(used).values() if isinstance(used, type) else [used]:
+            if is_of_the_tests(each):
+                yield from names_in(each, seen)
+
+
+def names_in_code(code):
+    """The names in a code object, and in those of the functions inside."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from names_in_code(constant)
+
+
+def in_its_own_thread(item):
+    """The test function, for any thread: with fixtures of its own, and on a loop of its own if it is async."""
+    test = item.obj
+    is_async = inspect.iscoroutinefunction(test)
+
+    async def main():
+        async with AsyncExitStack() as stack:
+            result = test(**await Fixtures(item, stack).of_the_test())
+            if is_async:
+                await result
+
+    @functools.wraps(test)
+    def run(**shared):
+        # Not in the context of pytest's own thread, which a thread inherits without a GIL.
+        context = Context()
+        if is_async:
+            backend, options = item.callspec.params["anyio_backend"]
+            context.run(anyio.run, main, backend=backend, backend_options=options)
+        else:
+            context.run(finish, main())
+
+    return run
+
+
+def finish(coroutine):
+    """Run a coroutine that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    raise AssertionError("a fixture of a test that is not async waits for something")
+
+
+class Fixtures:
+    """The fixtures of one test in one thread: those for a function or module are its own, others are for all."""
+
+    def __init__(self, item, stack):
+        self._item, self._stack = item, stack
+        self._own = own_fixtures(item)
+        self._values = {}
+
+    async def of_the_test(self):
+        """What the test takes. And `reports`, in any case: pytest would only have another loop report."""
+        names = self._item._fixtureinfo.argnames
+        if "reports" in self._item.fixturenames:
+            await self._get("reports")
+        return {name: await self._get(name) for name in names}
+
+    async def _get(self, name):
+        if name not in self._values:
+            self._values[name] = await self._create(name)
+        return self._values[name]
+
+    async def _create(self, name):
+        if name == "tmp_path":
+            return Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        if name not in self._own:
+            return self._item.funcargs[name]
+        fixture = self._own[name]
+        arguments = {each: await self._get(each) for each in fixture.argnames if each != "request"}
+        if "request" in fixture.argnames:
+            shared = self._item._request.getfixturevalue
+            arguments["request"] = SimpleNamespace(param=self._item.callspec.params.get(name), getfixturevalue=shared)
+        if inspect.isasyncgenfunction(fixture.func):
+            return await self._stack.enter_async_context(asynccontextmanager(fixture.func)(**arguments))
+        if inspect.isgeneratorfunction(fixture.func):
+            return self._stack.enter_context(contextmanager(fixture.func)(**arguments))
+        return fixture.func(**arguments)

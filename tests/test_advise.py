@@ -83,8 +83,8 @@ def test_output_of_the_users_code_is_kept_out_of_the_answers(env: dict[str, str]
 
 def test_a_reset_is_measured_with_its_call(env: dict[str, str]) -> None:
     done = advise(env, "dict()", "--reset", "obj.clear()")
-    assert "No --use: objects are only created and dropped" in done.stdout
-    (nanoseconds,) = re.findall(r"The reset takes (\d+) ns of it", done.stdout)
+    assert "Without --use, objects are only created and dropped" in done.stdout
+    (nanoseconds,) = re.findall(r"The reset takes (\d+) ns of that", done.stdout)
     assert int(nanoseconds) > 0
 
 

@@ -458,7 +458,7 @@ def test_prometheus_metrics_as_a_program(run):
 # --- opentelemetry_metrics and redis_cache ---
 
 
-def test_opentelemetry_metrics_as_a_program(run):
+def test_opentelemetry_metrics_as_a_program(run, reusing):
     output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "opentelemetry_metrics.py")
     label = "'aiopool.pool.name': 'images', 'aiopool.size_class': '229376'"
     assert f"aiopool.buffer.gets 1 {{get}} {{{label}, 'aiopool.result': 'miss'}}\n" in output

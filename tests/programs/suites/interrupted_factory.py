@@ -6,6 +6,9 @@ import threading
 
 from aiopool.testing import pooled_fixture
 
+# A shell that starts pytest in the background has it ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pooled_fixture
 async def shop():

@@ -14,6 +14,11 @@ from children import run_program
 from loops import in_threads
 from shared import FREE_THREADED, Thing
 
+WITHOUT_MEMORY = pytest.mark.skipif(
+    FREE_THREADED and sys.version_info < (3, 14),
+    reason="free-threaded CPython 3.13 itself crashes in it, in pure Python too",
+)
+
 # --- references and memory ---
 
 
@@ -21,15 +26,13 @@ def test_no_operation_leaks_a_reference_or_a_block(child_env):
     assert run_program("pool_leaks.py", child_env) == "ok\n"
 
 
+@WITHOUT_MEMORY
 def test_every_allocation_may_fail(child_env):
     pytest.importorskip("_testcapi")
     assert run_program("pool_no_memory.py", child_env) == "ok\n"
 
 
-@pytest.mark.skipif(
-    FREE_THREADED and sys.version_info < (3, 14),
-    reason="free-threaded CPython 3.13 itself crashes in it, in pure Python too",
-)
+@WITHOUT_MEMORY
 @pytest.mark.parametrize("operation", ["clear", "cleanup"])
 def test_every_allocation_of_the_collector_may_fail(child_env, operation):
     pytest.importorskip("_testcapi")

@@ -56,10 +56,10 @@ def by_allocator(
     """What `measure(rounds)` finds with each allocator, or with `--here` in this process. Also written to `--json`."""
     if options.here:
         figures = measure(options.rounds)
-        write_json(options.json, figures)
+        write_json(options.json, {"rounds": options.rounds, **figures})
         return {"the allocator of this process": figures}
     of_each = run_with_each(program, options.rounds)
-    write_json(options.json, {"allocators": of_each})
+    write_json(options.json, {"rounds": options.rounds, "allocators": of_each})
     return of_each
 
 

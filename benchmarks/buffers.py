@@ -23,8 +23,8 @@ import asyncio
 from itertools import repeat
 from typing import Any
 
-from _allocators import run_with_each
-from _report import KIB, MIB, arguments, headline, name_of, plain_table, show, side_by_side, spread, write_json
+from _allocators import by_allocator
+from _report import KIB, MIB, arguments, headline, name_of, plain_table, show, side_by_side, spread
 from _timing import IN_FLIGHT, Candidate, Repeat, Results, Spread, measure
 from rich.table import Table
 
@@ -314,9 +314,8 @@ def measure_here(rounds: int) -> dict[str, Any]:
     return figures(results)
 
 
-def measure_with_each(rounds: int) -> dict[str, Any]:
-    """Measure in a process for each allocator, and show all of them side by side."""
-    of_each = run_with_each(__file__, rounds)
+def show_side_by_side(of_each: dict[str, dict[str, Any]]) -> None:
+    """Show the figures, with a column for each allocator."""
     show(
         headline(),
         *(
@@ -335,13 +334,13 @@ def measure_with_each(rounds: int) -> dict[str, Any]:
             {name: each["recording"] for name, each in of_each.items()},
         ),
     )
-    return {"allocators": of_each}
 
 
 def main() -> None:
     options = arguments(__doc__, rounds=30, quick=5, each_allocator=True)
-    measured = measure_here(options.rounds) if options.here else measure_with_each(options.rounds)
-    write_json(options.json, {**measured, "rounds": options.rounds})
+    of_each = by_allocator(__file__, options, measure_here)
+    if not options.here:
+        show_side_by_side(of_each)
 
 
 if __name__ == "__main__":

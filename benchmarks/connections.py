@@ -24,9 +24,8 @@ from typing import NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 from _frame_server import ANSWER, HEADER, SERVERS
-from _report import arguments, headline, plain_table, show, write_json
+from _report import KIB, arguments, headline, plain_table, show, write_json
 
-KIB = 1024
 IDLE, BUSY = 5_000, 100
 FIRST_FRAME, BUSY_FRAME = KIB, 64 * KIB
 FRAMES = 50

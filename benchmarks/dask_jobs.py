@@ -26,11 +26,10 @@ import dask
 import dask.array as da
 import numpy as np
 from _allocators import allocators
-from _report import arguments, headline, plain_table, show, spread, write_json
+from _report import MIB, arguments, headline, plain_table, show, spread, write_json
 from _timing import Spread
 from distributed import Client, LocalCluster, wait
 
-MIB = 1024 * 1024
 STOCK = dict(dask.config.get("distributed.nanny.pre-spawn-environ"))
 UNTRIMMED = {name: value for name, value in STOCK.items() if name != "MALLOC_TRIM_THRESHOLD_"}
 Job = Callable[[Any], float]

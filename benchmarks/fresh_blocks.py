@@ -13,8 +13,8 @@ import asyncio
 from itertools import repeat
 from typing import Any
 
-from _allocators import run_with_each
-from _report import MIB, arguments, headline, name_of, plain_table, show, side_by_side, spread, write_json
+from _allocators import by_allocator
+from _report import MIB, arguments, headline, name_of, plain_table, show, side_by_side, spread
 from _timing import Candidate, Repeat, Results, Spread, measure, need
 
 from aiopool import BufferPool
@@ -73,14 +73,10 @@ def ratio(results: Results, size: int) -> Spread:
 
 def main() -> None:
     options = arguments(__doc__, rounds=15, quick=5, each_allocator=True)
-    if options.here:
-        measured = measure_here(options.rounds)
-    else:
-        of_each = run_with_each(__file__, options.rounds)
+    of_each = by_allocator(__file__, options, measure_here)
+    if not options.here:
         ratios = {name: each["ratios"] for name, each in of_each.items()}
         show(headline(), side_by_side("a fresh block, filled once, in numpy.empty", ratios))
-        measured = {"allocators": of_each}
-    write_json(options.json, {**measured, "rounds": options.rounds})
 
 
 if __name__ == "__main__":

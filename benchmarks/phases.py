@@ -12,13 +12,10 @@ which would be a cleanup cycle.
 import asyncio
 from typing import NamedTuple
 
-from _report import arguments, headline, plain_table, show, write_json
+from _report import KIB, MIB, arguments, headline, plain_table, show, write_json
 from _timing import no_collections
 
 from aiopool import BufferPool
-
-KIB = 1024
-MIB = 1024 * KIB
 
 
 class Phase(NamedTuple):

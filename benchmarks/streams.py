@@ -24,7 +24,6 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from operator import truediv
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
@@ -32,9 +31,9 @@ from typing import Any, NamedTuple
 
 import trustme
 import uvloop
-from _allocators import run_with_each
+from _allocators import by_allocator
 from _frames import FRAMES, HEADER, LINES, REQUEST, TURNS
-from _report import KIB, MIB, arguments, headline, name_of, plain_table, show, spread, write_json
+from _report import KIB, MIB, arguments, headline, name_of, plain_table, show, spread
 from _timing import Spread, no_collections
 from rich.table import Table
 
@@ -199,7 +198,7 @@ def measure(
 
 def ratio(samples: dict[str, list[Sample]], name: str, base: str) -> Spread:
     """How many times the processor time of `base` it took."""
-    return Spread.of(map(truediv, cpu(samples[name]), cpu(samples[base])))
+    return Spread.of_ratios(cpu(samples[name]), cpu(samples[base]))
 
 
 def cpu(samples: list[Sample]) -> list[float]:
@@ -251,9 +250,8 @@ def figures(found: Found) -> dict[str, Any]:
     }
 
 
-def measure_with_each(rounds: int) -> dict[str, Any]:
-    """Measure in a process for each allocator, and show the ratios side by side."""
-    of_each = run_with_each(__file__, rounds)
+def show_side_by_side(of_each: dict[str, dict[str, Any]]) -> None:
+    """Show the ratios, with a column for each allocator."""
     show(
         headline(),
         ratios_of("Length-prefixed frames over TCP, aiopool / StreamReader", of_each, "tcp", "StreamReader"),
@@ -262,7 +260,6 @@ def measure_with_each(rounds: int) -> dict[str, Any]:
         ratios_of("Lines, with readline, aiopool / StreamReader", of_each, "lines", "StreamReader"),
         ratios_of("Frames in turn, aiopool / StreamReader", of_each, "turns", "StreamReader"),
     )
-    return {"allocators": of_each}
 
 
 def ratios_of(title: str, of_each: dict[str, Any], kind: str, base: str) -> Table:
@@ -280,8 +277,9 @@ def ratios_of(title: str, of_each: dict[str, Any], kind: str, base: str) -> Tabl
 
 def main() -> None:
     options = arguments(__doc__, rounds=11, quick=3, each_allocator=True)
-    measured = measure_here(options.rounds) if options.here else measure_with_each(options.rounds)
-    write_json(options.json, {"rounds": options.rounds, **measured})
+    of_each = by_allocator(__file__, options, measure_here)
+    if not options.here:
+        show_side_by_side(of_each)
 
 
 if __name__ == "__main__":

@@ -23,11 +23,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from _allocators import Allocator, allocators, environment_of
-from _report import arguments, headline, plain_table, show, spread, write_json
+from _report import KIB, MIB, arguments, headline, plain_table, show, spread, write_json
 from _timing import Spread
 
-KIB = 1024
-MIB = 1024 * KIB
 BYTES_A_ROUND = 64 * MIB
 MOST_UPLOADS = 1000
 SIZES = {"0": 0, "16 KiB": 16 * KIB, "64 KiB": 64 * KIB, "1 MiB": MIB, "16 MiB": 16 * MIB}

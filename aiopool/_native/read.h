@@ -1,10 +1,10 @@
-/* Beside streams/_reader.py: the reads.
+/* The C version of streams/_reader.py: the reads.
 
-   `await reader.readexactly(n)` creates no coroutine: it returns a Read, and the first step of that takes the bytes. As
-   with a coroutine nothing happens before, so a read that is cancelled before it has begun has taken nothing. When the
-   bytes are not there, the Read waits for them itself: an idle connection then holds a Read instead of a coroutine,
-   which is several times its size. When anything is unusual, the Read creates the coroutine of the Python method and
-   hands every step on to that. */
+   `await reader.readexactly(n)` creates no coroutine: it returns a Read, whose first step takes the bytes. As with a
+   coroutine, nothing happens before the first step, so a read that is cancelled before it begins takes nothing. If the
+   bytes have not been received yet, the Read waits for them itself: an idle connection then holds a Read instead of a
+   coroutine, which is several times as large. If anything is unusual, the Read creates the coroutine of the Python
+   method and forwards every step to it. */
 
 #pragma once
 
@@ -14,9 +14,9 @@ struct ReadObject {
     PyObject_HEAD
     PyObject *reader;   /* NULL when the read has ended */
     PyObject *argument; /* NULL: none was given */
-    PyObject *running;  /* what every step goes to: the future that is waited for, or the coroutine; or NULL */
+    PyObject *running;  /* what steps are forwarded to: the iterator of a future, a coroutine, or NULL */
     int kind;
-    bool waits; /* running is of the future */
+    bool waits; /* whether running is the iterator of the future */
 };
 
 static const char *const slow_read_names[READS] = {
@@ -39,7 +39,7 @@ take_of_many(ReaderObject *reader, Py_ssize_t n, bool as_bytes)
     return as_bytes ? receive_take_bytes(buffer, n) : receive_take(buffer, n);
 }
 
-/* How many bytes read() or readexactly() is to give; 0: the Python method sees to that. */
+/* Return the argument of read() or readexactly(); 0 if it is left to the Python method. */
 static Py_ssize_t
 length_asked(ReadObject *self)
 {
@@ -53,7 +53,7 @@ length_asked(ReadObject *self)
     return n > 0 ? n : 0;
 }
 
-/* What the read goes on until, and how long that is; a length of 0: the Python method sees to that. */
+/* Return the separator that the read looks for, and its length; a length of 0 if it is left to the Python method. */
 static const char *
 separator_asked(ReadObject *self, Py_ssize_t *n)
 {
@@ -104,7 +104,7 @@ is_of_n(ReadObject *self)
     return self->kind == READ || self->kind == READEXACTLY;
 }
 
-/* What is read, if it is there; NULL without an error: it is not. */
+/* Take the bytes, if they have been received. Returns NULL without an exception if they have not. */
 static PyObject *
 read_now(ReadObject *self, ReaderObject *reader)
 {
@@ -122,8 +122,8 @@ read_now(ReadObject *self, ReaderObject *reader)
     return result;
 }
 
-/* How many bytes there must be in all before it is worth looking again; 0: the Python method sees to that, also for big
-   messages, which pause the transport, so that a cancelled read has to resume it. */
+/* Return how many unread bytes the read has to wait for; 0 if the Python method must wait. It does so for large messages
+   too, because they pause the transport, and a cancelled read has to resume it. */
 static Py_ssize_t
 needed_for(ReadObject *self, ReaderObject *reader, State *state)
 {
@@ -161,7 +161,7 @@ read_run(ReadObject *self)
     return self->running == NULL ? -1 : 0;
 }
 
-/* As await does. */
+/* Return the iterator that `await future` would use. */
 static PyObject *
 iterator_of(PyObject *future)
 {
@@ -172,7 +172,7 @@ iterator_of(PyObject *future)
     return methods->am_await(future);
 }
 
-/* What a read that cannot take its bytes does next. */
+/* What a read does next if its bytes have not been received. */
 enum { STEP_FAILED = -1, STEP_UNUSUAL, STEP_WAITS, STEP_RECEIVED };
 
 /* Have the read wait until there are `needed` bytes in all, as _wait() does in Python. */
@@ -206,7 +206,7 @@ begin_to_wait(ReadObject *self, ReaderObject *reader, State *state, Py_ssize_t n
     return STEP_WAITS;
 }
 
-/* The bytes are not there. What the Python method does then, in the usual case. */
+/* What the Python method does if the bytes have not been received, in the usual case. */
 static int
 read_wait(ReadObject *self, ReaderObject *reader, State *state)
 {
@@ -237,7 +237,7 @@ read_wait(ReadObject *self, ReaderObject *reader, State *state)
     return begin_to_wait(self, reader, state, needed);
 }
 
-/* 1: the read has ended, with a result. 0: there is something to run. -1: an error. */
+/* Returns 1 if the read has ended, with a result; 0 if `running` is to be run; -1 with an exception. */
 static int
 read_begin(ReadObject *self, ReaderObject *reader, PyObject **result)
 {
@@ -251,7 +251,7 @@ read_begin(ReadObject *self, ReaderObject *reader, PyObject **result)
             }
             found = read_wait(self, reader, state);
         }
-        if (self->reader == NULL) { /* a finalizer that ran meanwhile has closed it */
+        if (self->reader == NULL) { /* a finalizer has closed it in the meantime */
             PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
             return -1;
         }
@@ -281,7 +281,7 @@ read_send(ReadObject *self, PyObject *value, PyObject **result)
         if (sent != PYGEN_RETURN || !self->waits) {
             break;
         }
-        /* Woken: look again. */
+        /* The future is done, so the bytes may have been received. */
         Py_CLEAR(*result);
         Py_CLEAR(self->running);
         self->waits = false;

@@ -1,4 +1,5 @@
-/* Beside streams/_reader.py: the fields of a reader, and what its transport calls on each receive. */
+/* The C version of streams/_reader.py: the fields of a reader, and the methods that its transport calls for each
+   receive. read.h has the reads. */
 
 #pragma once
 
@@ -23,7 +24,7 @@ is_set(PyObject *field)
     return field != NULL && field != Py_None;
 }
 
-/* A reference to what is in a field, if that is set. */
+/* Return a new reference to the object in a field; NULL if none is set. */
 static PyObject *
 held(ReaderObject *self, PyObject **field)
 {
@@ -35,7 +36,7 @@ held(ReaderObject *self, PyObject **field)
     return found;
 }
 
-/* The future that somebody waits for; a reference. NULL, maybe with an error: nobody waits. */
+/* Return a new reference to the future of a read that waits. NULL without an exception if no read waits. */
 static PyObject *
 pending_waiter(ReaderObject *self, State *state)
 {
@@ -52,7 +53,7 @@ pending_waiter(ReaderObject *self, State *state)
     return waiter;
 }
 
-/* The state of the module; NULL: with an error. */
+/* Return the state of the module, or NULL with an exception. */
 static State *
 state_of_reader(ReaderObject *self)
 {
@@ -182,7 +183,7 @@ reader_traverse(ReaderObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* The receive buffer is set once and stays, so that it can be used without a reference of one's own. */
+/* The receive buffer is set once and stays, so it can be used without taking another reference. */
 static int
 reader_clear(ReaderObject *self)
 {
@@ -203,7 +204,7 @@ reader_dealloc(ReaderObject *self)
     Py_DECREF(type);
 }
 
-/* What is not set is None. */
+/* Fields that are not set read as None. */
 static PyMemberDef reader_members[] = {
     {"_loop", T_OBJECT, offsetof(ReaderObject, loop), 0, NULL},
     {"_waiter", T_OBJECT, offsetof(ReaderObject, waiter), 0, NULL},
@@ -225,7 +226,7 @@ static PyGetSetDef reader_getset[] = {
 };
 
 static PyType_Slot reader_slots[] = {
-    {Py_tp_doc, "What reads look at, and what is called on each receive."},
+    {Py_tp_doc, "The data that reads use and each receive updates."},
     {Py_tp_dealloc, reader_dealloc},
     {Py_tp_traverse, reader_traverse},
     {Py_tp_clear, reader_clear},
@@ -239,7 +240,7 @@ static PyType_Spec reader_spec = {
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE, reader_slots,
 };
 
-/* Tell the sizes, which stand in _reader.py: at once, budget. */
+/* Set the sizes, which are defined in _reader.py: at once, budget. */
 static PyObject *
 set_reader_sizes(PyObject *module, PyObject *args)
 {

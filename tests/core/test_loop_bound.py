@@ -170,16 +170,22 @@ def test_a_cleanup_cycle_leaves_objects_on_their_loop(aiopool, run, bound):
     assert run(found_in_the_victim) == (2, 3)
 
 
-def test_objects_that_cycles_drop_are_freed_on_their_own_loop(aiopool, bound):
+def mortals(count):
+    """A class, the threads in which its instances died, and an event for when `count` of them have."""
     died_on, dead = [], threading.Event()
 
     class Mortal:
         def __del__(self):
             died_on.append(threading.get_ident())
-            if len(died_on) == 3:
+            if len(died_on) == count:
                 dead.set()
 
-    pool = aiopool.Pool(Mortal, loop_bound=bound)
+    return Mortal, died_on, dead
+
+
+def test_objects_that_cycles_drop_are_freed_on_their_own_loop(aiopool, bound):
+    mortal, died_on, dead = mortals(3)
+    pool = aiopool.Pool(mortal, loop_bound=bound)
     with loop_thread() as own, loop_thread() as cleaner:
         own.call(pool.fill, 3)
         if not bound:
@@ -196,14 +202,8 @@ def test_objects_that_cycles_drop_are_freed_on_their_own_loop(aiopool, bound):
 
 
 def test_the_private_object_is_freed_on_its_loop_even_if_the_shard_is_still_referenced(aiopool):
-    died_on, dead = [], threading.Event()
-
-    class Mortal:
-        def __del__(self):
-            died_on.append(threading.get_ident())
-            dead.set()
-
-    pool = aiopool.Pool(Mortal, loop_bound=True)
+    mortal, died_on, dead = mortals(1)
+    pool = aiopool.Pool(mortal, loop_bound=True)
     with loop_thread() as own:
         own.call(pool.fill, 1)
         (departure,) = pool._store.clear()
@@ -213,15 +213,8 @@ def test_the_private_object_is_freed_on_its_loop_even_if_the_shard_is_still_refe
 
 
 def test_objects_that_clear_drops_are_freed_on_their_own_loop(aiopool):
-    died_on, dead = [], threading.Event()
-
-    class Mortal:
-        def __del__(self):
-            died_on.append(threading.get_ident())
-            if len(died_on) == 3:
-                dead.set()
-
-    pool = aiopool.Pool(Mortal, loop_bound=True)
+    mortal, died_on, dead = mortals(3)
+    pool = aiopool.Pool(mortal, loop_bound=True)
     with loop_thread() as own:
         own.call(pool.fill, 3)
         assert pool.clear() == 3

@@ -10,7 +10,7 @@ from math import inf
 
 import pytest
 from interrupts import PACKAGE, Interrupted, at_every_bytecode, raise_in_every_gap_on_a_loop
-from loops import PATIENCE, RunsAtOnce, loop_thread, on_a_loop
+from loops import PATIENCE, RunsAtOnce, all_freed, loop_thread, on_a_loop
 from shared import Thing, no_other_pools
 
 
@@ -75,6 +75,67 @@ def test_another_live_loop_takes_over_from_a_loop_that_stopped(aiopool):
         with asyncio.Runner() as runner:
             refs = runner.run(clear())
             assert in_time(refs)
+
+
+def test_each_other_loop_is_ready_to_take_over_until_all_is_freed(aiopool, monkeypatch):
+    """The first one to run may be any of them. Afterwards none has a timer any more, and so wakes for nothing."""
+    monkeypatch.setattr(aiopool._core.freeing, "PATIENCE", 600.0)
+    blocked, release = threading.Event(), threading.Event()
+
+    def block():
+        blocked.set()
+        release.wait(PATIENCE)
+
+    with no_other_pools(aiopool), loop_thread() as first, loop_thread() as second, loop_thread() as third:
+        processors = [loop.call(aiopool.current_processor) for loop in (first, second, third)]
+        first.loop.call_soon_threadsafe(block)
+        blocked.wait(PATIENCE)
+        try:
+            pool, refs = filled(aiopool, 200)
+            start = time.monotonic()
+            pool.clear()
+            assert alive(refs) == 200
+            for loop, each in zip((second, third), processors[1:], strict=True):
+                loop.call(lambda: None)  # its timer is set by now
+                assert start + 600 <= each.wakes_at <= time.monotonic() + 600
+            assert start + 600 <= aiopool._core.freeing._overdue_at() <= time.monotonic() + 600
+        finally:
+            release.set()
+        end = time.monotonic() + PATIENCE
+        while (alive(refs) or any(each.wakes_at < inf for each in processors)) and time.monotonic() < end:
+            time.sleep(0.001)
+        assert alive(refs) == 0
+        assert [each.wakes_at for each in processors] == [inf] * 3
+
+
+def test_a_garbage_collection_during_freeing_does_not_free_inside_it(aiopool):
+    """Off-loop, where everything is freed at once; otherwise each finalizer that starts a collection nests deeper."""
+    freeing, free_until = aiopool._core.freeing, aiopool._core.freeing.free_until
+    depth, depths = 0, []
+
+    class Collects:
+        def __del__(self):
+            gc.collect(0)
+
+    def counted(deadline):
+        nonlocal depth
+        depth += 1
+        depths.append(depth)
+        try:
+            return free_until(deadline)
+        finally:
+            depth -= 1
+
+    pools = [aiopool.Pool() for _ in range(5)]
+    for pool in pools:
+        pool.put(Collects())
+        freeing.retire(pool._store.clear())
+    time.sleep(freeing.PATIENCE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(freeing, "free_until", counted)
+        freeing.free_queued()
+    assert max(depths) == 1
+    assert not freeing._queue
 
 
 def test_a_blocked_loop_does_not_hold_up_the_others(aiopool):
@@ -206,6 +267,28 @@ def test_a_loop_that_did_not_take_a_slice_is_not_waited_for(aiopool, monkeypatch
             pool, refs = filled(aiopool, 3)
             pool.clear()
             assert alive(refs) == 0
+
+    asyncio.run(main())
+
+
+def test_an_exception_while_a_slice_is_posted_reaches_the_caller(aiopool, monkeypatch):
+    """Ctrl-C must not be lost. The next clear frees everything."""
+
+    class Raises(RunsAtOnce):
+        def call_soon(self, callback):
+            raise Interrupted
+
+    async def main():
+        processor = aiopool.current_processor()
+        pool, refs = filled(aiopool, 3)
+        with monkeypatch.context() as patch:
+            patch.setattr(processor, "loop", Raises(processor.loop))
+            with pytest.raises(Interrupted) as raised:
+                pool.clear()
+        raised.value.with_traceback(None)
+        pool.clear()
+        await all_freed(aiopool)
+        assert alive(refs) == 0
 
     asyncio.run(main())
 

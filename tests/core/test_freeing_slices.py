@@ -125,7 +125,7 @@ def test_objects_retired_off_loop_are_freed_on_a_live_loop(aiopool):
 
 
 async def test_one_slice_at_a_time_waits_on_a_loop(aiopool, monkeypatch):
-    """Each cycle adds to the queue; only the first posts a slice."""
+    """Each cycle adds to the queue; only the first posts a slice, and nothing is freed before that runs."""
     pool = aiopool.Pool()
     posted = []
     make = aiopool._core.freeing._Slice
@@ -136,4 +136,5 @@ async def test_one_slice_at_a_time_waits_on_a_loop(aiopool, monkeypatch):
             pool.put(Thing())
         aiopool.cleanup()
     assert len(posted) == 1
+    assert aiopool._core.freeing._queue
     await all_freed(aiopool)

@@ -24,6 +24,21 @@ BENCHMARKS = [
     *("fresh_blocks", "debug"),
 ]
 
+MUTATION = """
+[cosmic-ray]
+module-path = "{module}"
+timeout = 60.0
+excluded-modules = []
+test-command = "python -m pytest -xq -p no:cacheprovider --timeout 20 {tests}"
+distributor.name = "local"
+filters.operators-filter.exclude-operators = [
+  "core/Remove.*", # decorators choose the implementation
+  "core/ReplaceBinaryOperator_(?!Add_Sub|Sub_Add|Mul_Div|Div_Mul).*", # annotations too are binary operators
+  "core/ReplaceUnaryOperator_(?!USub_UAdd|Delete_Not).*",
+]
+"""
+"""For cosmic-ray: which operators change a module in which way, and the tests that should notice."""
+
 C_LINES = 90
 """Per cent of the lines in C that tests must reach. The rest are error paths, above all of failing allocations. The
 floor for Python is in pyproject.toml."""
@@ -32,6 +47,14 @@ floor for Python is in pyproject.toml."""
 def install(session: nox.Session, extra: str, **env: str) -> None:
     """Install the project with an extra, from its sources; the C extension must build."""
     session.install("-e", f".[{extra}]", env={"AIOPOOL_REQUIRE_NATIVE": "1", **env})
+
+
+def enter_copy(session: nox.Session) -> None:
+    """Work in a copy of the checkout, without a C extension."""
+    copy = Path(session.create_tmp(), "checkout")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(".", copy, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.so"))
+    session.chdir(copy)
 
 
 @nox.session
@@ -53,11 +76,7 @@ def parallel(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Which lines of the Python code and of the C code no test reaches; fails below the floors. Takes twice as long."""
-    # In a copy: the extension that counts lines must not stay beside the sources.
-    copy = Path(session.create_tmp(), "checkout")
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(".", copy, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.so"))
-    session.chdir(copy)
+    enter_copy(session)  # because the extension that counts lines must not stay beside the sources
     session.install("-e", ".[test]", "coverage>=7.10", "gcovr", env={"AIOPOOL_NO_EXTENSIONS": "1"})
     session.run(
         *("python", "setup.py", "-q", "build_ext", "--inplace"),
@@ -69,6 +88,23 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report")
     session.run("gcovr", "--root", ".", "--filter", "aiopool/_native/", f"--fail-under-line={C_LINES}")
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Which small changes of modules no test notices: `nox -s mutation -- aiopool/_core/store.py`. Takes hours."""
+    modules = session.posargs or sorted(map(str, Path("aiopool/_core").glob("[!_]*.py")))
+    enter_copy(session)
+    session.install("-e", ".[test]", "cosmic-ray>=8.7", env={"AIOPOOL_NO_EXTENSIONS": "1"})
+    for module in modules:
+        name = Path(module).stem
+        first = [str(path) for path in Path("tests").rglob(f"test_{name}*.py")]  # because most mutants fail there
+        tests = " ".join([*first, *(PARALLEL if "_core" in module else ["tests/streams"])])
+        Path("mutation.toml").write_text(MUTATION.format(module=module, tests=tests))
+        session.run("cosmic-ray", "init", "mutation.toml", "mutation.sqlite")
+        session.run("cr-filter-operators", "mutation.sqlite", "mutation.toml")
+        session.run("cosmic-ray", "exec", "mutation.toml", "mutation.sqlite")
+        session.run("cr-report", "--surviving-only", "--show-diff", "mutation.sqlite")
 
 
 @nox.session

@@ -92,12 +92,10 @@ def check_time(store: CollectableStore) -> None:
 
 
 def emptied(stores: Iterable[CollectableStore]) -> None:
-    """After `stores` were emptied on purpose: cancel the timers if nothing is idle any more."""
+    """After `stores` were emptied on purpose: free what they retired. The slice that does so adjusts the timers."""
     for store in stores:
         freeing.retire(store.forget_empty())
     freeing.free_queued()
-    if _idle_due() == inf:
-        timers.adjust_all()
 
 
 def _after_fork_in_child() -> None:

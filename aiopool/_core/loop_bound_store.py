@@ -236,18 +236,17 @@ class LoopBoundStore(LoopBoundStoreBase):
             if not contents.parts():
                 contents.since = monotonic()
             part = record.part(contents)
-        processor: Processor | None = _pinned()
-        if processor is None or processor.thread_id != get_ident() or processor.wakes_at == inf:
-            processor = self._processor()
+        known = _pinned()
+        is_ready = known.thread_id == get_ident() and known.wakes_at < inf
+        processor = known if is_ready else self._processor()
         counters = None if processor is None else contents.counters.get(processor.id)
         return record, part, counters or self._counters(processor), processor
 
     def _processor(self) -> Processor | None:
-        processor: Processor | None = _pinned()
-        if processor is None or processor.thread_id != get_ident():
-            processor = pin()
+        known = _pinned()
+        processor = known if known.thread_id == get_ident() else pin()
         if processor is not None and processor.wakes_at == inf and self.idle_due() < inf:
-            cleanup.watch(self, processor)  # the thread runs a new loop, which has no timer yet
+            cleanup.watch(self, processor)  # an exception came before its loop had the timer
         return processor
 
     def _counters(self, processor: Processor | None) -> Counters:

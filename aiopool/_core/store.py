@@ -194,9 +194,8 @@ class Store:
 
         :raises ValueError: it is already in the running processor's private slot.
         """
-        processor: Processor | None = _pinned()
-        if processor is None or processor.thread_id != get_ident():
-            processor = pin()
+        known = _pinned()
+        processor = known if known.thread_id == get_ident() else pin()
         # Off-loop code has no private slot.
         shard = None if processor is None else self.primary.get(processor.id)
         if shard is not None and shard.holds_private(obj):
@@ -254,15 +253,14 @@ class Store:
 
     def _pin(self) -> tuple[int, Processor | None]:
         """The id to run as, and the processor, or `None` off-loop."""
-        processor: Processor | None = _pinned()
-        if processor is None or processor.thread_id != get_ident():
-            processor = pin()
+        known = _pinned()
+        processor = known if known.thread_id == get_ident() else pin()
         if processor is None:
             if (self.primary or self.victim) and monotonic() >= self._contents.since + self._idle_timeout:
                 cleanup.check_time(self)
             return OFF_LOOP, None
         if processor.wakes_at == inf and self.idle_due() < inf:
-            cleanup.watch(self, processor)  # the thread runs a new loop, which has no timer yet
+            cleanup.watch(self, processor)  # an exception came before its loop had the timer
         return processor.id, processor
 
     def _counters(self, id: int) -> Counters:

@@ -253,6 +253,22 @@ def test_after_an_exception_anywhere_the_next_clear_frees_everything(reference, 
     assert gaps > (5 if operation == "cleanup" else 50)
 
 
+INTERRUPTED = [
+    ("freeing", "_Slice"),
+    ("timers", "_Adjusting"),
+    ("timers", "_Firing"),
+    ("processor", "_Ownership"),
+    ("bound_loops", "_Tie"),
+]
+
+
+@pytest.mark.parametrize(("module", "name"), INTERRUPTED)
+def test_an_object_whose_creation_was_interrupted_is_finalized_silently(aiopool, module, name):
+    """A signal handler raised in `__init__`, so its attributes are missing."""
+    interrupted = getattr(getattr(aiopool._core, module), name)
+    interrupted.__new__(interrupted).__del__()
+
+
 def test_a_loop_that_did_not_take_a_slice_is_not_waited_for(aiopool, monkeypatch):
     """A run of trio that is over may still look alive: only the post tells. The second clear is not held up either."""
 

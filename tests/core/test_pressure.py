@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
@@ -223,6 +224,29 @@ def test_under_pressure_unused_objects_are_dropped_at_once(short):
         pool.put(Thing())
         await wait_until_dropped(pool)
         assert pool.stats().cycles >= 2
+
+    asyncio.run(main())
+
+
+def test_under_pressure_objects_without_an_idle_timeout_are_dropped_too(short):
+    async def main():
+        lasting, pool = short.Pool(Thing, idle_timeout=None), short.Pool(Thing, idle_timeout=600)
+        lasting.put(Thing())
+        pool.put(Thing())  # because of this one there is a timer
+        await wait_until_dropped(lasting)
+
+    asyncio.run(main())
+
+
+def test_the_first_object_in_a_long_time_is_not_checked_at_once(short, monkeypatch):
+    """It would be dropped at once, and no object could be reused."""
+    monkeypatch.setattr(short._core.pressure, "EVERY", 500.0)
+
+    async def main():
+        pool = short.Pool(Thing, idle_timeout=600)
+        before = time.monotonic()
+        pool.put(Thing())
+        assert before + 500 <= short.current_processor().wakes_at <= time.monotonic() + 500
 
     asyncio.run(main())
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import sys
 import threading
+import types
 
 import anyio.from_thread
 import anyio.to_thread
@@ -165,6 +167,37 @@ def test_a_context_that_travels_does_not_reach_the_private_slot(checking, carry)
     assert pool.stats().idle == 1
 
 
+class Blocks:
+    """A buffer pool with the methods of a `Pool`: `get` finds the block of a `put`, by its first byte."""
+
+    def __init__(self, pool):
+        self._pool = pool
+
+    def put(self, obj):
+        self._pool.acquire(100)[0] = 1
+
+    def get(self):
+        return self._pool.acquire(100)[0] or None
+
+
+@pytest.mark.parametrize("carry", CARRIED)
+def test_a_context_that_travels_does_not_reach_a_private_block(reusing, carry):
+    pool = reusing.BufferPool()
+    assert carry(reusing, Blocks(pool)) is None
+    assert pool.stats().created == 2
+
+
+def test_a_double_put_is_found_in_a_context_that_travelled(aiopool):
+    """It is looked for where the code runs, and not where the context comes from."""
+    pool, thing = aiopool.Pool(), object()
+    with loop_thread() as one, loop_thread() as other:
+        context = one.call(lambda: (pool.put(object()), contextvars.copy_context())[1])
+        other.call(pool.put, thing)
+        with pytest.raises(ValueError, match="put each object once"):
+            other.call(context.run, pool.put, thing)
+        assert pool.stats().idle == 2
+
+
 @pytest.mark.parametrize("carry", CARRIED)
 def test_trusting_the_context_lets_two_threads_use_one_private_slot(believing, carry):
     # In a new thread, whose processor is created while every thread seems to have the same ident.
@@ -199,6 +232,19 @@ def test_a_context_that_outlives_its_loop_is_bound_again_on_the_next(aiopool):
             processor, loop = runner.run(use(), context=context)
             assert processor.loop.is_loop(loop)
         assert processor.thread_id is None
+
+
+async def test_a_parked_processor_is_valid_again_from_the_next_pin_on(aiopool):
+    processor = aiopool.current_processor()
+    processor.park()
+    assert aiopool.current_processor() is processor
+    assert processor.thread_id == threading.get_ident()
+
+
+def test_while_another_thread_imports_trio_no_run_of_it_is_found(aiopool, monkeypatch):
+    """The module may not have its names yet."""
+    monkeypatch.setitem(sys.modules, "trio.lowlevel", types.ModuleType("trio.lowlevel"))
+    assert aiopool.current_processor() is None
 
 
 # --- thread idents are used again ---

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter, deque
+from math import inf
 
 import pytest
 from interrupts import at_every_bytecode
@@ -103,6 +104,30 @@ def test_the_idle_time_begins_with_the_first_put(aiopool):
     assert pool._store.idle_due() == due
 
 
+def test_the_next_use_on_a_loop_sets_a_timer_that_an_exception_prevented(aiopool):
+    """A signal handler raised while the loop's timer was set. The processor is parked, so the next use is slow."""
+
+    async def main():
+        pool, processor = aiopool.Pool(), aiopool.current_processor()
+        pool.put(Thing())
+        processor.park()
+        processor.wakes_at = inf
+        pool.get()
+        assert processor.wakes_at <= pool._store.idle_due()
+
+    asyncio.run(main())
+
+
+def test_after_a_clear_nothing_is_found_neither_in_primary_nor_in_the_victim(aiopool):
+    pool = aiopool.Pool()
+    pool.put(Thing())
+    aiopool.cleanup()
+    pool.put(Thing())
+    retired = pool._store.clear()
+    assert pool.get() is None
+    assert sum(map(len, retired)) == 2
+
+
 class Emptied(deque):
     """A list from which something else takes the last object between our look and our pop."""
 
@@ -120,6 +145,15 @@ def test_an_object_that_another_took_since_the_look_is_a_miss(reference, take):
     shard = reference._core.shard.Shard(reference._core.shard.Counters())
     shard.private, shard.shared = Emptied([Thing()]), Emptied([Thing()])
     assert not getattr(shard, take)()
+    assert not shard.lock.locked()
+
+
+def test_a_private_object_that_another_took_before_it_is_moved_is_not_missed(reference):
+    """The next put moves what a busy lock left in the private list, unless a finalizer takes it first."""
+    shard = reference._core.shard.Shard(reference._core.shard.Counters())
+    shard.private = Emptied([Thing(), Thing()])
+    shard.put(thing := Thing())
+    assert list(shard.shared) == [thing]
     assert not shard.lock.locked()
 
 

@@ -1,13 +1,17 @@
 """Each loop has at most one timer, and none while nothing is idle."""
 
 import asyncio
+import contextvars
+import gc
 import sys
 import threading
+import weakref
 from math import inf
 
+import anyio
 import pytest
 import trio.testing
-from interrupts import raise_in_every_gap_on_a_loop
+from interrupts import Interrupted, raise_in_every_gap_on_a_loop
 from loops import PATIENCE, RunsAtOnce, in_thread, loop_thread
 from shared import Thing, no_other_pools
 
@@ -82,14 +86,86 @@ def test_a_shorter_timeout_brings_the_timer_forward(alone):
     async def main():
         slow, fast = alone.Pool(idle_timeout=600), alone.Pool(idle_timeout=0.01)
         slow.put(Thing())
+        processor = alone.current_processor()
         await settle(alone)
         fast.put(Thing())
         async with asyncio.timeout(PATIENCE):
             while fast.stats().idle:
                 await asyncio.sleep(0.005)
         assert slow.stats().idle == 1
+        # The loop goes on, so a timer that fired or was cancelled does not take away its processor.
+        assert processor.thread_id == threading.get_ident()
 
     asyncio.run(main())
+
+
+def test_a_timer_that_is_kept_for_later_duties_is_cancelled_with_the_last(alone):
+    """It is due for an earlier pool, which is empty by now; still, the loop is known to have it."""
+
+    async def main():
+        early, late = alone.Pool(idle_timeout=60), alone.Pool(idle_timeout=600)
+        for pool in early, late:
+            pool.put(Thing())
+            await settle(alone)
+        for pool, left in (early, 1), (late, 0):
+            pool.clear()
+            await settle(alone)
+            assert len(timers_of(asyncio.get_running_loop())) == left
+        assert alone._core.processor.pinned.get().thread_id == threading.get_ident()
+
+    asyncio.run(main())
+
+
+def test_off_loop_code_sets_one_timer_only(alone):
+    """One is enough, because a loop's timer serves all duties."""
+    with loop_thread() as one, loop_thread() as other:
+        processors = [loop.call(alone.current_processor) for loop in (one, other)]
+        pools = [alone.Pool(idle_timeout=60) for _ in range(2)]
+        for pool in pools:
+            pool.put(Thing())
+        assert sorted(each.wakes_at < inf for each in processors) == [False, True]
+
+
+def test_an_exception_while_a_timer_is_set_reaches_the_caller(alone, monkeypatch):
+    """Ctrl-C must not be lost. The next put sets the timer."""
+
+    class Raises(RunsAtOnce):
+        def call_soon(self, callback):
+            raise Interrupted
+
+    async def main():
+        processor, pool, later = alone.current_processor(), alone.Pool(idle_timeout=60), alone.Pool(idle_timeout=60)
+        with monkeypatch.context() as patch:
+            patch.setattr(processor, "loop", Raises(processor.loop))
+            with pytest.raises(Interrupted):
+                pool.put(Thing())
+        later.put(Thing())
+        await settle(alone)
+        assert len(timers_of(asyncio.get_running_loop())) == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_timer_does_not_keep_the_variables_of_a_request(alone, run, bound):
+    """It waits a minute, or a century, and would hold the context of the put that set it."""
+    variable = contextvars.ContextVar("request")
+
+    async def main():
+        pool = alone.Pool(Thing, loop_bound=bound)
+
+        def handle():
+            variable.set(request := Thing())
+            pool.put(pool.get())
+            return weakref.ref(request)
+
+        ref = contextvars.Context().run(handle)
+        await anyio.sleep(0.01)  # posted callbacks run
+        assert alone.current_processor().wakes_at < inf
+        gc.collect()
+        return ref() is None
+
+    assert run(main)
 
 
 @pytest.mark.parametrize("stopped", [0, 1])
@@ -245,6 +321,20 @@ def test_an_idle_pool_does_not_move_a_virtual_clock(aiopool, monkeypatch, bound,
     # A hidden clock is noticed when the timer fires early, and then there is no second timer.
     assert (moved > 0) == hidden
     assert turns < 20
+
+
+def test_a_virtual_clock_holds_loop_bound_objects_as_long_as_its_loop_lives(aiopool):
+    pool = aiopool.Pool(Thing, loop_bound=True)
+
+    async def main():
+        with pool.borrow() as thing:
+            pass
+        await settle(aiopool)
+        with pool.borrow() as again:
+            return again is thing
+
+    with asyncio.Runner(loop_factory=VirtualTime) as runner:
+        assert runner.run(main())
 
 
 @pytest.mark.parametrize("threshold", [0, 0.01])

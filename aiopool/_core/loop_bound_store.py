@@ -237,8 +237,7 @@ class LoopBoundStore(LoopBoundStoreBase):
                 contents.since = monotonic()
             part = record.part(contents)
         known = _pinned()
-        is_ready = known.thread_id == get_ident() and known.wakes_at < inf
-        processor = known if is_ready else self._processor()
+        processor = known if known.thread_id == get_ident() else self._processor()
         counters = None if processor is None else contents.counters.get(processor.id)
         return record, part, counters or self._counters(processor), processor
 

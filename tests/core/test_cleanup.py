@@ -49,8 +49,9 @@ async def test_a_loop_with_nothing_idle_has_no_timer(aiopool):
             await anyio.lowlevel.checkpoint()
 
 
-async def test_any_cycle_postpones_the_idle_timeout(aiopool):
-    pool = aiopool.Pool(idle_timeout=50)
+@pytest.mark.parametrize("loop_bound", [False, True])
+async def test_any_cycle_postpones_the_idle_timeout(aiopool, loop_bound):
+    pool = aiopool.Pool(idle_timeout=50, loop_bound=loop_bound)
     pool.put(Thing())
     due = pool._store.idle_due()
     aiopool.cleanup()

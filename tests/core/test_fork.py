@@ -1,5 +1,6 @@
 """Children of forks: amid threads, from inside a coroutine, and with objects that are bound to the parent's loop."""
 
+import asyncio
 import os
 
 import pytest
@@ -47,3 +48,15 @@ def test_a_lock_held_by_a_lost_thread_is_renewed(reference):
     reference._core.cleanup._after_fork_in_child()
     pool.put(object())
     assert (len(shard.private), len(shard.shared)) == (0, 5)
+
+
+def test_locks_of_loop_bound_shards_are_renewed_too(reference):
+    async def main():
+        pool = reference.Pool(loop_bound=True)
+        pool.put(object())
+        ((_, shard),) = pool._store.shards()
+        shard.lock.acquire()
+        reference._core.cleanup._after_fork_in_child()
+        assert not shard.lock.locked()
+
+    asyncio.run(main())

@@ -6,6 +6,7 @@ test_bound_loops.py.
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 import weakref
 from collections import Counter
@@ -282,6 +283,36 @@ def test_an_object_of_a_live_loop_cannot_be_put_on_another(aiopool):
         assert own.call(pool.get) is thing
 
 
+@pytest.mark.parametrize("source", ["private", "shared", "victim"])
+def test_an_object_without_weak_references_is_bound_each_time_it_is_checked_out(aiopool, source):
+    pool = aiopool.Pool(Slotted, loop_bound=True)
+    with loop_thread() as own, loop_thread() as other:
+        own.call(pool.fill, 2 if source == "shared" else 1)
+        if source == "victim":
+            aiopool.cleanup()
+        held = [own.call(pool.get) for _ in range(2 if source == "shared" else 1)]
+        assert getattr(pool.stats(), source) == 1
+        with pytest.raises(RuntimeError, match="another loop"):
+            other.call(pool.put, held[-1])
+
+
+def test_an_object_that_is_rejected_is_not_bound_any_more(aiopool):
+    """Otherwise an object without weak references would leave its binding to the next one at its address."""
+    pool = aiopool.Pool(Slotted, loop_bound=True, max_idle=1, reset=lambda thing: thing is not bad)
+
+    async def main():
+        nonlocal bad
+        things = [pool.get() for _ in range(3)]
+        bad = things.pop()
+        for thing in (bad, *things):
+            pool.put(thing)
+        assert (pool.stats().rejected, pool.stats().over_max_idle) == (2, 1)
+        assert pool._store.entries == {}
+
+    bad = None
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("make", [Thing, Slotted])
 def test_an_object_of_an_ended_loop_is_dropped_when_it_is_put(aiopool, run, bound, make):
     resets = []
@@ -354,6 +385,37 @@ async def test_get_and_put_are_in_the_order_of_every_pool(aiopool):
         pool.put(private)
     assert [pool.get() for _ in range(4)] == [private, newer, older, None]
     assert (pool.stats().private, pool.stats().shared, pool.stats().misses) == (1, 2, 1)
+
+
+@pytest.mark.anyio
+async def test_a_loop_bound_pool_counts_as_every_pool(aiopool):
+    pool = aiopool.Pool(Thing, loop_bound=True, max_idle=2, reset=lambda thing: thing is not bad)
+    assert pool.stats().cycles == 0
+    things = [pool.get() for _ in range(4)]
+    bad = things.pop()
+    for thing in (*things, bad):
+        pool.put(thing)
+    aiopool.cleanup()
+    pool.get()
+    stats = pool.stats()
+    assert (stats.misses, stats.created, stats.victim, stats.puts) == (4, 4, 1, 4)
+    assert (stats.rejected, stats.over_max_idle, stats.idle, stats.cycles) == (2, 1, 1, 1)
+
+
+@pytest.mark.anyio
+async def test_the_first_put_sets_a_timer(aiopool):
+    pool, processor = aiopool.Pool(loop_bound=True, idle_timeout=0.1), aiopool.current_processor()
+    pool.put(Thing())
+    assert processor.wakes_at <= pool._store.idle_due()
+
+
+def test_in_a_context_that_travelled_the_running_processor_counts(aiopool):
+    pool = aiopool.Pool(Thing, loop_bound=True)
+    with loop_thread() as one, loop_thread() as other:
+        context = one.call(lambda: (pool.get(), contextvars.copy_context())[1])
+        other.call(context.run, pool.get)
+        ids = {loop.call(aiopool.current_processor).id for loop in (one, other)}
+    assert {each.id: each.gets for each in pool.stats().processors} == dict.fromkeys(ids, 1)
 
 
 def test_a_guest_and_its_host_are_two_loops(aiopool, bound):

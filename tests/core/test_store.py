@@ -7,9 +7,8 @@ from math import inf
 
 import pytest
 from interrupts import at_every_bytecode
-from loops import in_threads
+from loops import in_threads, loop_thread
 from shared import Thing
-from using import put
 
 STORE = ("/_core/store", "\\_core\\store")
 
@@ -92,23 +91,27 @@ def test_clears_and_cycles_of_many_threads_retire_each_shard_once(aiopool):
     assert store.shards() == []
 
 
-def test_the_idle_time_begins_with_the_first_put(aiopool):
-    """And not when the pool was created; and the next put, on a loop, does not begin it anew."""
-    pool = aiopool.Pool(idle_timeout=60)
-    before = time.monotonic()
-    pool.put(Thing())
-    due = pool._store.idle_due()
-    assert due >= before + 60
-    asyncio.run(put(pool, Thing()))
-    assert len(pool._store.shards()) == 2
-    assert pool._store.idle_due() == due
+@pytest.mark.parametrize("loop_bound", [False, True])
+def test_the_idle_time_begins_with_the_first_put(aiopool, loop_bound):
+    """And not when the pool was created; and the next put, on another loop, does not begin it anew."""
+    pool = aiopool.Pool(idle_timeout=60, loop_bound=loop_bound)
+    with loop_thread() as one, loop_thread() as other:
+        assert pool._store.idle_due() == inf
+        before = time.monotonic()
+        one.call(pool.put, Thing())
+        due = pool._store.idle_due()
+        assert due >= before + 60
+        other.call(pool.put, Thing())
+        assert len(pool._store.shards()) == 2
+        assert pool._store.idle_due() == due
 
 
-def test_the_next_use_on_a_loop_sets_a_timer_that_an_exception_prevented(aiopool):
+@pytest.mark.parametrize("loop_bound", [False, True])
+def test_the_next_use_on_a_loop_sets_a_timer_that_an_exception_prevented(aiopool, loop_bound):
     """A signal handler raised while the loop's timer was set. The processor is parked, so the next use is slow."""
 
     async def main():
-        pool, processor = aiopool.Pool(), aiopool.current_processor()
+        pool, processor = aiopool.Pool(loop_bound=loop_bound), aiopool.current_processor()
         pool.put(Thing())
         processor.park()
         processor.wakes_at = inf

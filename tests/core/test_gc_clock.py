@@ -26,6 +26,14 @@ def test_full_collections_are_recognized_on_each_build(aiopool, reports, every, 
     assert cycles_of(clock.is_full, reports) == cycles
 
 
+@pytest.mark.parametrize("earlier", [[], [1] * 42 + [0], [1] * 42 + [2]], ids=["new", "young", "full"])
+def test_a_hundred_increments_are_a_full_collection(aiopool, earlier):
+    """They are counted anew after any other report."""
+    clock = aiopool._core.gc_clock.GCClock(every_collection_is_full=False)
+    cycles_of(clock.is_full, earlier)
+    assert [number for number in range(1, 301) if clock.is_full(1)] == [100, 200, 300]
+
+
 @pytest.mark.parametrize("naive", [lambda generation: generation == 2, lambda generation: True])
 def test_neither_naive_rule_is_right_on_every_build(naive):
     assert [cycles_of(naive, reports) for reports, _, _ in REPORTS.values()] != [2, 15, 13, 1]

@@ -131,6 +131,16 @@ def test_memory_is_short_when_tasks_stall(machine, pressure, clock):
         pressure.is_felt()
 
 
+def test_stalls_are_a_fraction_of_the_time_between_two_checks(machine, pressure, clock):
+    for seconds, stalled, felt in ((2, 0.15, False), (4, 0.45, True)):
+        machine.stalled(500)
+        pressure.is_felt()
+        clock.now += seconds
+        machine.stalled(500 + stalled)
+        assert pressure.is_felt() == felt
+        clock.now += 1
+
+
 def test_stalls_of_its_own_group_are_used_instead_of_the_machines(machine, pressure, clock):
     machine.group("pod/app", used=1)
     machine.stalled(0, "sys/fs/cgroup/pod/app/memory.pressure")
@@ -168,6 +178,25 @@ def test_memory_is_checked_once_a_second(machine, pressure, clock):
     assert pressure.due() == clock.now + 1
     clock.now += 1
     assert pressure.is_felt()
+
+
+def test_objects_that_become_idle_do_not_postpone_the_next_check(machine, pressure, clock):
+    machine.group("pod/app", used=95, limit=100)
+    assert pressure.is_felt()
+    clock.now += 0.75
+    due = pressure.due()
+    pressure.begin()
+    assert pressure.due() == due
+
+
+def test_checks_leave_no_file_open(machine, pressure, clock):
+    machine.group("pod/app", used=95, limit=100)
+    machine.stalled(0)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        pressure.is_felt()
+        clock.now += 1
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_there_are_no_checks_if_the_kernel_reports_nothing(machine, pressure):

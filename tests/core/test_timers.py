@@ -116,6 +116,20 @@ def test_a_timer_that_is_kept_for_later_duties_is_cancelled_with_the_last(alone)
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("odd", [0, 1])
+def test_a_loop_with_its_own_clock_is_passed_over(alone, monkeypatch, odd):
+    class OwnClock(RunsAtOnce):
+        def keeps_real_time(self):
+            return False
+
+    with loop_thread() as one, loop_thread() as other:
+        processors = [loop.call(alone.current_processor) for loop in (one, other)]
+        monkeypatch.setattr(processors[odd], "loop", OwnClock(processors[odd].loop))
+        pool = alone.Pool(idle_timeout=60)
+        pool.put(Thing())
+        assert [each.wakes_at < inf for each in processors] == [odd == 1, odd == 0]
+
+
 def test_off_loop_code_sets_one_timer_only(alone):
     """One is enough, because a loop's timer serves all duties."""
     with loop_thread() as one, loop_thread() as other:

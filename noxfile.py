@@ -27,9 +27,9 @@ BENCHMARKS = [
 MUTATION = """
 [cosmic-ray]
 module-path = "{module}"
-timeout = 60.0
+timeout = 1800.0 # seconds; a mutant that times out counts as killed, so this is more than all tests take
 excluded-modules = []
-test-command = "python -m pytest -xq -p no:cacheprovider --timeout 20 {tests}"
+test-command = "python -m pytest -xq -p no:cacheprovider --timeout 120 {tests}"
 distributor.name = "local"
 filters.operators-filter.exclude-operators = [
   "core/Remove.*", # decorators choose the implementation

@@ -22,6 +22,12 @@ def test_pools_work_in_the_child_of_a_fork_inside_a_coroutine(child_env):
     assert run_program("fork_in_a_coroutine.py", child_env, options=OPTIONS) == "ok\n"
 
 
+@amid_threads
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_the_child_keeps_no_loop_no_lock_and_no_processor_but_its_own(child_env, loop):
+    assert run_program("fork_state.py", child_env, arguments=[loop], options=OPTIONS) == "ok\n"
+
+
 def test_the_child_makes_loop_bound_objects_of_its_own(child_env):
     assert run_program("fork_loop_bound.py", child_env, options=OPTIONS) == "ok\n"
 

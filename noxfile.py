@@ -37,7 +37,7 @@ filters.operators-filter.exclude-operators = [
   "core/ReplaceUnaryOperator_(?!USub_UAdd|Delete_Not).*",
 ]
 """
-"""For cosmic-ray: which operators change a module in which way, and the tests that should notice."""
+"""The settings of cosmic-ray: the module to change, the tests that should notice, and the changes to leave out."""
 
 C_LINES = 90
 """Per cent of the lines in C that tests must reach. The rest are error paths, above all of failing allocations. The

@@ -81,6 +81,32 @@ def test_the_block_that_has_been_idle_longest_goes_first(reusing):
     assert (pool.stats().displaced, pool.stats().over_budget, pool.stats().retired) == (2, 0, 0)
 
 
+def test_after_each_block_the_oldest_is_looked_for_again(reusing):
+    """After the oldest of one size, the next may be of another. (Off-loop, where no block is in a private slot.)"""
+    pool = reusing.BufferPool(max_idle_bytes=8 * KIB)
+    first, last = pool.acquire(KIB), pool.acquire(KIB)
+    del first
+    leave(pool, 2 * KIB)
+    held = pool.acquire(6 * KIB)
+    del last
+    assert idle(pool) == {KIB: 2, 2 * KIB: 1}
+    del held
+    assert idle(pool) == {KIB: 1, 6 * KIB: 1}
+
+
+def test_of_equally_old_blocks_a_large_one_goes_first(reusing):
+    """Rather than many small ones."""
+    pool = reusing.BufferPool(max_idle_bytes=8 * KIB)
+
+    def use():
+        held = [pool.acquire(n) for n in (KIB, KIB, KIB, 4 * KIB, KIB)]
+        held.clear()
+        leave(pool, 5 * KIB)
+
+    on_a_loop(use)
+    assert idle(pool) == {KIB: 3, 5 * KIB: 1}
+
+
 def test_the_oldest_goes_first_within_a_size_class_too(reusing):
     pool = reusing.BufferPool(max_idle_bytes=8 * KIB)
 

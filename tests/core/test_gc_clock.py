@@ -50,6 +50,20 @@ def test_the_callback_runs_a_cycle_for_each_full_collection(reference, monkeypat
     assert pool.stats().cycles == cycles
 
 
+@pytest.mark.skipif(FREE_THREADED, reason="each collection is full there")
+def test_callbacks_run_when_a_collection_starts_and_when_it_has_stopped(aiopool, monkeypatch):
+    called = []
+    for name in ("on_start", "on_stop", "on_full", "on_partial"):
+        monkeypatch.setattr(aiopool._core.gc_clock, name, [lambda name=name: called.append(name)])
+    clock = aiopool._core.gc_clock
+    clock._on_gc("start", {"generation": 2})
+    assert called == ["on_start"]
+    clock._on_gc("stop", {"generation": 2})
+    assert called == ["on_start", "on_stop", "on_full"]
+    clock._on_gc("stop", {"generation": 0})
+    assert called[3:] == ["on_stop", "on_partial"]
+
+
 @pytest.mark.parametrize("generation", [0, 1, 2])
 def test_every_kind_of_collection_with_full_pools(aiopool, generation):
     pool = aiopool.Pool()

@@ -134,6 +134,7 @@ def test_in_debug_mode_each_acquire_is_recorded(aiopool, where):
         try:
             held = [pool.acquire(100) for _ in range(5)]
             assert pool.holders()[0].views == 5
+            assert pool.holders()[0].estimated_bytes == pool.holders()[0].bytes == 5 * KIB
             held.clear()
             again = [pool.acquire(100) for _ in range(5)]  # found idle
             assert pool.holders()[0].views == 5

@@ -1,6 +1,7 @@
 """One interface for all loops: callbacks, timers and cancellation, and a clear answer once a loop has ended."""
 
 import asyncio
+import contextlib
 import gc
 
 import anyio
@@ -29,6 +30,13 @@ def test_a_run_of_trio_that_has_ended_takes_no_callback_even_if_its_token_lives(
 
     loop, token = trio.run(main)
     assert loop.is_loop(token)
+    assert not loop.call_soon(print)
+
+
+def test_a_loop_that_is_closed_after_the_check_takes_no_callback(aiopool, monkeypatch):
+    with contextlib.closing(asyncio.new_event_loop()) as closed:
+        loop = closed.run_until_complete(own_loop(aiopool))
+    monkeypatch.setattr(type(loop), "is_running", lambda self: True)
     assert not loop.call_soon(print)
 
 

@@ -109,6 +109,7 @@ def test_the_limit_of_an_enclosing_group_counts_too(machine, pressure):
 def test_legacy_control_groups(machine, pressure, used, cache, felt):
     machine.write("proc/self/cgroup", "5:cpu,cpuacct:/elsewhere\n4:memory:/app\n0::/\n")
     machine.legacy_group("app", used, 100, cache)
+    machine.legacy_group("elsewhere", 99, 100)  # another process's memory
     machine.legacy_group("", 500, 2**43 - 1)
     assert pressure.is_felt() == felt
 

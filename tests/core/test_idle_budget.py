@@ -111,3 +111,23 @@ def test_the_next_cycle_corrects_a_wrong_budget(reference, monkeypatch):
     assert pool._budget.used == 2 * KIB
     reference.cleanup()
     assert pool.stats().bytes_idle == 0
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_a_budget_that_could_not_be_counted_is_known_to_be_wrong(reference, error):
+    """If there is no memory for the sum, the block is gone anyway; what a signal handler raises reaches the caller."""
+
+    class Raises(int):
+        def __sub__(self, other):
+            raise error
+
+    budget = reference._core.idle_budget.IdleBudget(KIB, ())
+    budget.used = Raises(KIB)
+    if error is MemoryError:
+        budget.give_back(1)
+    else:
+        with pytest.raises(error):
+            budget.give_back(1)
+    assert not budget.exact
+    budget.recount(0)
+    assert budget.exact == reference._core.idle_budget.EXACT

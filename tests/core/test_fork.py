@@ -1,5 +1,6 @@
 """Children of forks: amid threads, from inside a coroutine, and with objects that are bound to the parent's loop."""
 
+import asyncio
 import os
 
 import pytest
@@ -37,13 +38,17 @@ def test_amid_threads_that_use_buffers_the_child_works_at_once(reusing, child_en
 
 def test_a_lock_held_by_a_lost_thread_is_renewed(reference):
     """Without the renewal it stays locked, and objects that the child puts are out of reach of all other threads."""
-    pool = reference.Pool()
-    for _ in range(3):
+
+    async def main():
+        pool = reference.Pool()
+        for _ in range(3):
+            pool.put(object())
+        (shard,) = pool._store.primary.values()
+        shard.lock.acquire()
         pool.put(object())
-    shard = pool._store.primary[0]
-    shard.lock.acquire()
-    pool.put(object())
-    assert len(shard.private) == 1
-    reference._core.cleanup._after_fork_in_child()
-    pool.put(object())
-    assert (len(shard.private), len(shard.shared)) == (0, 5)
+        assert len(shard.private) == 2
+        reference._core.cleanup._after_fork_in_child()
+        pool.put(object())
+        assert (len(shard.private), len(shard.shared)) == (1, 4)
+
+    asyncio.run(main())

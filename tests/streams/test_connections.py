@@ -495,7 +495,11 @@ async def test_an_idle_connection_holds_no_buffer(streams, buffers, read, size):
 
 
 async def test_an_idle_connection_costs_no_more_than_asyncios_streams_without_a_reader(streams):
-    """Each has a task that waits: for a message, or for the end. 64 bytes are for what allocators round."""
+    """Each has a task that waits: for a message, or for the end. 64 bytes are for what allocators round.
+
+    The least of several rounds counts, because asyncio's set of all tasks may grow in any of them, by 80 bytes for each
+    connection. In the first round, objects are created that later rounds use again.
+    """
     loop = asyncio.get_running_loop()
     loop.set_debug(False)  # else each future keeps a traceback
     writers = []
@@ -540,7 +544,7 @@ async def test_an_idle_connection_costs_no_more_than_asyncios_streams_without_a_
         "ours": lambda: streams.start_server(waits_for_a_message, "127.0.0.1", 0),
         "asyncio": lambda: asyncio.start_server(waits_for_a_message, "127.0.0.1", 0),
     }
-    for _ in range(2):  # what is made once only is not counted the second time
-        taken = {name: await measured(await start()) for name, start in servers.items()}
+    rounds = [{name: await measured(await start()) for name, start in servers.items()} for _ in range(5)]
+    taken = {name: min(each[name] for each in rounds) for name in servers}
     assert taken["ours"] - taken["none"] <= 64
     assert taken["asyncio"] - taken["none"] > 64

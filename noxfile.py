@@ -58,7 +58,8 @@ def coverage(session: nox.Session) -> None:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(".", copy, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.so"))
     session.chdir(copy)
-    session.install("-e", ".[test]", "coverage>=7.10", "gcovr", env={"AIOPOOL_NO_EXTENSIONS": "1"})
+    extras = "test,test-distributed,test-uvicorn"
+    session.install("-e", f".[{extras}]", "coverage>=7.10", "gcovr", env={"AIOPOOL_NO_EXTENSIONS": "1"})
     session.run(
         *("python", "setup.py", "-q", "build_ext", "--inplace"),
         env={"CFLAGS": "-O0 -g --coverage", "LDFLAGS": "--coverage", "AIOPOOL_REQUIRE_NATIVE": "1"},

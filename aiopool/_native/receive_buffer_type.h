@@ -239,7 +239,8 @@ static PyObject *
 set_receive_sizes(PyObject *module, PyObject *args)
 {
     Sizes given;
-    if (!PyArg_ParseTuple(args, "nnnnn:set_receive_sizes", &given.pinned, &given.first, &given.most, &given.big, &given.room)) {
+    if (!PyArg_ParseTuple(args, "nnnnn:set_receive_sizes", &given.pinned, &given.first, &given.most, &given.big,
+                          &given.room)) {
         return NULL;
     }
     if (given.pinned < 1 || given.first < 1 || given.most < 1 || given.big < 1 || given.room < 1) {

@@ -1,5 +1,6 @@
 """uvicorn with `PooledHttpToolsProtocol`, and without: real requests, the same answers."""
 
+import asyncio
 import importlib.util
 import os
 import platform
@@ -15,7 +16,7 @@ import pytest
 from children import run_child
 from serving import KIB, MIB, PATIENCE, Application, Client, chunked, described, head, pooled_protocol, serving
 
-pytest.importorskip("uvicorn", reason="the extra test-uvicorn is not installed")
+uvicorn = pytest.importorskip("uvicorn", reason="the extra test-uvicorn is not installed")
 pytest.importorskip("httptools", reason="the extra test-uvicorn is not installed")
 
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
@@ -310,6 +311,40 @@ def test_an_idle_connection_holds_no_buffer(pooled):
             client.send(head(b"/digest", 5) + b"small")
             assert client.answer() == (200, described(b"small"))
             assert pooled.buffers.stats().served == served
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.anyio
+async def test_what_looks_like_a_large_body_in_a_small_one_does_not_make_chunks_quadratic(aiopool):
+    """Small chunks must be appended to a `bytearray`: appending them to `bytes` copies all of them each time."""
+    bodies = set()
+
+    class Recording(pooled_protocol(aiopool)):
+        def on_body(self, body):
+            super().on_body(body)
+            bodies.add(type(self.cycle.body))
+
+    async def application(scope, receive, send):
+        await asyncio.Event().wait()
+
+    from uvicorn.server import ServerState
+
+    config = uvicorn.Config(application, http=Recording, log_level="warning")
+    loop = asyncio.get_running_loop()
+    protocol = Recording(config=config, server_state=ServerState(), app_state={}, _loop=loop)
+    ours, peer = socket.socketpair()
+    with peer:
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, ours)
+        looks_like_it = b"\r\nContent-Length: 65536\r\n\r\n" + bytes(40 * KIB)
+        protocol.data_received(head(b"/", len(looks_like_it)))
+        chunks = chunked(bytes(10_000), 1)
+        protocol.data_received(looks_like_it + head(b"/", None, b"Transfer-Encoding: chunked") + chunks)
+        assert len(protocol.cycle.body) == 10_000
+        assert bodies == {bytearray}
+        for task in protocol.tasks:
+            task.cancel()
+        await asyncio.wait(protocol.tasks)
+        transport.abort()
 
 
 def test_a_fast_upload_is_one_message(pooled):

@@ -19,6 +19,9 @@ PARALLEL = [
 ]
 """The tests of all that threads share."""
 
+FRAMEWORKS = "test,test-distributed,test-uvicorn"
+"""The extras that bring whole frameworks besides what the tests need."""
+
 BENCHMARKS = [
     *("get_put", "scaling", "streams", "connections", "buffers", "cleanup", "resident", "hit_rate", "fixtures"),
     *("fresh_blocks", "debug"),
@@ -42,6 +45,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def integrations(session: nox.Session) -> None:
+    """The tests with uvicorn, Dask and other frameworks, and those of examples and documents, which use them too."""
+    install(session, FRAMEWORKS)
+    paths = ["tests/integrations", "tests/test_examples.py", "tests/test_docs.py"]
+    session.run("python", "-m", "pytest", *(session.posargs or ["-n", "auto", *paths]))
+
+
+@nox.session
 def parallel(session: nox.Session) -> None:
     """The tests of pools, buffers and streams, each in eight threads at once: for a free-threaded Python."""
     install(session, "test", CFLAGS="-O3 -Wall -Wextra -Werror")
@@ -58,8 +69,7 @@ def coverage(session: nox.Session) -> None:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(".", copy, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.so"))
     session.chdir(copy)
-    extras = "test,test-distributed,test-uvicorn"
-    session.install("-e", f".[{extras}]", "coverage>=7.10", "gcovr", env={"AIOPOOL_NO_EXTENSIONS": "1"})
+    session.install("-e", f".[{FRAMEWORKS}]", "coverage>=7.10", "gcovr", env={"AIOPOOL_NO_EXTENSIONS": "1"})
     session.run(
         *("python", "setup.py", "-q", "build_ext", "--inplace"),
         env={"CFLAGS": "-O0 -g --coverage", "LDFLAGS": "--coverage", "AIOPOOL_REQUIRE_NATIVE": "1"},

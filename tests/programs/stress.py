@@ -26,8 +26,8 @@ import aiopool
 
 SIZES = (100, 1500, 4096, 20_000)
 FRAMES = (100, 4096, 20_000)
-IN_TURN = 1000
-"""Gets that are each followed by their put, at a time."""
+IN_TURN = (100, 1000, 20_000)
+"""How many gets, each followed by its put, run at a time."""
 
 
 def for_each(function, *columns):
@@ -84,8 +84,8 @@ class Stress:
 
     def use_pools(self, rng):
         """Many gets and as many puts: one in turn with the other, then all gets before all puts."""
-        pool, count = rng.choice((self.pool, self.bounded)), rng.randint(1, 100)
-        for_each(pool.put, calls(pool.get, IN_TURN))
+        pool, count, in_turn = rng.choice((self.pool, self.bounded)), rng.randint(1, 100), rng.choice(IN_TURN)
+        for_each(pool.put, calls(pool.get, in_turn))
         held = list(calls(pool.get, count))
         take(held)
         leave(held)
@@ -93,7 +93,7 @@ class Stress:
         with pool.borrow() as lock:
             take([lock])
             leave([lock])
-        return 2 * (IN_TURN + count + 1)
+        return 2 * (in_turn + count + 1)
 
     def use_buffers(self, rng):
         """Fill buffers, and look at those that another thread filled."""

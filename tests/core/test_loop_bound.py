@@ -37,7 +37,7 @@ def test_an_object_does_not_cross_to_the_next_loop(aiopool, run, bound, make):
 
     for _ in range(5):
         run(request)
-    assert processors == {1}
+    assert len(processors) == 1
     assert len(made) == (10 if bound else 2)
     assert pool.stats().idle == (0 if bound else 2)
 
@@ -330,7 +330,7 @@ def test_max_idle_is_for_each_loop(aiopool):
             loop.run_until_complete(put(pool, *things))
         stats = pool.stats()
         # Two loops, but one thread.
-        assert [each.id for each in stats.processors] == [1]
+        assert len(stats.processors) == 1
         assert (stats.idle, stats.rejected) == (4, 2)
 
 

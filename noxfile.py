@@ -27,9 +27,9 @@ BENCHMARKS = [
     *("fresh_blocks", "debug"),
 ]
 
-C_LINES = 90
-"""Per cent of the lines in C that tests must reach. The rest are error paths, above all of failing allocations. The
-floor for Python is in pyproject.toml."""
+C_LINES = 86
+"""Per cent of the lines in C that tests must reach. Half of them, as in the CI, reach 88. The rest are error paths, above
+all of failing allocations. The floor for Python is in pyproject.toml."""
 
 
 def install(session: nox.Session, extra: str, **env: str) -> None:

@@ -1,6 +1,6 @@
 """The one way to run things: `nox` lists and runs the sessions, and the CI runs the same ones.
 
-Each session makes a virtual environment of its own. `nox -s tests -- tests/core -x` passes arguments on.
+Each session creates a virtual environment of its own. `nox -s tests -- tests/core -x` passes arguments on.
 """
 
 import shutil
@@ -17,7 +17,7 @@ PARALLEL = [
     *("tests/core", "tests/streams", "tests/test_pool.py", "tests/test_stats.py"),
     *sorted(str(path) for name in ("async_pool", "buffer_pool") for path in Path("tests").glob(f"test_{name}*.py")),
 ]
-"""The tests of all that threads share."""
+"""The tests of everything that threads share."""
 
 FRAMEWORKS = "test,test-distributed,test-uvicorn"
 """The extras that bring whole frameworks besides what the tests need."""
@@ -28,8 +28,8 @@ BENCHMARKS = [
 ]
 
 C_LINES = 86
-"""Per cent of the lines in C that tests must reach. Half of them, as in the CI, reach 88. The rest are error paths, above
-all of failing allocations. The floor for Python is in pyproject.toml."""
+"""Percent of the lines in C that tests must reach. Half of the tests, as in the CI, reach 88. The rest are error paths,
+mostly of failing allocations. The floor for Python is in pyproject.toml."""
 
 
 def install(session: nox.Session, extra: str, **env: str) -> None:
@@ -74,8 +74,8 @@ def coverage(session: nox.Session) -> None:
         *("python", "setup.py", "-q", "build_ext", "--inplace"),
         env={"CFLAGS": "-O0 -g --coverage", "LDFLAGS": "--coverage", "AIOPOOL_REQUIRE_NATIVE": "1"},
     )
-    # Counting allocates, so the tests that let each allocation fail are left out, and what only they reach counts as
-    # not reached. In a second interpreter coverage warns, for its module in C does not support that.
+    # Counting allocates, so the tests that let each allocation fail are left out, and lines that only they reach count
+    # as not reached. In a second interpreter coverage warns, because its module in C does not support that.
     left_out = "not allocation and not interpreter"
     session.run("coverage", "run", "-m", "pytest", "-k", left_out, *(session.posargs or ["-n", "auto"]))
     session.run("coverage", "combine", "-q")

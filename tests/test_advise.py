@@ -200,7 +200,7 @@ CHEAP, EXPENSIVE = case(1e-6, 1e-6), case(10e-6, 1e-6)
         (results(EXPENSIVE, EXPENSIVE, (EXPENSIVE, CHEAP)), "Pool it: "),
         (results(EXPENSIVE, EXPENSIVE, (CHEAP, CHEAP)), "Tune the allocator instead of pooling it: with MALLOC_TRIM"),
         (results(CHEAP, EXPENSIVE, (CHEAP, CHEAP)), "Tune the allocator instead of pooling it: with MALLOC_TRIM"),
-        # It pays only just, and the allocator has nothing to do with it.
+        # Pooling only just pays off, and the allocator does not matter.
         (results(case(130e-9, 29e-9), CHEAP, (case(125e-9, 29e-9), CHEAP)), "Do not pool it: "),
         (results(CHEAP, EXPENSIVE), "Pool it where many are in flight at once"),
         (results(EXPENSIVE, CHEAP), "Pool it where few are in flight at once"),

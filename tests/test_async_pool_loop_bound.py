@@ -1,4 +1,4 @@
-"""`AsyncPool` with `loop_bound=True`: what a loop keeps is closed on it, at its end at the latest."""
+"""`AsyncPool` with `loop_bound=True`: idle objects are closed on their loop, at its end at the latest."""
 
 import asyncio
 import gc

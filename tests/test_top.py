@@ -190,11 +190,11 @@ def test_wrong_pid(capsys: pytest.CaptureFixture[str], pid: str) -> None:
     assert f"{pid!r} is not a process id" in capsys.readouterr().err
 
 
-# --- what is made of a look ---
+# --- how a snapshot is shown ---
 
 
 def look_at(*pools: Any, seconds: float = 0.0001) -> Snapshot:
-    """A look at these pools, as if they belonged to another process."""
+    """A snapshot of these pools, as if they belonged to another process."""
     told = [(id(pool), type(pool).__name__, _stats(pool)) for pool in pools]
     part = {
         "pools": told,
@@ -233,7 +233,7 @@ def test_a_snapshot_says_what_stats_say() -> None:
     assert plain["pools"][1]["bytes_in_use"] == 0
 
 
-def test_another_version_there_is_told() -> None:
+def test_another_version_of_aiopool_there_is_an_error() -> None:
     part = {"pools": [(1, "Pool", {"name": None, "made": 5})], "processors": [], "implementation": "", "seconds": 0.0}
     with pytest.raises(process_module.LookError, match=r"^process 4712 has another version of aiopool than this one: "):
         snapshot(4712, [part])

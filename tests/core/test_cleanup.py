@@ -106,16 +106,16 @@ def test_what_off_loop_code_leaves_idle_is_watched_by_a_live_loop(aiopool):
         loop.call(aiopool.current_processor)
         pool.put(thing)
         del thing
-        # In turns: without a GIL an object dies in the thread that made it, once that thread runs bytecode again.
+        # In turns: without a GIL an object is freed in the thread that created it, when that thread next runs bytecode.
         assert any(gone.wait(0.05) for _ in range(int(PATIENCE / 0.05)))
 
 
-@pytest.mark.parametrize("naive", [False, True], ids=["as it is", "naive"])
-def test_a_finalizer_in_the_middle_of_the_loops_own_code_may_set_a_timer(reference, monkeypatch, naive):
+@pytest.mark.parametrize("control", [False, True], ids=["as it is", "negative control"])
+def test_a_finalizer_in_the_middle_of_the_loops_own_code_may_set_a_timer(reference, monkeypatch, control):
     """Asyncio runs Python code to insert a new timer into its heap, and a finalizer may interrupt that."""
 
     def call_soon(self, callback):
-        """As if the loop's own thread could set the timer at once."""
+        """A negative control: it sets the timer at once if it runs on the loop's own thread."""
         callback()
         return True
 
@@ -136,7 +136,7 @@ def test_a_finalizer_in_the_middle_of_the_loops_own_code_may_set_a_timer(referen
 
     before = asyncio.TimerHandle.__lt__
     pool = reference.Pool(idle_timeout=0.02)
-    if naive:
+    if control:
         monkeypatch.setattr(reference._core.loops.AsyncioLoop, "call_soon", call_soon)
         with pytest.raises(RuntimeError, match="list changed size"):
             asyncio.run(main())

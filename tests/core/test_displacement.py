@@ -69,7 +69,7 @@ def test_the_block_that_has_been_idle_longest_goes_first(reusing):
         leave(pool, 8 * KIB)
         leave(pool, KIB)
         assert idle(pool) == {2 * KIB: 1, 4 * KIB: 1, 8 * KIB: 1, KIB: 1}
-        leave(pool, 2 * KIB)  # so that this is not the oldest any more
+        leave(pool, 2 * KIB)  # so that this block is no longer the oldest
         leave(pool, 5 * KIB)
         assert idle(pool) == {2 * KIB: 1, 8 * KIB: 1, KIB: 1, 5 * KIB: 1}
         leave(pool, 6 * KIB)

@@ -1,4 +1,4 @@
-"""Children of forks: amid threads, from inside a coroutine, and with objects that are bound to the parent's loop."""
+"""Forks amid threads, from inside a coroutine, and with objects that are bound to the parent's loop."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ def test_pools_work_in_the_child_of_a_fork_inside_a_coroutine(child_env):
     assert run_program("fork_in_a_coroutine.py", child_env, options=OPTIONS) == "ok\n"
 
 
-def test_the_child_makes_loop_bound_objects_of_its_own(child_env):
+def test_the_child_creates_loop_bound_objects_of_its_own(child_env):
     assert run_program("fork_loop_bound.py", child_env, options=OPTIONS) == "ok\n"
 
 
@@ -37,7 +37,7 @@ def test_amid_threads_that_use_buffers_the_child_works_at_once(reusing, child_en
 
 
 def test_a_lock_held_by_a_lost_thread_is_renewed(reference):
-    """Without the renewal it stays locked, and objects that the child puts are out of reach of all other threads."""
+    """Without the renewal it stays locked, and no other thread can reach the objects that the child puts."""
 
     async def main():
         pool = reference.Pool()

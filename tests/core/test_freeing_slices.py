@@ -1,4 +1,4 @@
-"""What cleanup cycles retire is freed in slices of a millisecond, between the other callbacks of a loop."""
+"""Retired objects are freed in slices of a millisecond, between the other callbacks of a loop."""
 
 import asyncio
 import itertools
@@ -45,7 +45,7 @@ async def drops_between_turns(package, count):
     return [after - before for before, after in itertools.pairwise(turns)]
 
 
-async def test_a_big_victim_is_dropped_in_slices_of_a_millisecond(ticking):
+async def test_a_large_victim_is_freed_in_slices_of_a_millisecond(ticking):
     # A slice reads the clock once at its start and once after each object. trio runs its tasks in random order, so
     # two slices can run between two iterations of this task.
     slices = 2 if isinstance(ticking.current_processor().loop, ticking._core.loops.TrioLoop) else 1

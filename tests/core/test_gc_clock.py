@@ -26,9 +26,9 @@ def test_full_collections_are_recognized_on_each_build(aiopool, reports, every, 
     assert cycles_of(clock.is_full, reports) == cycles
 
 
-@pytest.mark.parametrize("naive", [lambda generation: generation == 2, lambda generation: True])
-def test_neither_naive_rule_is_right_on_every_build(naive):
-    assert [cycles_of(naive, reports) for reports, _, _ in REPORTS.values()] != [2, 15, 13, 1]
+@pytest.mark.parametrize("rule", [lambda generation: generation == 2, lambda generation: True])
+def test_neither_simple_rule_is_right_on_every_build(rule):
+    assert [cycles_of(rule, reports) for reports, _, _ in REPORTS.values()] != [2, 15, 13, 1]
 
 
 @pytest.mark.parametrize(("reports", "every", "cycles"), REPORTS.values(), ids=REPORTS)

@@ -1,7 +1,7 @@
-"""`loop_bound=True`: an object is handed out on its own loop only.
+"""`loop_bound=True`: an object is only handed out on its own loop.
 
-Each test of a danger shows it first, with a pool that is not loop-bound. What the end of a loop does is in
-test_bound_loops.py.
+Each test of a danger shows it first, with a pool that is not loop-bound. test_bound_loops.py has the tests of the end
+of a loop.
 """
 
 import asyncio
@@ -171,7 +171,7 @@ def test_a_cleanup_cycle_leaves_objects_on_their_loop(aiopool, run, bound):
 
 
 def mortals(count):
-    """A class, the threads in which its instances died, and an event for when `count` of them have."""
+    """A class, the threads in which its instances were freed, and an event for when `count` of them were."""
     died_on, dead = [], threading.Event()
 
     class Mortal:
@@ -193,7 +193,7 @@ def test_objects_that_cycles_drop_are_freed_on_their_own_loop(aiopool, bound):
             own.call(lambda: pool.put(pool.get()))
         for _ in range(2):
             cleaner.call(aiopool.cleanup)
-        # In turns: without a GIL an object dies in the thread that made it, once that thread runs bytecode again.
+        # In turns: without a GIL an object is freed in the thread that created it, when that thread next runs bytecode.
         assert any(dead.wait(0.05) or own.call(dead.is_set) for _ in range(int(PATIENCE / 0.05)))
         if bound or FREE_THREADED:
             assert set(died_on) == {own.thread.ident}
@@ -236,7 +236,7 @@ def test_a_loop_that_does_not_run_drops_nothing_itself(aiopool):
         assert [departure.free_newest() for _ in range(4)] == [True] * 3 + [False]
 
 
-def test_a_big_victim_is_dropped_in_slices_on_its_own_loop(aiopool, monkeypatch):
+def test_a_large_victim_is_freed_in_slices_on_its_own_loop(aiopool, monkeypatch):
     monkeypatch.setattr(aiopool._core.bound_loops, "SLICE", 0.0)
     pool = aiopool.Pool(Thing, loop_bound=True)
 

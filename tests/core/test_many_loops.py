@@ -76,10 +76,10 @@ def test_a_million_gets_and_puts_on_ten_loops_lose_and_duplicate_nothing(aiopool
 
 
 def test_reading_and_then_taking_an_object_duplicates_it(reference):
-    """If another thread comes between reading and taking an object, both get it."""
+    """If another thread runs between reading and taking an object, both get it."""
     between = threading.Barrier(2)
 
-    class Naive(reference.Pool):
+    class Control(reference.Pool):
         def get(self):
             shared = self._store.primary[0].shared
             obj = shared[0]
@@ -87,7 +87,7 @@ def test_reading_and_then_taking_an_object_duplicates_it(reference):
             shared.popleft()
             return obj
 
-    pool = Naive()
+    pool = Control()
     for _ in range(2):
         pool.put(Token())
     with pytest.raises(AssertionError, match="one object is checked out twice"):

@@ -268,7 +268,7 @@ def test_nothing_is_checked_while_nothing_is_idle(short):
         async with asyncio.timeout(PATIENCE):
             while processor.wakes_at < inf:
                 await asyncio.sleep(0)
-        # Nothing is due, and there is no timer that would look.
+        # Nothing is due, and there is no timer that would check.
         assert short._core.timers.next_due() == inf
         assert [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()] == []
 

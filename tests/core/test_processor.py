@@ -1,4 +1,4 @@
-"""Processors from their creation to their release; and the effect of contexts that travel."""
+"""Processors from their creation to their release, and contexts that travel between threads."""
 
 import asyncio
 import contextvars
@@ -201,7 +201,7 @@ def test_a_context_that_outlives_its_loop_is_bound_again_on_the_next(aiopool):
         assert processor.thread_id is None
 
 
-# --- thread idents are used again ---
+# --- thread idents are reused ---
 
 
 def thread_with_the_ident(ident, function):
@@ -219,7 +219,7 @@ def thread_with_the_ident(ident, function):
 
 
 def get_as_a_thread_long_ended(package):
-    """Whether two threads use one private slot: a live one that put there, and one with an ended thread's context."""
+    """Whether two threads use one private slot: a live one that put there, and one with the context of an ended one."""
     pool = package.Pool()
 
     async def remember():

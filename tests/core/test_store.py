@@ -92,7 +92,7 @@ def test_clears_and_cycles_of_many_threads_retire_each_shard_once(aiopool):
 
 
 def test_the_idle_time_begins_with_the_first_put(aiopool):
-    """And not when the pool was created; and the next put, on a loop, does not begin it anew."""
+    """It does not begin when the pool is created, and the next put, on a loop, does not restart it."""
     pool = aiopool.Pool(idle_timeout=60)
     before = time.monotonic()
     pool.put(Thing())
@@ -104,7 +104,7 @@ def test_the_idle_time_begins_with_the_first_put(aiopool):
 
 
 class Emptied(deque):
-    """A list from which something else takes the last object between our look and our pop."""
+    """A list from which other code takes the last object between the store's check and its pop."""
 
     def pop(self):
         self.clear()

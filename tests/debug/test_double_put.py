@@ -1,4 +1,4 @@
-"""Debug mode: a double put is found wherever the object lies, and named with both places."""
+"""Debug mode: a double put is found wherever the object lies, and the error names both places."""
 
 import asyncio
 

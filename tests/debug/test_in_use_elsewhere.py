@@ -1,4 +1,4 @@
-"""Debug mode: what a pool never gave and others still refer to; and what is right, and so is not reported."""
+"""Debug mode: objects that no get returned and that other code still refers to; correct puts are not reported."""
 
 import asyncio
 import warnings
@@ -100,7 +100,7 @@ def test_a_check_that_raises_in_get_does_not_lose_the_object(debugging):
         assert pool.stats().idle == 1
         with pytest.raises(ValueError, match="was put already and is idle"):
             pool.put(keep[0])
-        assert pool.get() is keep[0]  # it was said once
+        assert pool.get() is keep[0]  # reported only once
     pool.put(keep[0])
     assert pool.stats().idle == 1
 

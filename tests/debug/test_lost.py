@@ -74,7 +74,7 @@ def test_a_finalizer_may_put_back_an_object_of_a_collected_cycle(debugging, said
     assert pool.stats().idle == 1
     assert said.all() == []
 
-    # Negative control: this reports what is dead for a weak reference, before the finalizers run.
+    # Negative control: a weak reference reports the object as dead before the finalizers run.
     monkeypatch.setattr(debugging._debug._records, "on_gc", None)
     gc.callbacks[:] = [each for each in gc.callbacks if getattr(each, "__module__", "") != "aiopool._debug._records"]
     Session()

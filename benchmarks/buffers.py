@@ -290,9 +290,7 @@ def verdict(results: Results) -> str:
     for way in PAIRS:
         loses = [name_of(size) for size in SIZES if gain(results, way, size).median < 1]
         lines.append(f"- {way}: {'at ' + ', '.join(loses) if loses else 'at no size'}")
-    lines.append(
-        "- where the buffer must be zero at the start, and is so small that clearing it is most of its cost"
-    )
+    lines.append("- where the buffer must be zero at the start, and is so small that clearing it is most of its cost")
     return "Where pooling loses:\n" + "\n".join(lines)
 
 

@@ -185,7 +185,7 @@ async def drop_in_slices(load: Load, sleep: Sleep) -> Gap:
 
 
 async def drop_blocks(load: Load, sleep: Sleep) -> Gap:
-    """The same for blocks of a buffer pool, which are gone when nine tenths of their memory are back with the system."""
+    """The same for blocks of a buffer pool, which are gone when the system has nine tenths of their memory back."""
     memory = need("psutil").Process().memory_info
     buffers = aiopool.BufferPool(max_idle_bytes=2 * load.count * load.size, idle_timeout=None)
     before = memory().rss

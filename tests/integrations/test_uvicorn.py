@@ -348,7 +348,7 @@ async def test_what_looks_like_a_large_body_in_a_small_one_does_not_make_chunks_
 
 
 def test_a_fast_upload_is_one_message(pooled):
-    """This saves most of the time; on a slow machine it may be two messages."""
+    """One message saves most of the time; on a slow machine it may be two."""
     for attempt in range(20):
         path = f"/record/fast{attempt}"
         with Client(pooled.address) as client:

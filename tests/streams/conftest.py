@@ -13,7 +13,7 @@ reports = pytest.fixture(reported)
 
 @pytest.fixture
 def streams(aiopool):
-    """aiopool's streams."""
+    """The streams under test."""
     return aiopool.streams
 
 
@@ -25,7 +25,7 @@ def buffers(aiopool):
 
 @pytest.fixture(params=["asyncio", "aiopool"])
 def either(request, aiopool):
-    """asyncio's streams and aiopool's, for behaviour that must be the same."""
+    """The streams of asyncio, and those of aiopool, for behaviour that must be the same."""
     return asyncio if request.param == "asyncio" else aiopool.streams
 
 

@@ -156,7 +156,7 @@ class Pair:
     # checks
 
     def waits_for_all(self):
-        """Whether a read to the end waits: asyncio's reader has taken its bytes already, and loses them if cancelled."""
+        """Whether a read to the end waits: asyncio's reader has already taken bytes, and loses them if cancelled."""
         return self.pending is not None and self.pending[2] == ("read", -1)
 
     def is_free(self, *call):

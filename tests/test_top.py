@@ -44,7 +44,7 @@ def can_look() -> bool:
     return True
 
 
-needs_looks = pytest.mark.skipif(not can_look(), reason="needs Python 3.14, and the permission to look into processes")
+needs_looks = pytest.mark.skipif(not can_look(), reason="needs Python 3.14, and permission to debug other processes")
 
 SERVICE = (PROGRAMS / "watched_service.py").read_text(encoding="utf-8")
 

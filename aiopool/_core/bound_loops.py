@@ -116,7 +116,7 @@ class _Tie:
 
 def current_record() -> LoopRecord | None:
     """The record of the loop that runs on this thread; `None` off-loop."""
-    # As innermost_loop() does, without that call: each get and each put comes here several times.
+    # The same as innermost_loop(), without that call, because each get and each put comes here several times.
     running = innermost_loop() if TRIO in sys.modules else get_running_loop()
     if running is None:
         return None

@@ -488,7 +488,7 @@ receive_find(ReceiveBufferObject *self, PyObject *separators, Py_ssize_t searche
     Py_RETURN_NONE;
 }
 
-/* Hold no big chunk for the beginning of a message. */
+/* Hold no large chunk for the beginning of a message. */
 static int
 hold_little(ReceiveBufferObject *self)
 {

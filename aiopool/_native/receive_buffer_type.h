@@ -1,4 +1,4 @@
-/* The type of a receive buffer: its methods, each as its namesake in streams/_receive_buffer.py. */
+/* The type of a receive buffer. Each method does the same as its namesake in streams/_receive_buffer.py. */
 
 #pragma once
 

@@ -17,7 +17,7 @@ class PoolRow(NamedTuple):
 
     @property
     def gets(self) -> int:
-        """Objects or views that it was asked for."""
+        """Objects or views that were requested."""
         return self.stats.gets if isinstance(self.stats, PoolStats) else self.stats.served
 
     @property

@@ -62,7 +62,7 @@ def cores() -> list[int | None]:
 
 
 class Done(NamedTuple):
-    """What the loops did in one sample, all together."""
+    """The work of all loops together in one sample."""
 
     #: turns of `n` operations each
     turns: int

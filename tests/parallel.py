@@ -24,12 +24,12 @@ SHARED = {
     "collect": "a garbage collection is a cleanup cycle too",
     "current_processor": "which ids are free depends on the other threads' loops",
     "processors": "which ids are free depends on the other threads' loops",
-    "at_every_bytecode": "what watches for bytecodes is there once",
-    "raise_in_every_gap_on_a_loop": "what watches for bytecodes is there once",
+    "at_every_bytecode": "bytecodes can be monitored only once at a time",
+    "raise_in_every_gap_on_a_loop": "bytecodes can be monitored only once at a time",
     "_debug": "the debug mode is for all pools",
-    "freeing": "any loop frees what another has retired",
-    "getrefcount": "another thread that looks at all pools refers to them for a moment",
-    "MonkeyPatch": "what is replaced is replaced for all threads",
+    "freeing": "any loop frees objects that another has retired",
+    "getrefcount": "another thread that goes through all pools refers to them for a moment",
+    "MonkeyPatch": "a replaced attribute is replaced for all threads",
     "LoopRecord": "it knows the other threads' loops",
     "_pools": "the registry has the other threads' pools",
     "pools": "the registry has the other threads' pools",
@@ -37,13 +37,13 @@ SHARED = {
 """Names that a test, or a helper in this directory, uses only if it changes or checks something that threads share."""
 
 SHARED_FIXTURES = {
-    "child_env": "what another process does is the same from any thread",
-    "monkeypatch": "what is replaced is replaced for all threads",
+    "child_env": "another process does the same, whatever thread starts it",
+    "monkeypatch": "a replaced attribute is replaced for all threads",
 }
 
 LEFT_OUT = {
     "test_a_handler_that_gives_up_in_the_middle_of_a_body": "asyncio's own streams lose the answer of a busy server",
-    "test_a_stopped_loop_with_a_posted_slice_does_not_hold_up_freeing": "any loop frees what another has retired",
+    "test_a_stopped_loop_with_a_posted_slice_does_not_hold_up_freeing": "any loop frees objects of another loop",
     "test_many_large_blocks_displace_small_ones_in_one_round": "a budget counted in Python is not exact without a GIL",
 }
 

@@ -206,7 +206,7 @@ def test_an_sdist_has_all_that_is_needed_to_build_and_nothing_else(project):
 
 
 STALE = {
-    "an older one lacks what is used now": "",
+    "an older one lacks names that are used now": "",
     "one from another source": "source = 1",
     "one that does not load": "raise ImportError('undefined symbol')",
 }

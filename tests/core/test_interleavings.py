@@ -237,7 +237,7 @@ def test_a_rotation_that_empties_primary_first_makes_objects_invisible(reference
 
 def test_waiting_for_a_lock_is_a_deadlock(reference, monkeypatch):
     class WaitedFor:
-        """A lock that is waited for; it tells instead of waiting for ever."""
+        """A lock whose `acquire` always waits; it fails the test instead of waiting for ever."""
 
         def __init__(self):
             self._lock = threading.Lock()

@@ -282,7 +282,7 @@ def test_an_enormous_length_allocates_no_more_than_a_piece(pooled):
     assert pooled.buffers.stats().bytes_in_use == 0
 
 
-# --- what is pooled ---
+# --- the buffer pool ---
 
 
 def test_large_bodies_are_received_into_the_pool_and_small_ones_are_not(pooled):

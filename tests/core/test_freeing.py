@@ -193,7 +193,7 @@ def test_after_an_exception_anywhere_the_next_clear_frees_everything(reference, 
 
 
 def test_a_loop_that_did_not_take_a_slice_is_not_waited_for(aiopool, monkeypatch):
-    """A run of trio that is over may still look alive: only the post shows it. The second clear is not held up either."""
+    """A run of trio that is over may still look alive until a post fails. The second clear is not held up either."""
 
     class Over(RunsAtOnce):
         def call_soon(self, callback):

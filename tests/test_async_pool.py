@@ -297,7 +297,7 @@ def test_an_object_put_during_another_threads_aclose_is_closed(aiopool, reset):
     thing = result_of(pool.get())
     inner = pool._store
 
-    class Overtaken:
+    class ClosedInBetween:
         def __getattr__(self, name):
             return getattr(inner, name)
 
@@ -305,7 +305,7 @@ def test_an_object_put_during_another_threads_aclose_is_closed(aiopool, reset):
             result_of(pool.aclose())  # after put checked whether the pool is closed, and before the object is idle
             return inner.keep(obj)
 
-    pool._store = Overtaken()
+    pool._store = ClosedInBetween()
     result_of(pool.put(thing))
     assert closed == [thing]
 

@@ -215,7 +215,7 @@ def shown(now: Snapshot, before: Snapshot | None) -> str:
 
 
 @UNPOOLED
-def test_a_snapshot_says_what_stats_say() -> None:
+def test_a_snapshot_agrees_with_stats() -> None:
     pool, buffers = Pool(bytearray, name="one"), BufferPool(max_size=4096, name="two")
     pool.put(pool.get())
     views = [buffers.acquire(size) for size in (10, 3000, 5000)]

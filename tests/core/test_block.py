@@ -33,7 +33,7 @@ def kind(request):
     return request.param
 
 
-class Hand:
+class AnyPool:
     """A pool of either kind, and what a request does with its buffer at its end."""
 
     def __init__(self, kind, aiopool):
@@ -60,7 +60,7 @@ class Hand:
 @pytest.fixture
 def hand(kind, aiopool):
     """A pool of either kind."""
-    return Hand(kind, aiopool)
+    return AnyPool(kind, aiopool)
 
 
 def a_slice(view):

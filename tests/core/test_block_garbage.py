@@ -30,11 +30,11 @@ def test_a_finalizer_may_resurrect_a_view(aiopool):
     pool = aiopool.BufferPool()
     kept = []
 
-    class Saver:
+    class Resurrects:
         def __del__(self):
             kept.append(self.view)
 
-    saver = Saver()
+    saver = Resurrects()
     saver.itself, saver.view = saver, pool.acquire(1000)
     saver.view[:] = b"A" * 1000
     del saver

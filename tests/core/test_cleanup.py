@@ -97,7 +97,7 @@ def test_a_context_that_outlives_its_loop_does_not_keep_the_timer_there(aiopool)
             runner.run(coroutine, context=context)
 
 
-def test_what_off_loop_code_leaves_idle_is_watched_by_a_live_loop(aiopool):
+def test_a_live_loop_watches_objects_that_off_loop_code_leaves_idle(aiopool):
     pool = aiopool.Pool(idle_timeout=0.02)
     gone = threading.Event()
     thing = Thing()
@@ -193,13 +193,13 @@ def test_finalizers_may_start_a_cycle(aiopool):
 
 
 async def test_a_finalizer_that_puts_its_object_back_while_it_is_dropped(aiopool):
-    class Phoenix:
+    class PutsItselfBack:
         def __del__(self):
             pool.put(self)
 
     pool = aiopool.Pool()
     for _ in range(10):
-        pool.put(Phoenix())
+        pool.put(PutsItselfBack())
     for _ in range(2):
         aiopool.cleanup()
     await all_freed(aiopool)

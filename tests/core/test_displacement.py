@@ -60,7 +60,7 @@ def test_many_large_blocks_displace_small_ones_in_one_round(reusing):
     assert idle(pool) == {MIB: 64}
 
 
-def test_the_block_that_has_been_idle_longest_goes_first(reusing):
+def test_the_block_that_has_been_idle_longest_is_freed_first(reusing):
     pool = reusing.BufferPool(max_idle_bytes=16 * KIB)
 
     def use():
@@ -81,7 +81,7 @@ def test_the_block_that_has_been_idle_longest_goes_first(reusing):
     assert (pool.stats().displaced, pool.stats().over_budget, pool.stats().retired) == (2, 0, 0)
 
 
-def test_the_oldest_goes_first_within_a_size_class_too(reusing):
+def test_the_oldest_is_freed_first_within_a_size_class_too(reusing):
     pool = reusing.BufferPool(max_idle_bytes=8 * KIB)
 
     def use():

@@ -192,7 +192,7 @@ def test_after_an_exception_anywhere_the_next_clear_frees_everything(reference, 
     assert gaps > (5 if operation == "cleanup" else 50)
 
 
-def test_a_loop_that_did_not_take_a_slice_is_not_waited_for(aiopool, monkeypatch):
+def test_freeing_does_not_wait_for_a_loop_that_did_not_take_a_slice(aiopool, monkeypatch):
     """A run of trio that is over may still look alive until a post fails. The second clear is not held up either."""
 
     class Over(RunsAtOnce):

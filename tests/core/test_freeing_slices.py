@@ -108,13 +108,13 @@ def test_freeing_continues_after_an_exception(reference, monkeypatch):
 def test_objects_retired_off_loop_are_freed_on_a_live_loop(aiopool):
     dying = []
 
-    class Tells:
+    class Reports:
         def __del__(self):
             dying.append(threading.get_ident())
 
     pool = aiopool.Pool()
     for _ in range(10):
-        pool.put(Tells())
+        pool.put(Reports())
     with loop_thread() as loop:
         loop.call(aiopool.current_processor)
         pool.clear()

@@ -87,7 +87,7 @@ def test_an_ended_thread_leaves_its_shared_list_to_stealers(aiopool):
 
 
 @pytest.fixture
-def believing(reference, monkeypatch):
+def trusting(reference, monkeypatch):
     """The negative control: a pool that trusts its ContextVar in any thread."""
     for module in (reference._pool, reference._core.processor):
         monkeypatch.setattr(module, "get_ident", lambda: 1)
@@ -166,9 +166,9 @@ def test_a_context_that_travels_does_not_reach_the_private_slot(checking, carry)
 
 
 @pytest.mark.parametrize("carry", CARRIED)
-def test_trusting_the_context_lets_two_threads_use_one_private_slot(believing, carry):
+def test_trusting_the_context_lets_two_threads_use_one_private_slot(trusting, carry):
     # In a new thread, whose processor is created while every thread seems to have the same ident.
-    assert in_thread(carry, believing, believing.Pool()) == "private of loop A"
+    assert in_thread(carry, trusting, trusting.Pool()) == "private of loop A"
 
 
 def test_a_context_that_returns_to_its_thread_is_valid_again(aiopool):

@@ -25,7 +25,7 @@ def test_an_outside_object_that_is_in_use_elsewhere_is_reported(debugging, said)
     assert len(said.all()) == 1
 
 
-class Knot:
+class RefersToItself:
     """An object whose parts refer to it."""
 
     def __init__(self):
@@ -59,7 +59,7 @@ def from_a_list_that_is_gone(pool):
 
 
 def referred_to_by_its_parts(pool):
-    pool.put(Knot())
+    pool.put(RefersToItself())
     pool.get()
 
 

@@ -132,7 +132,7 @@ async def echo(reader, writer):
     await writer.wait_closed()
 
 
-async def asks(reader, writer):
+async def ask(reader, writer):
     writer.write(b"one\ntwo\n")
     writer.write_eof()
     assert await reader.read() == b"one\ntwo\n"
@@ -142,8 +142,8 @@ async def asks(reader, writer):
 
 async def test_a_tcp_server(streams, buffers):
     async with served(streams, echo, buffers=buffers, limit=100) as address:
-        await asks(*await streams.open_connection(*address, buffers=buffers, limit=100))
-        await asks(*await asyncio.open_connection(*address))
+        await ask(*await streams.open_connection(*address, buffers=buffers, limit=100))
+        await ask(*await asyncio.open_connection(*address))
     assert buffers.stats().served > 0
     assert buffers.stats().bytes_in_use == 0
 
@@ -152,8 +152,8 @@ async def test_a_tcp_server(streams, buffers):
 async def test_a_unix_server(streams, buffers, tmp_path):
     path = str(tmp_path / "socket")
     async with await streams.start_unix_server(echo, path, buffers=buffers):
-        await asks(*await streams.open_unix_connection(path, buffers=buffers))
-        await asks(*await asyncio.open_unix_connection(path))
+        await ask(*await streams.open_unix_connection(path, buffers=buffers))
+        await ask(*await asyncio.open_unix_connection(path))
     assert buffers.stats().bytes_in_use == 0
 
 
@@ -161,7 +161,7 @@ async def test_without_a_pool_all_streams_share_one(aiopool, streams):
     (shared,) = [pool for pool in aiopool.pools() if repr(pool) == "<aiopool.BufferPool 'streams'>"]
     before = shared.stats().served
     async with served(streams, echo) as address:
-        await asks(*await streams.open_connection(*address))
+        await ask(*await streams.open_connection(*address))
     assert shared.stats().served - before >= 2
 
 
@@ -172,7 +172,7 @@ async def test_a_plain_callback(either):
         tasks.append(asyncio.create_task(echo(reader, writer)))
 
     async with served(either, callback) as address:
-        await asks(*await asyncio.open_connection(*address))
+        await ask(*await asyncio.open_connection(*address))
         await asyncio.gather(*tasks)
 
 
@@ -192,7 +192,7 @@ async def test_a_callback_that_raises_is_reported_and_the_server_lives_on(either
         assert isinstance(reports.pop()["exception"], ZeroDivisionError)
         reader, writer = await asyncio.open_connection(*address)
         writer.write(b"right\n")
-        await asks(reader, writer)
+        await ask(reader, writer)
 
 
 async def test_a_plain_callback_that_raises_is_reported_and_the_server_lives_on(request, either, reports):
@@ -214,7 +214,7 @@ async def test_a_plain_callback_that_raises_is_reported_and_the_server_lives_on(
         await writer.wait_closed()
         assert isinstance(reports.pop()["exception"], ZeroDivisionError)
         wrong.append(False)
-        await asks(*await asyncio.open_connection(*address))
+        await ask(*await asyncio.open_connection(*address))
         await asyncio.gather(*tasks)
 
 

@@ -80,7 +80,7 @@ def test_a_factory_gets_only_fixtures_of_session_scope(suite):
     assert output.index("<torn down>") < output.index("<address gone>")
 
 
-def test_of_fixtures_with_the_same_name_the_one_of_the_tests_module_is_used(suite):
+def test_a_factory_gets_the_fixtures_of_the_tests_module(suite):
     # Looking up fixtures by the request of the first test would find those of the first module, or none.
     suite.write(conftest="conftest_of_towns", test_a="towns", test_b="towns")
     output = suite.run("-s", passed=6)

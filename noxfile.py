@@ -20,7 +20,7 @@ PARALLEL = [
 """The tests of everything that threads share."""
 
 FRAMEWORKS = "test,test-distributed,test-uvicorn"
-"""The extras that bring whole frameworks besides what the tests need."""
+"""The extras that the tests of integrations need: whole frameworks."""
 
 BENCHMARKS = [
     *("get_put", "scaling", "streams", "connections", "buffers", "cleanup", "resident", "hit_rate", "fixtures"),
@@ -46,7 +46,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def integrations(session: nox.Session) -> None:
-    """The tests with uvicorn, Dask and other frameworks, and those of examples and documents, which use them too."""
+    """The tests with uvicorn, Dask and other frameworks, and those of examples and documentation, which use them too."""
     install(session, FRAMEWORKS)
     paths = ["tests/integrations", "tests/test_examples.py", "tests/test_docs.py"]
     session.run("python", "-m", "pytest", *(session.posargs or ["-n", "auto", *paths]))

@@ -128,7 +128,7 @@ class PooledHttpToolsProtocol(HttpToolsProtocol):
         super().data_received(cast(bytes, data))
 
     def _keep_next_piece(self) -> None:
-        """Have uvicorn pass on the next `bytes` of a large body as its parser creates them, instead of copying them."""
+        """Let uvicorn pass on the next `bytes` of a large body as its parser creates them, instead of copying them."""
         # Never for a chunked body: adding many small chunks to `bytes` takes quadratic time.
         if self.cycle is not None and not self.cycle.body and self._large_length():
             # An empty `bytes` instead of uvicorn's `bytearray`: adding `bytes` to it, and converting the result to

@@ -315,7 +315,7 @@ def test_an_idle_connection_holds_no_buffer(pooled):
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.anyio
-async def test_what_looks_like_a_large_body_in_a_small_one_does_not_make_chunks_quadratic(aiopool):
+async def test_bytes_that_look_like_a_large_body_do_not_make_chunks_quadratic(aiopool):
     """Small chunks must be appended to a `bytearray`: appending them to `bytes` copies all of them each time."""
     bodies = set()
 

@@ -46,7 +46,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def integrations(session: nox.Session) -> None:
-    """The tests with uvicorn, Dask and other frameworks, and those of examples and documentation, which use them too."""
+    """The tests with uvicorn, Dask and other frameworks, and of the examples and documentation, which use them too."""
     install(session, FRAMEWORKS)
     paths = ["tests/integrations", "tests/test_examples.py", "tests/test_docs.py"]
     session.run("python", "-m", "pytest", *(session.posargs or ["-n", "auto", *paths]))

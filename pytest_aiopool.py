@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Add the marker, and the leak check if it is on for all tests."""
     config.addinivalue_line(
-        "markers", "aiopool_leaks(mode): as the ini option aiopool_leaks (off, warn or error), for one test"
+        "markers", "aiopool_leaks(mode): like the ini option aiopool_leaks (off, warn or error), for one test"
     )
     if config.getini("aiopool_leaks") != "off":
         _leak_check(config)

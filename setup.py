@@ -1,4 +1,4 @@
-"""Builds the C extension where that is possible, and the README for the index; all else is in pyproject.toml."""
+"""Builds the C extension if possible, and the README for the index; everything else is in pyproject.toml."""
 
 import os
 import re
@@ -13,7 +13,7 @@ extension = Extension(
     "aiopool._native._extension",
     ["aiopool/_native/native.c"],
     depends=[source.as_posix() for source in SOURCES],
-    # Which sources it was built from, so that a stale one is noticed in a checkout. 31 bits fit a C long anywhere.
+    # A checksum of the sources, so that a stale extension is noticed in a checkout. 31 bits fit a C long anywhere.
     define_macros=[("AIOPOOL_SOURCE", str(crc32(b"".join(map(Path.read_bytes, SOURCES))) & 0x7FFFFFFF))],
     extra_compile_args=["/std:c11", "/experimental:c11atomics"] if os.name == "nt" else ["-std=c11"],
     # Without a compiler the install succeeds with a warning, and the Python implementation is used.

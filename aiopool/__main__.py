@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="measure a real server, with asyncio's streams and with aiopool's",
-        description="Put load on a TCP server on loopback, over asyncio's streams and over aiopool's, and show how "
+        description="Put a TCP server on loopback under load, over asyncio's streams and over aiopool's, and show how "
         "much each costs.",
     )
     demo.add_argument(
@@ -79,9 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
     advise = commands.add_parser(
         "advise",
-        help="measure whether pooling pays for one kind of object",
+        help="measure whether pooling pays off for one kind of object",
         description="Measure what an object costs when it is created and when it comes from a pool, and say whether "
-        "pooling pays for it.",
+        "pooling pays off.",
     )
     _advise.add_arguments(advise)
     advise.set_defaults(run=_advise.run)

@@ -317,7 +317,7 @@ class AsyncPool(Generic[T]):
         await self._close_idle()
 
     async def _close_idle(self, *, ending: bool = False) -> int:
-        """As `clear`. If the loop is `ending`, a cancellation stops only the closing of one object."""
+        """Do the same as `clear`. If the loop is `ending`, a cancellation stops only the closing of one object."""
         count = 0
         errors: list[BaseException] = []
         # Limited to the objects that are idle now, so that a busy pool cannot keep this loop running forever. They are

@@ -1,10 +1,10 @@
-"""Runs a benchmark once for each allocator that the C library's malloc can be: figures that do not say which mislead.
+"""Runs a benchmark once with each allocator, because figures that do not name their allocator mislead.
 
 With its defaults glibc returns large blocks to the system as soon as they are freed, and the next one is faulted in
-again, page by page. Tuned, it keeps them; so does jemalloc. What is fresh each time then costs a fraction, and pooling
-gains less. aiopool's own blocks of 64 KiB and more do not come from malloc on Linux.
+again, page by page. Tuned, it keeps them; so does jemalloc. Fresh buffers then cost a fraction, and pooling gains less.
+aiopool's own blocks of 64 KiB and more do not come from malloc on Linux.
 
-Each run is a process of its own, for all of this is chosen when a process starts.
+Each run is a process of its own, because the allocator is chosen when a process starts.
 """
 
 import ctypes.util
@@ -29,11 +29,11 @@ class Allocator(NamedTuple):
 
 
 TUNED = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
-"""Blocks up to 32 MiB come from the heap, and 256 MiB of that are kept."""
+"""Blocks up to 32 MiB come from the heap, and up to 256 MiB of free heap are kept."""
 
 
 def allocators() -> list[Allocator]:
-    """Those that there are here. jemalloc is in Debian's package libjemalloc2."""
+    """The allocators on this machine. jemalloc is in Debian's package libjemalloc2."""
     if not sys.platform.startswith("linux"):
         return [Allocator("the system's", {})]
     jemalloc = ctypes.util.find_library("jemalloc")
@@ -45,7 +45,7 @@ def allocators() -> list[Allocator]:
 
 
 def environment_of(allocator: Allocator) -> dict[str, str]:
-    """Ours, with this allocator and no other."""
+    """The environment of this process, changed to choose this allocator and no other."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "LD_PRELOAD"))}
     return {**bare, **allocator.environment}
 
@@ -53,7 +53,7 @@ def environment_of(allocator: Allocator) -> dict[str, str]:
 def by_allocator(
     program: str, options: Namespace, measure: Callable[[int], dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """What `measure(rounds)` finds with each allocator, or with `--here` in this process. Also written to `--json`."""
+    """The figures of `measure(rounds)` with each allocator, or with `--here` in this process. Also writes `--json`."""
     if options.here:
         figures = measure(options.rounds)
         write_json(options.json, {"rounds": options.rounds, **figures})

@@ -1,10 +1,10 @@
-"""What a program can keep objects in without a pool: a list, the standard library's queues, or nothing at all.
+"""Ways to keep objects without a pool: a list, the standard library's queues, or creating objects each time.
 
 The list pair, `list.pop()` + `list.append()`, is the unit of `get_put.py`: Python has no cheaper way to keep an object.
 
-What would make the figures misleading: a fresh bytearray is freed before the next one is created, so malloc hands out
+What could make the figures misleading: a fresh bytearray is freed before the next one is created, so malloc hands out
 the same warm memory every time. A server that holds many at once pays more. And a fresh bytearray is zero, while a
-pooled one holds what its last user wrote; a program that must clear it pays for that on top.
+pooled one holds what its last user wrote; for a program that must clear it, that is an extra cost.
 """
 
 from collections import deque

@@ -1,16 +1,16 @@
-"""What the first get in a context costs more than a later one.
+"""The extra cost of the first get in a context, compared with a later one.
 
 A pin finds its processor in the running context. A new task has a copy of the context in which it was created; if
-nothing pinned there before, the task's first get has to find the processor in another way. In a server that is what
-each connection and each request does.
+nothing pinned there before, the task's first get has to find the processor in another way. In a server, each connection
+and each request does that.
 
-Twice the same, with contexts in which something was pinned ("warm") and with those in which nothing was ("first"):
+Each is measured with contexts in which something was pinned ("warm") and with contexts in which nothing was ("first"):
 
 - `Context.run` of a get + put, which has little noise, because nothing else happens;
-- a thousand tasks at a time, each of which does one get + put and yields, which is what happens in a server.
+- a thousand tasks at a time, each of which does one get + put and yields, as in a server.
 
-The result is the difference, in nanoseconds. It is the one figure of these benchmarks that is a difference of two
-measured times, so look at its quartiles.
+The result is the difference, in nanoseconds. No other figure of these benchmarks is a difference of two measured times,
+so look at its quartiles.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ def nothing(pool: None) -> None:
 
 
 async def run_tasks(n: int, work: Callable[[], Coroutine[Any, Any, None]], context: Context) -> None:
-    """`n` times a thousand tasks, each in a copy of `context`: no two pins in a row meet the same one."""
+    """`n` times a thousand tasks, each in a copy of `context`: no two pins in a row run in the same context."""
     loop = asyncio.get_running_loop()
     for _ in repeat(None, n):
         for task in [loop.create_task(work(), context=context.copy()) for _ in range(TASKS)]:
@@ -117,4 +117,4 @@ CONTEXTS = [
 ]
 
 WARM = {RUN_FIRST: RUN_WARM, TASK_FIRST: TASK_WARM}
-"""What each first get is compared with."""
+"""The base of each first get."""

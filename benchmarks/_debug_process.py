@@ -1,7 +1,7 @@
 """One process of `debug.py`: prints how many list pairs each operation takes, as JSON.
 
-Some operations are those of `get_put.py`, and stand here again: what is compared is a nanosecond, and in a module of
-their own, imported after what `prepare` does, they came out 6% apart that are not there.
+Some operations of `get_put.py` are repeated here: the compared differences are about a nanosecond, and operations in
+another module, imported after `prepare` has run, showed a difference of 6% that does not exist.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from _timing import IN_FLIGHT, Candidate, Repeat, measure
 KINDS = ["without a debug mode", "never on", "off again", "on"]
 
 SAMPLES = 9
-"""Of each operation; what counts is the median."""
+"""Samples of each operation; the median counts."""
 
 
 def prepare(kind: str) -> None:
-    """Be a process of that kind. Nothing has imported aiopool yet."""
+    """Make this a process of that kind. Call it before anything imports aiopool."""
     if kind == "without a debug mode":
         nothing: Any = types.ModuleType("aiopool._debug")
         nothing.turn_on_when_asked = lambda: None

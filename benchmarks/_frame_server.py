@@ -1,8 +1,8 @@
 """The server of `connections.py`, in a process of its own: it answers each frame with one byte.
 
-Four servers do that. "protocol" is as little as asyncio needs for it: a protocol that counts the bytes as they come,
-and keeps none. "no reader" has what asyncio's streams have for each connection, a task and a writer, but no reader; it
-counts as well. The others read frames with `readexactly`, over asyncio's streams and over aiopool's.
+Four servers do that. "protocol" is the least that asyncio needs: a protocol that counts the bytes as they arrive, and
+keeps none. "no reader" also counts bytes, and has a task and a writer for each connection, as asyncio's streams have,
+but no reader. The others read frames with `readexactly`, over asyncio's streams and over aiopool's.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ ANSWER = b"!"
 
 
 def count(self: Any, data: bytes) -> None:
-    """`data_received`: answers when so many bytes came as the header said. For clients that wait for the answer."""
+    """`data_received`: answers when the whole frame has arrived. For clients that wait for the answer."""
     if self._missing == 0:
         self._missing = HEADER.size + HEADER.unpack_from(data)[0]
     self._missing -= len(data)
@@ -28,7 +28,7 @@ def count(self: Any, data: bytes) -> None:
 
 
 class CountingProtocol(asyncio.Protocol):
-    """As little as asyncio needs."""
+    """The least that asyncio needs."""
 
     __slots__ = ("_missing", "_transport")
 
@@ -67,9 +67,9 @@ async def start_counting(listener: socket.socket) -> asyncio.Server:
 
 async def start_without_reader(listener: socket.socket) -> asyncio.Server:
     loop = asyncio.get_running_loop()
-    # Types aside, asyncio's protocol does without a reader.
-    nobody = cast(asyncio.StreamReader, None)
-    return await loop.create_server(lambda: CountingStreamProtocol(nobody, wait), sock=listener, backlog=1024)
+    # asyncio's protocol works without a reader, whatever its types say.
+    no_reader = cast(asyncio.StreamReader, None)
+    return await loop.create_server(lambda: CountingStreamProtocol(no_reader, wait), sock=listener, backlog=1024)
 
 
 async def start_asyncio(listener: socket.socket) -> asyncio.Server:

@@ -1,8 +1,8 @@
-"""The other end of `streams.py`: a process that sends length-prefixed frames, as many and as big as it is asked for.
+"""The other end of `streams.py`: a process that sends length-prefixed frames, as many and as large as requested.
 
-A connection begins with a request: what to send, the size of each and how many. Frames and lines follow at once, small
-ones many to a send; with `TURNS` each frame is sent back that comes in. The client ends the connection. To run it: give
-it the file descriptor of a listening socket, and the file with key and certificate if it is to speak TLS.
+A connection begins with a request: what to send, the size of each and how many. Frames and lines follow at once, with
+many small ones in each send; with `TURNS` the process sends each received frame back. The client ends the connection.
+The arguments are the file descriptor of a listening socket and, for TLS, the file with key and certificate.
 """
 
 import socket
@@ -15,11 +15,11 @@ FRAMES, LINES, TURNS = range(3)
 HEADER = struct.Struct("!I")
 
 BATCH = 256 * 1024
-"""Bytes to a send, if frames are smaller."""
+"""Bytes in each send, if frames are smaller."""
 
 
 def serve(listener: socket.socket, tls: ssl.SSLContext | None) -> None:
-    """Answer one connection after another, until nobody needs the answers any more."""
+    """Answer one connection after another, until the process is killed."""
     while True:
         plain, _ = listener.accept()
         with plain:
@@ -27,7 +27,7 @@ def serve(listener: socket.socket, tls: ssl.SSLContext | None) -> None:
                 with plain if tls is None else tls.wrap_socket(plain, server_side=True) as connection:
                     answer(connection)
             except OSError:
-                pass  # the client has seen enough
+                pass  # the client has closed the connection
 
 
 def answer(connection: socket.socket) -> None:
@@ -41,7 +41,7 @@ def answer(connection: socket.socket) -> None:
     for _ in range(count // together):
         connection.sendall(batch)
     connection.sendall(frame * (count % together))
-    connection.recv(1)  # the client goes first: it has all then
+    connection.recv(1)  # the client closes first, when it has everything
 
 
 def send_back(connection: socket.socket, size: int, count: int) -> None:

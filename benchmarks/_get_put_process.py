@@ -1,4 +1,4 @@
-"""One process of `get_put.py`: times aiopool, and what it is compared with, each time it is asked."""
+"""One process of `get_put.py`: on each request, times aiopool and the alternatives to it."""
 
 import asyncio
 

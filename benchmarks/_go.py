@@ -1,7 +1,7 @@
-"""Go's own `sync.Pool`, run beside aiopool where a Go toolchain is at hand.
+"""Go's own `sync.Pool`, run beside aiopool if there is a Go toolchain.
 
 The program in `go/` needs nothing but the standard library. It is built into a temporary directory, so that nothing
-stays behind in the checkout, and run once a round, in turns with what is measured in Python.
+stays behind in the checkout, and run once a round, in turns with the measurements in Python.
 """
 
 import json
@@ -18,7 +18,7 @@ from _loop_threads import cores
 SOURCE = Path(__file__).with_name("go")
 
 Rates = dict[str, dict[str, float]]
-"""Gets in a second, by operation and by GOMAXPROCS."""
+"""Gets per second, by operation and by GOMAXPROCS."""
 
 
 class Go:
@@ -42,14 +42,14 @@ class Go:
 
 @contextmanager
 def go() -> Iterator[Go]:
-    """The program, built for the time of a block."""
+    """The program, built when the block begins and deleted when it ends."""
     tool = shutil.which("go")
     if tool is None:
         yield Go(None, "left out: there is no Go toolchain in PATH")
         return
     with tempfile.TemporaryDirectory() as directory:
         program = Path(directory, "pool.exe" if os.name == "nt" else "pool")
-        # It fetches nothing: neither modules, of which it needs none, nor another toolchain.
+        # Fetch nothing: the program needs no modules, and must not download another toolchain.
         environment = {**os.environ, "GOPROXY": "off", "GOTOOLCHAIN": "local", "GOWORK": "off"}
         built = subprocess.run(
             [tool, "build", "-o", program, "."], cwd=SOURCE, env=environment, stderr=subprocess.PIPE, text=True

@@ -1,8 +1,8 @@
 """Event loops in threads of their own, each pinned to a core, and how much work some of them do at the same time.
 
 A sample takes a fixed time, not a fixed number of operations: each loop works in short turns until the time is over.
-So all of them run for as long as the others do, and if something else takes a part of one core, the loop there merely
-does less, while with a fixed number the others would finish early and the rest be measured alone.
+So all loops run equally long, and if something else takes a part of one core, the loop there only does less. With a
+fixed number of operations, the other loops would finish early, and the slow loop would run alone at the end.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ SAMPLE = 0.03
 """How long a sample takes, in seconds."""
 
 TURNS = 30
-"""How many turns it has, if the machine is as fast as it was when the turn's length was found."""
+"""How many turns a sample has, if the machine is as fast as when the length of a turn was chosen."""
 
 
 class LoopThread:
@@ -56,19 +56,19 @@ class LoopThread:
 
 
 def cores() -> list[int | None]:
-    """Two cores that this process may use. `None`: it cannot be said, or there is only one."""
+    """Two cores that this process may use. `None`: the system does not say, or there is only one."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     return list(allowed[:2]) if len(allowed) > 1 else [None, None]
 
 
 class Done(NamedTuple):
-    """What the loops did in one sample, all together."""
+    """The work of all loops together in one sample."""
 
     #: turns of `n` operations each
     turns: int
-    #: turns in a second
+    #: turns per second
     rate: float
-    #: turns in a second of those in which no loop waited for its core
+    #: turns per second, without the time in which a loop waited for its core
     free_rate: float
     #: for how long the loops waited for their cores, in seconds
     waited: float

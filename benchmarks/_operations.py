@@ -1,11 +1,10 @@
-"""Each path of aiopool that a server takes, as something to be timed.
+"""Each path of aiopool that a server takes, as a candidate to time.
 
-A pool lives as long as one sample, so its first get is a miss, which does not count among ten thousand others. The
-paths that take what is idle elsewhere, by a steal or from the victim, find a pool that was filled before the clock
-started.
+A pool lives as long as one sample, so its first get is a miss, which does not matter among ten thousand gets. For
+stealing and for the victim, the pool is filled before the clock starts.
 
 `async with AsyncPool.borrow()` has another base than the list pair: a bare `async with` of a context manager in Python
-that does nothing. Half of what it costs is the coroutines that every `async with` needs.
+that does nothing. Half of its cost is the coroutines that every `async with` needs.
 """
 
 import asyncio
@@ -61,7 +60,7 @@ async def miss(n: int) -> None:
 
 
 async def off_loop(n: int) -> None:
-    """In a worker thread, with the loop's context, as `asyncio.to_thread` gives it. Starting it is paid once."""
+    """In a worker thread, with the loop's context, as with `asyncio.to_thread`. The thread is started once."""
 
     def work() -> None:
         pool = Pool(object)
@@ -77,7 +76,7 @@ class Filled:
 
     def __init__(self) -> None:
         self.pool: Pool[object | None] = Pool()
-        # Kept, so that a get does not free what it got.
+        # Kept, so that a get does not free its object.
         self.objects: list[object] = []
 
     def fill(self, n: int) -> None:
@@ -93,17 +92,17 @@ class Filled:
 
 
 class Stealing(Filled):
-    """Another loop's thread has put everything there is."""
+    """Another loop's thread has put all objects."""
 
     async def prepare(self, n: int) -> None:
         await asyncio.to_thread(asyncio.run, self.fill_elsewhere(n))
 
     async def fill_elsewhere(self, n: int) -> None:
-        self.fill(n + 1)  # what lies in a private slot cannot be stolen
+        self.fill(n + 1)  # the object in the private slot cannot be stolen
 
 
 class VictimHits(Filled):
-    """A cleanup cycle came after the last put, so everything lies in the victim."""
+    """A cleanup cycle ran after the last put, so all objects lie in the victim."""
 
     async def prepare(self, n: int) -> None:
         self.fill(n)
@@ -114,7 +113,7 @@ class VictimHits(Filled):
 
 
 class Empty:
-    """The least that an async context manager in Python can be."""
+    """The smallest possible async context manager in Python."""
 
     async def __aenter__(self) -> None: ...
 

@@ -1,15 +1,15 @@
 """The object pools that people find on PyPI today, each used as its documentation says, in its cheapest way.
 
-Each candidate does what `pool.get()` and `pool.put()` do, with whatever the pool calls it: take the one object that
-lies in the warm pool, give it back. Where a pool has a synchronous and an asynchronous face, both are timed, because
-the cheap one is what a comparison must use, and the awaited one is what its documentation offers to a coroutine. (Not
-anopool's: its `AsyncPool` waits for `asyncio.QueueEmpty` from a `queue.SimpleQueue` and can't hand out a first object.)
+Each candidate does what `pool.get()` and `pool.put()` do, under the names of that pool: it takes the one object in the
+warm pool and gives it back. If a pool has a synchronous and an asynchronous interface, both are timed, because a fair
+comparison must use the cheap one, and its documentation offers the awaited one to coroutines. (Not anopool's: its
+`AsyncPool` waits for `asyncio.QueueEmpty` from a `queue.SimpleQueue` and can't hand out a first object.)
 
-What would make the figures misleading: these pools promise other things. pondpond and anopool bound how many objects
-exist, anopool waits for one to come back, generic-pool validates each object. They are slower partly for what they do,
-and a program that needs that should use them. None of them is kept from being cheap here: pondpond runs without its
-eviction thread, and with one object in flight generic-pool, which searches all its objects for the one at hand at each
-step, has one to search.
+What could make the figures misleading: these pools promise other things. pondpond and anopool bound how many objects
+exist, anopool waits for one to come back, generic-pool validates each object. They are slower partly because of these
+features, and a program that needs them should use these pools. Each is used in its cheapest way: pondpond runs without
+its eviction thread, and generic-pool, which searches all its objects at each step, has only one to search with one
+object in flight.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from _timing import IN_FLIGHT, Candidate, need
 
 
 def _pond() -> Any:
-    """A Pond without its eviction thread. Given a loop, it makes none that nobody would close."""
+    """A Pond without its eviction thread. It gets a loop, or it would create one and never close it."""
     pond = need("pond").Pond(time_between_eviction_runs=-1, loop=asyncio.get_running_loop())
     pond.register(_pond_factory(), name="objects")
     return pond

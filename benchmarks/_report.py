@@ -1,8 +1,8 @@
-"""What the benchmarks share in talking to their reader: the command line, the head above a table, the JSON file.
+"""The command line of the benchmarks, the head above a table, and the JSON file.
 
-The head says what was measured where, because the figures of another interpreter, of the other implementation or of a
-build without a GIL are other figures. It is written after all imports: on a free-threaded build, importing an extension
-module that does not support free threading switches the GIL back on (`PYTHON_GIL=0` keeps it off).
+The head says what was measured and where, because another interpreter, the other implementation or a build without a
+GIL gives other figures. It is written after all imports: on a free-threaded build, importing an extension module that
+does not support free threading switches the GIL back on (`PYTHON_GIL=0` keeps it off).
 """
 
 import json
@@ -23,13 +23,13 @@ KIB = 1024
 MIB = 1024 * KIB
 
 WIDTH = 110
-"""Tables are this wide where the output is no terminal that could say."""
+"""The width of tables if the output is not a terminal."""
 
 
 def arguments(doc: str | None, *, rounds: int, quick: int, each_allocator: bool = False) -> Namespace:
     """Parse the command line of a benchmark whose module docstring is `doc`.
 
-    `each_allocator`: it runs once for each allocator, unless it is asked to measure here.
+    `each_allocator`: the benchmark runs once with each allocator, unless `--here` is given.
     """
     parser = ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument(
@@ -38,14 +38,14 @@ def arguments(doc: str | None, *, rounds: int, quick: int, each_allocator: bool 
     parser.add_argument(
         "--quick", dest="rounds", action="store_const", const=quick, help=f"for a first look: --rounds {quick}"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to FILE")
     if each_allocator:
-        parser.add_argument("--here", action="store_true", help="measure in this process, with the allocator it has")
+        parser.add_argument("--here", action="store_true", help="measure in this process, with its allocator")
     return parser.parse_args()
 
 
 def positive_integer(text: str) -> int:
-    """An argument's value; its name is what argparse shows for one that is none."""
+    """The value of an argument. argparse shows the name of this function if the value is wrong."""
     value = int(text)
     if value < 1:
         raise ValueError(text)
@@ -53,7 +53,7 @@ def positive_integer(text: str) -> int:
 
 
 def environment() -> dict[str, str]:
-    """What the figures were measured with."""
+    """The interpreter, the implementation and the platform that were measured."""
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "gil": "on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off",
@@ -63,7 +63,7 @@ def environment() -> dict[str, str]:
 
 
 def headline(about: dict[str, str] | None = None) -> str:
-    """The environment in one line: that of this process, or of the one that `about` comes from."""
+    """The environment in one line: that of this process, or `about` from another one."""
     about = about or environment()
     return f"{about['python']}, GIL {about['gil']}, aiopool {about['implementation']}, {about['platform']}"
 
@@ -78,7 +78,7 @@ def plain_table(title: str, first: str, *others: str) -> Table:
 
 
 def spread(values: Spread) -> str:
-    """A median and its quartiles, with as many digits as they are worth."""
+    """A median and its quartiles, with as many digits as are significant."""
     digits = 0 if abs(values.median) >= 20 else 1 if abs(values.median) >= 3 else 2
     return f"{values.median:,.{digits}f} ({values.low:,.{digits}f} to {values.high:,.{digits}f})"
 
@@ -110,6 +110,6 @@ def show(*parts: RenderableType) -> None:
 
 
 def write_json(file: Path | None, figures: dict[str, Any]) -> None:
-    """Write `figures` and the environment to `file`, if one was asked for."""
+    """Write `figures` and the environment to `file`, unless it is `None`."""
     if file is not None:
         file.write_text(json.dumps({"environment": environment(), **figures}) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""One row of `scaling.py`: something that several loops do at the same time."""
+"""One row of `scaling.py`: work that several loops do at the same time."""
 
 import threading
 from collections.abc import Awaitable, Callable
@@ -8,10 +8,10 @@ from _loop_threads import SAMPLE, TURNS, Done, LoopThread, Work, work_together
 
 
 class Case:
-    """`work(n)` does it `n` times, each of which is as many `operations`."""
+    """`work(n)` repeats the work `n` times; each time counts as `operations`."""
 
     most = 1_000_000
-    """How many turns each loop may have in a sample; `prepare` makes ready for so many."""
+    """How many turns each loop may have in a sample; `prepare` gets ready for that many."""
 
     def __init__(self, name: str, work: Work, operations: int = 1) -> None:
         self.name = name
@@ -20,14 +20,14 @@ class Case:
         self._n = 1
 
     def prepare(self, loops: int, n: int) -> None:
-        """Make ready for `loops` loops that each do it `n` times. Not timed."""
+        """Get ready for `loops` loops that each repeat the work `n` times. Not timed."""
 
     def succeeded(self, n: int) -> float:
-        """What share of `n` times, all loops together, did what it should."""
+        """The share of `n` times, all loops together, that succeeded."""
         return 1.0
 
     def calibrate(self, loops: list[LoopThread]) -> None:
-        """Find out how often to repeat it in one turn. It is the warm-up of each loop too."""
+        """Find out how often to repeat the work in one turn. This also warms up each loop."""
         per_second = TURNS / SAMPLE
         while (rate := self._sample(loops[:1], turns=1).rate) > 4 * per_second:
             self._n *= 4
@@ -36,7 +36,7 @@ class Case:
             self._sample([loop], turns=1)
 
     def measure(self, loops: list[LoopThread]) -> "Measured":
-        """Let `loops` do it at the same time."""
+        """Let `loops` work at the same time."""
         done = self._sample(loops, self.most)
         each = self._n * self.operations * self.succeeded(done.turns * self._n)
         return Measured(done.rate * each, done.free_rate * each, done.waited / (len(loops) * SAMPLE))
@@ -50,9 +50,9 @@ class OwnObjects(Case):
     """A case in which each loop works with objects that it created itself.
 
     Before the first sample, all loops run `hold(wait)` at the same time: it gets objects, calls `wait`, and then puts
-    them. Without that, the loop that works alone first has created all objects, and the others steal them from it. On a
-    free-threaded build, an object that another thread created is more expensive to count references to, and objects
-    that one thread created are neighbours in memory.
+    them. Without that, the loop that works first, alone, would create all objects, and the others would steal them. On
+    a free-threaded build, counting references to an object that another thread created costs more, and objects that one
+    thread created are neighbours in memory.
     """
 
     def __init__(self, name: str, work: Work, operations: int, hold: Callable[[Callable[[], int]], Awaitable[None]]):
@@ -73,7 +73,7 @@ class OwnObjects(Case):
 class Measured(NamedTuple):
     """One sample of some loops."""
 
-    #: operations in a second, all loops together
+    #: operations per second, all loops together
     rate: float
     #: the same, for the time in which no loop waited for its core
     free_rate: float

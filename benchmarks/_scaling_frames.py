@@ -1,7 +1,7 @@
 """Frames that several loops receive at the same time, for `scaling.py`.
 
 Each loop has a socket pair of its own. It writes a batch of frames to one end and reads them at the other, over
-streams, so no other process needs a core. The figure includes the sending, which is the same for both readers.
+streams, so no other process needs a core. The figures include sending, which is the same for both readers.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from aiopool import streams
 
 HEADER = 4
 FRAMES = 50
-"""In a batch. All of them fit into the socket's buffer."""
+"""Frames in a batch. All of them fit into the socket's buffer."""
 
 
 class Receiving(Case):

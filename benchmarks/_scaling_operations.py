@@ -1,18 +1,18 @@
-"""What `scaling.py` lets several loops do at the same time.
+"""The operations that `scaling.py` lets several loops do at the same time.
 
 Everything is written as a program would write it: a pool that all loops share is a global of this module, and `get` and
 `put` are looked up at each call. How a program reaches the pool matters on a free-threaded build, where reading a
-global, an attribute or a closure may write to the reference count of what it finds. So the first operation comes in
-several ways of writing it.
+global, an attribute or a closure may write the reference count of the object. So the first operation is written in
+several ways.
 
 A pool of a loop's own is created in the loop's thread and reached through a local variable. On a free-threaded build,
-an object that another thread created has the more expensive of its two reference counts written.
+for an object that another thread created, the more expensive of its two reference counts is written.
 
-What would make the figures misleading is a loop of the benchmark that itself writes to shared memory. Even a large
-integer in a global variable is a shared object, and each reading writes its reference count; one in the code is too, as
-long as the module was not loaded from a .pyc file (`PYTHONDONTWRITEBYTECODE`). One row of buffers shows it, the others
-have the size in a local variable. The rows of lists that nobody shares are the control: what they fall short of 2 is
-the machine's doing, or the benchmark's.
+What could make the figures misleading: a loop of the benchmark that itself writes to shared memory. Even a large
+integer in a global variable is a shared object, and each read writes its reference count; so is a constant in the code,
+unless the module was loaded from a .pyc file (`PYTHONDONTWRITEBYTECODE`). One row of buffers shows this; the others
+have the size in a local variable. The rows of lists that are not shared are the control: if they fall short of 2, the
+machine or the benchmark is the cause.
 """
 
 import threading
@@ -27,7 +27,7 @@ from aiopool import AsyncPool, BufferPool, Pool
 
 SIZE = 4096
 PUTS = 67
-"""How many of a hundred gets are answered by a put where objects are scarce, as in a benchmark of Go's own."""
+"""How many puts follow a hundred gets where objects are scarce, as in a benchmark of Go's own."""
 
 
 # --- shared by all loops ---
@@ -48,7 +48,7 @@ for _ in range(8):
 
 
 class Server:
-    """Has its pool as an attribute."""
+    """Keeps its pool in an attribute."""
 
     def __init__(self) -> None:
         self.pool = POOL
@@ -138,7 +138,7 @@ async def async_borrow(n: int) -> None:
 
 
 async def scarce(n: int) -> None:
-    """Each loop gets more than it puts, and so looks for what the others have."""
+    """Each loop gets more than it puts, and so steals from the others."""
     objects = [object() for _ in range(PUTS)]
     for _ in repeat(None, n):
         for obj in objects:
@@ -171,7 +171,7 @@ async def simple_queue(n: int) -> None:
 
 
 class Mine(threading.local):
-    """What each thread creates for itself."""
+    """The objects that each thread creates for itself."""
 
     def __init__(self) -> None:
         self.pool = Pool(object)

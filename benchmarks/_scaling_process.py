@@ -1,4 +1,4 @@
-"""One process of `scaling.py`: lets one, two and four loops do each operation, each time it is asked."""
+"""One process of `scaling.py`: on each request, lets one, two and four loops do each operation."""
 
 import random
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ async def pin() -> None:
 
 
 def start_loops() -> tuple[list[LoopThread], list[LoopThread]]:
-    """Four loops on two cores, and two that only put what others steal.
+    """Four loops on two cores, and two donors: loops that only put objects for others to steal.
 
-    A thief looks from the next processor on. So the donors come between the thieves: the first thief meets the first
-    donor first, and the second thief the second one.
+    A steal begins at the next processor. So the donors come between the loops that steal: the first of these finds the
+    first donor first, and the second finds the second donor.
     """
     first, second = cores()
     threads = [LoopThread(core) for core in (first, None, second, None, first, second)]
@@ -36,7 +36,7 @@ def start_loops() -> tuple[list[LoopThread], list[LoopThread]]:
 
 
 def measure(case: Case, loops: list[LoopThread]) -> dict[str, Measured]:
-    """By the number of loops that work at the same time. One works on each core in turn."""
+    """Measure one, two and four loops, by their number. A single loop works on each core in turn."""
     one = case.measure([loops[0]])
     two = case.measure(loops[:2])
     other = case.measure([loops[1]])

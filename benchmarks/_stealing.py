@@ -1,4 +1,4 @@
-"""Loops that steal: what they get lies in the shared lists of loops that do nothing else."""
+"""Loops that steal from the shared lists of donors, loops that only put objects."""
 
 from itertools import repeat
 
@@ -9,7 +9,7 @@ from aiopool import Pool
 
 
 class Stealing(Case):
-    """Gets that find nothing of their own, because the loops of `donors` have put everything there is."""
+    """Gets that find nothing in their own shard, because the loops of `donors` have put all objects."""
 
     most = TURNS
 
@@ -17,13 +17,13 @@ class Stealing(Case):
         super().__init__(name, self.steal)
         self._donors = donors
         self._pool: Pool[object | None] = Pool()
-        # Kept, so that a get does not free what it got.
+        # Kept, so that a get does not free its object.
         self._objects: list[object] = []
         self._donated = 0
 
     def prepare(self, loops: int, n: int) -> None:
-        # Each donor has enough for its part of the thieves, and at least for one of them. One more, because what lies
-        # in a private slot cannot be stolen.
+        # Each donor has enough for its part of the stealing loops, and at least for one of them. One more, because the
+        # object in the private slot cannot be stolen.
         each = max(n, -(-n * loops // len(self._donors))) + 1
         self._donated = each * len(self._donors)
         self._objects.extend(object() for _ in range(self._donated - len(self._objects)))
@@ -40,5 +40,5 @@ class Stealing(Case):
             self._pool.get()
 
     def succeeded(self, n: int) -> float:
-        """A get that meets another thief may come back with nothing."""
+        """A get that meets another steal may find nothing."""
         return (self._donated - self._pool.clear()) / n

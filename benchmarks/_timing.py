@@ -1,22 +1,22 @@
 """How the benchmarks time: many candidates side by side in one run, compared round by round.
 
 A machine is faster in one second than in the next. So each round times every candidate once, in shuffled order, and a
-ratio is taken within a round, between two samples that lie no more than seconds apart. What is reported is the median
-of these ratios and their quartiles; a time is shown beside them only to give an idea of the size.
+ratio is taken within a round, between two samples no more than seconds apart. The report shows the median and the
+quartiles of these ratios; it shows times beside them only to give an idea of the size.
 
 Every candidate is an `async def` that repeats its operation `n` times in a `for` loop of its own, with `n` calibrated
 so that one sample takes about 15 ms. All of them pay for the same loop, and nothing is subtracted: a difference of two
-measured times is noisier than either. So a ratio comes out a little nearer to 1 than it is; the row "empty loop" in
-`get_put.py` tells by how much.
+measured times is noisier than either. So a measured ratio is a little nearer to 1 than the true one; the row "empty
+loop" in `get_put.py` shows by how much.
 
-The cyclic garbage collector is run once and then switched off until all is measured: a collection would land in
-whichever sample happened to run, and a full one is a cleanup cycle of aiopool besides.
+The cyclic garbage collector is run once and then switched off until all is measured: a collection would disturb a
+random sample, and a full one is also a cleanup cycle of aiopool.
 
-Where the system says for how long a thread waited for a core that something else had, as Linux does, that time is left
+Where the system says for how long a thread waited for a core that another thread had, as Linux does, that time is left
 out.
 
-What would make the figures misleading: other work on the same cores, which still takes its part of the caches (look at
-the quartiles), and the best case that every such loop is: the same few objects, always in the nearest cache, the
+What could make the figures misleading: other work on the same cores, which still takes its part of the caches (look at
+the quartiles), and that every such loop is a best case: the same few objects, always in the nearest cache, the
 interpreter's specialised bytecode never disturbed.
 """
 
@@ -43,15 +43,15 @@ Repeat = Callable[[int], Awaitable[None]]
 
 
 class UnavailableError(Exception):
-    """What a candidate raises that cannot run here; its text says why."""
+    """Raised by a candidate that cannot run here; its text says why."""
 
 
 def need(module: str) -> Any:
-    """Import something that only a benchmark wants.
+    """Import a module that only a benchmark needs.
 
     Not an import statement, so that a type checker gives the same answer whether it is installed or not.
 
-    :raises UnavailableError: it is not installed, or not for this platform.
+    :raises UnavailableError: the module is not installed, or does not support this platform.
     """
     try:
         return import_module(module)
@@ -63,18 +63,18 @@ def need(module: str) -> Any:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something to be timed: `repeat(n)` does it `n` times."""
+    """An operation to time: `repeat(n)` does it `n` times."""
 
     name: str
     repeat: Repeat
-    #: makes ready for `repeat(n)`; not timed
+    #: gets ready for `repeat(n)`; not timed
     prepare: Repeat | None = None
     #: how many operations each of the `n` times does
     operations: int = 1
 
 
 class Spread(NamedTuple):
-    """What came out of the rounds: half of them lie between `low` and `high`."""
+    """The results of the rounds: half of them lie between `low` and `high`."""
 
     low: float
     median: float
@@ -91,7 +91,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of_ratios(cls, ours: Iterable[float], others: Iterable[float]) -> "Spread":
-        """Of what `ours` divided by `others` is in each round."""
+        """The spread of `ours` divided by `others`, round by round."""
         return cls.of(starmap(truediv, zip(ours, others, strict=True)))
 
 
@@ -113,11 +113,11 @@ class Results:
         return Spread.of(self.seconds[name])
 
     def ratio(self, name: str, base: str) -> Spread:
-        """How many times as long as `base` it took."""
+        """How many times as long as `base` the candidate took."""
         return Spread.of_ratios(self.seconds[name], self.seconds[base])
 
     def over(self, name: str, base: str) -> Spread:
-        """How many seconds longer than `base` it took."""
+        """How many seconds longer than `base` the candidate took."""
         return Spread.of(map(sub, self.seconds[name], self.seconds[base]))
 
 
@@ -133,7 +133,7 @@ async def measure(candidates: Iterable[Candidate], rounds: int) -> Results:
 
 
 class Timer:
-    """What can be timed here, and how often each sample repeats it."""
+    """The candidates that can run here, and how often each sample repeats each of them."""
 
     def __init__(self) -> None:
         self._counts: dict[Candidate, int] = {}
@@ -169,11 +169,11 @@ def no_collections() -> Iterator[None]:
 
 
 async def _calibrate(candidate: Candidate) -> int:
-    """How often to repeat for a sample of the wanted length. It is the warm-up too."""
-    # Not timed: the first time, a candidate may import its module, and would pass for a slow one.
+    """How often to repeat for a sample of the wanted length. This is also the warm-up."""
+    # Not timed: the first time, a candidate may import its module, and would seem slow.
     await _sample(candidate, 1)
     n = 1
-    # The better of two: a hiccup would end the search early, with samples that are mostly the candidate's set-up.
+    # The shorter of two: a hiccup would end the search early, with samples that are mostly the candidate's set-up.
     while (seconds := min(await _sample(candidate, n), await _sample(candidate, n))) < SAMPLE / 4:
         n *= 4
     return max(1, round(n * SAMPLE / seconds))

@@ -1,8 +1,8 @@
 """The servers of `uvicorn_uploads.py`: uvicorn, with an application that reads each upload to its end.
 
 Usage: _upload_server.py LOOP HTTP FILENO, where FILENO is a listening socket. Under /whole the application joins the
-body as frameworks do for `request.body()`, under /stream it looks at each piece and lets it go. Under /cpu it says how
-much processor time the process has had, in seconds.
+body as frameworks do for `request.body()`, under /stream it reads each piece and drops it. Under /cpu it answers with
+the CPU time of the process, in seconds.
 """
 
 import resource

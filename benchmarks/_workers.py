@@ -1,8 +1,8 @@
 """Processes that measure in turns: one for each implementation of aiopool.
 
 aiopool chooses its implementation when it is imported, so two implementations need two processes. To compare them, and
-with a program in Go besides, all of them measure one round, then all of them the next one. A worker that is not asked
-waits for a line on its standard input and uses no CPU time.
+a program in Go, all of them measure one round, then all of them the next one. A worker between two requests waits for a
+line on its standard input and uses no CPU time.
 """
 
 import json
@@ -19,7 +19,7 @@ import aiopool
 Message = dict[str, Any]
 
 IMPLEMENTATIONS = ["native", "python"] if aiopool.implementation == "native" else ["python"]
-"""What can be measured here. `AIOPOOL_NO_EXTENSIONS` leaves only the second one."""
+"""The implementations that can be measured here. `AIOPOOL_NO_EXTENSIONS` leaves only the second one."""
 
 
 class Worker:
@@ -28,10 +28,10 @@ class Worker:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
         self.about = self._receive()
-        """What it sent once it was ready."""
+        """The message that the worker sent when it was ready."""
 
     def round(self) -> Message:
-        """Have it measure once."""
+        """Let the worker measure once."""
         assert self._process.stdin is not None
         print("round", file=self._process.stdin, flush=True)
         return self._receive()
@@ -69,11 +69,11 @@ Reply = Callable[[Message], None]
 
 
 def requests(about: Message) -> Iterator[Reply]:
-    """In the worker: send `about`, then yield a function to answer with, once for each round that is asked for.
+    """In the worker: send `about`, then yield a function to answer with, once for each requested round.
 
-    It blocks the running loop while it waits, which is right: nothing else must run between two rounds.
+    It blocks the running loop while it waits, on purpose: nothing else must run between two rounds.
     """
-    # Whatever a library prints must not get between the messages.
+    # Output of a library must not get between the messages.
     stream, sys.stdout = sys.stdout, sys.stderr
 
     def reply(message: Message) -> None:

@@ -1,13 +1,13 @@
-"""What it costs to send an array to another process, over aiopool's streams and over asyncio's.
+"""The cost of sending an array to another process, over aiopool's streams and over asyncio's.
 
 Three ways, each with sender and receiver in one process, over a Unix socket: that of the example, with pickle's
-out-of-band buffers over `aiopool.streams`; the same over asyncio's streams, where the array that comes out is
-read-only; and a plain pickle over asyncio's streams, as most programs do it. What counts is CPU time of the process,
-kernel included, for one array.
+out-of-band buffers over `aiopool.streams`; the same over asyncio's streams, where the received array is read-only; and
+a plain pickle over asyncio's streams, as in most programs. The result is the CPU time of the process, kernel included,
+for one array.
 
-What would make the figures misleading: the allocator decides half of what asyncio's way costs. With glibc's defaults a
-fresh buffer is faulted in again each time. So all is measured with each allocator that there is; `--here` measures with
-that of this process only.
+What could make the figures misleading: the allocator decides half of the cost of asyncio's way. With glibc's defaults a
+fresh buffer is faulted in again each time. So everything is measured with each allocator on the machine; `--here`
+measures only with that of this process.
 """
 
 import asyncio
@@ -36,13 +36,13 @@ Way = tuple[Any, Callable[[Any, Any], Awaitable[None]], Callable[[Any], Awaitabl
 
 SIZES = {"64 KiB": 2**16, "1 MiB": 2**20, "16 MiB": 2**24}
 BYTES = 2**27
-"""So many are sent for one figure."""
+"""How many bytes are sent for one figure."""
 
 LIMIT = 2**17
 
 
 async def receive_readonly(reader: Any) -> Any:
-    """As `receive` of the example, with asyncio's reader."""
+    """Like `receive` of the example, with asyncio's reader."""
     head_size, count = COUNTS.unpack(await reader.readexactly(COUNTS.size))
     sizes = [size for (size,) in SIZE.iter_unpack(await reader.readexactly(count * SIZE.size))]
     head = await reader.readexactly(head_size)
@@ -50,7 +50,7 @@ async def receive_readonly(reader: Any) -> Any:
 
 
 async def send_plain(writer: Any, obj: Any) -> None:
-    """A length and a pickle."""
+    """Send a length and a pickle."""
     message = pickle.dumps(obj, protocol=5)
     writer.write(SIZE.pack(len(message)))
     writer.write(message)
@@ -58,7 +58,7 @@ async def send_plain(writer: Any, obj: Any) -> None:
 
 
 async def receive_plain(reader: Any) -> Any:
-    """A length and a pickle."""
+    """Receive a length and a pickle."""
     (size,) = SIZE.unpack(await reader.readexactly(SIZE.size))
     return pickle.loads(await reader.readexactly(size))
 
@@ -71,7 +71,7 @@ WAYS: dict[str, Way] = {
 
 
 Seconds = dict[str, dict[str, list[float]]]
-"""For an array, one entry a round, by size and way."""
+"""Seconds for an array, one entry a round, by size and way."""
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def measure_all(rounds: int) -> dict[str, Seconds]:
-    """With the allocator of this process."""
+    """Measure with the allocator of this process."""
     found: Seconds = {size: {way: [] for way in WAYS} for size in SIZES}
     for _ in range(rounds):
         for size, count in SIZES.items():
@@ -92,14 +92,14 @@ def measure_all(rounds: int) -> dict[str, Seconds]:
 
 def table(allocator: str, found: Seconds) -> Table:
     first, *others = WAYS
-    rows = plain_table(f"CPU time of aiopool's way, with {allocator}, to that of:", "array", *others)
+    rows = plain_table(f"CPU time of aiopool's way, with {allocator}, divided by that of:", "array", *others)
     for size, ways in found.items():
         rows.add_row(size, *(spread(Spread.of_ratios(ways[first], ways[other])) for other in others))
     return rows
 
 
 async def measure(way: Way, size: int) -> float:
-    """CPU seconds for an array of `size` bytes, there and through."""
+    """CPU seconds to send and receive an array of `size` bytes."""
     module, send_to, receive_from = way
     array, times = np.ones(size, np.uint8), BYTES // size
     done = asyncio.Event()

@@ -1,22 +1,22 @@
-"""What a view from a `BufferPool` costs, beside a fresh bytearray, from 64 bytes to 16 MiB.
+"""The cost of a view from a `BufferPool`, beside a fresh bytearray, from 64 bytes to 16 MiB.
 
-Measured inside a running asyncio loop, all in one run (`_timing.py` tells how). One operation is an acquire and the
-drop of the view, or `bytearray(n)` and its drop. The result is how many times as much the fresh one costs; below 1.00
-pooling loses. Three ways, because what a fresh buffer costs depends on its use:
+Measured inside a running asyncio loop, all in one run (`_timing.py` says how). One operation is an acquire and the drop
+of the view, or `bytearray(n)` and its drop. The result is the cost of the fresh one divided by that of the pooled one;
+below 1.00 pooling loses. There are three ways, because the cost of a fresh buffer depends on its use:
 
 - untouched, one at a time;
-- filled: all bytes are written once, by copying them from somewhere. This is nearer to what a program does, and the
-  copy is the same for both;
+- filled: all bytes are written once, by a copy. This is nearer to what a program does, and the copy is the same for
+  both;
 - 100 in flight: a hundred are held before the first is dropped, so that malloc cannot hand out the same warm memory
   again and again, and all but one of the pool's go through the shared list.
 
-All of that runs once for each allocator (`_allocators.py` tells why), and the tables have them side by side. Other
-tables have the less common paths, for one size; what `wipe=True` adds; and what it costs to record who acquires. With
-`--here` one process measures with the allocator that it has, and shows times too.
+All of that runs once with each allocator (`_allocators.py` says why), and the tables have them side by side. Other
+tables have the less common paths, for one size; the extra cost of `wipe=True`; and that of recording the places that
+acquire. With `--here` one process measures with its own allocator, and shows times too.
 
-What would make the figures misleading: one thread works alone. Even one allocator has no one price: glibc gives big
-buffers back to the system at once until it has seen some freed (its threshold moves, up to 32 MiB), and then keeps
-them, but clears them with memset. And a fresh bytearray is zero, which a pooled buffer is only with `wipe`.
+What could make the figures misleading: one thread works alone. The cost varies even with one allocator: glibc gives
+large buffers back to the system at once until some have been freed (its threshold moves, up to 32 MiB), and then keeps
+them, but clears them with memset. And a fresh bytearray is zero; a pooled buffer is zero only with `wipe`.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ from aiopool import BufferPool, cleanup
 SIZES = [64, KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB]
 
 PATH_SIZE = 4 * KIB
-"""The size that the less common paths are measured with."""
+"""The size for the less common paths."""
 
 
 def new_pool(*, wipe: bool = False, sample_every: int | None = 1024) -> BufferPool:
-    """One that keeps all that a benchmark has in flight."""
+    """A pool that keeps everything that a benchmark has in flight."""
     return BufferPool(max_idle_bytes=1 << 40, idle_timeout=None, wipe=wipe, sample_every=sample_every)
 
 
@@ -72,9 +72,9 @@ def fresh_filled(size: int) -> Repeat:
 
 
 class Warm:
-    """A pool that has made all it needs before it is timed: a sample of big buffers is no more than a few of them."""
+    """A pool that has created all its blocks before it is timed: a sample of large buffers is only a few of them."""
 
-    # One for all, so that no more than one lies in memory.
+    # One pool for all, so that there is never more than one in memory.
     pool = new_pool()
 
     def __init__(self, size: int, held: int) -> None:
@@ -120,7 +120,7 @@ def pooled_in_flight(size: int) -> Candidate:
 
 
 async def off_loop(n: int) -> None:
-    """In a worker thread. The way there is paid once."""
+    """In a worker thread, which is started once."""
 
     def work() -> None:
         pool = new_pool()
@@ -131,7 +131,7 @@ async def off_loop(n: int) -> None:
 
 
 class Stealing:
-    """Acquires that find nothing of their own: another loop's thread has dropped all there is."""
+    """Acquires that find nothing in their own shard: another loop's thread has dropped all views."""
 
     def __init__(self) -> None:
         self.pool = new_pool()
@@ -143,7 +143,7 @@ class Stealing:
         await asyncio.to_thread(asyncio.run, self.drop_elsewhere(n))
 
     async def drop_elsewhere(self, n: int) -> None:
-        # One more: what lies in the private slot can't be stolen.
+        # One more: the block in the private slot can't be stolen.
         held = [self.pool.acquire(PATH_SIZE) for _ in range(n + 1)]
         held.clear()
 
@@ -154,7 +154,7 @@ class Stealing:
 
 
 class VictimHits(Stealing):
-    """Acquires after a cleanup cycle: all there is lies in the victim."""
+    """Acquires after a cleanup cycle: all idle blocks lie in the victim."""
 
     async def prepare(self, n: int) -> None:
         self.held.clear()
@@ -172,13 +172,13 @@ class Misses(Stealing):
 
 
 async def create_and_free(n: int) -> None:
-    """In a pool that keeps nothing, so that the memory of the last block is there for the next one."""
+    """In a pool that keeps nothing, so that the allocator reuses the memory of the last block."""
     pool = BufferPool(max_idle_bytes=0, idle_timeout=None)
     for _ in repeat(None, n):
         pool.acquire(PATH_SIZE)
 
 
-# --- recording who acquires ---
+# --- recording the places that acquire ---
 
 
 def recorded(sample_every: int | None) -> Repeat:
@@ -222,14 +222,14 @@ RECORDING = [
 
 
 def gain(results: Results, way: str, size: int) -> Spread:
-    """How many times as much a fresh one costs."""
+    """The cost of a fresh buffer divided by that of a pooled one."""
     fresh, pooled = PAIRS[way]
     return results.ratio(fresh[size].name, pooled[size].name)
 
 
 def main_table(results: Results) -> Table:
     table = plain_table(
-        f"{headline()}\na fresh bytearray costs so many times what the pool does",
+        f"{headline()}\ncost of a fresh bytearray, divided by that of an acquire + drop",
         "",
         "bytearray, ns",
         "acquire + drop, ns",
@@ -269,7 +269,8 @@ def path_table(results: Results) -> Table:
 
 
 def recording_table(results: Results) -> Table:
-    table = plain_table(f"recording who acquires, {name_of(PATH_SIZE)}", "", "ns", "times as long as without")
+    title = f"recording the places that acquire, {name_of(PATH_SIZE)}"
+    table = plain_table(title, "", "ns", "times as long as without")
     for candidate in RECORDING:
         table.add_row(
             candidate.name,
@@ -289,9 +290,7 @@ def verdict(results: Results) -> str:
     for way in PAIRS:
         loses = [name_of(size) for size in SIZES if gain(results, way, size).median < 1]
         lines.append(f"- {way}: {'at ' + ', '.join(loses) if loses else 'at no size'}")
-    lines.append(
-        "- where the buffer must be zero at the start, and is small enough that clearing it is most of its price"
-    )
+    lines.append("- where the buffer must be zero at the start, and is so small that clearing it is most of its cost")
     return "Where pooling loses:\n" + "\n".join(lines)
 
 
@@ -320,7 +319,7 @@ def show_side_by_side(of_each: dict[str, dict[str, Any]]) -> None:
         headline(),
         *(
             side_by_side(
-                f"{way}: a fresh bytearray costs so many times what the pool does",
+                f"{way}: cost of a fresh bytearray, divided by that of an acquire + drop",
                 {name: each["gain"][way] for name, each in of_each.items()},
             )
             for way in PAIRS
@@ -330,7 +329,7 @@ def show_side_by_side(of_each: dict[str, dict[str, Any]]) -> None:
             {name: each["paths"] for name, each in of_each.items()},
         ),
         side_by_side(
-            f"recording who acquires, {name_of(PATH_SIZE)}, in acquire + drops without",
+            f"recording the places that acquire, {name_of(PATH_SIZE)}, in acquire + drops without",
             {name: each["recording"] for name, each in of_each.items()},
         ),
     )

@@ -1,23 +1,23 @@
-"""What a cleanup cycle costs, and for how long dropping a big victim stops a loop.
+"""The cost of a cleanup cycle, and for how long freeing a large victim stops a loop.
 
 The first table is the time of a call of `aiopool.cleanup()` on a running asyncio loop: with 10 idle objects in the
 pool, and with 1,000,000. A cycle swaps references and touches no object, so the two must be the same. In both cases a
-million objects are made and put right before, and the first pool keeps 10 of them, so that both calls find the
-processor's caches equally cold. One call is a few microseconds, and one sample of it means little: look at the median.
+million objects are created and put right before, and the first pool keeps 10 of them, so that both calls find the CPU's
+caches equally cold. One call takes a few microseconds, and one sample of it means little: look at the median.
 
-The second table is the longest gap between two ticks of a loop that ticks every millisecond, while a second cycle dooms
-1,000,000 small objects or 20,000 big ones and the loop drops them in slices. The big ones are put in the order in which
-they were made, and shuffled, for glibc gives memory back from the top of its heap only. Next to it stand the gap for
-as many blocks of a `BufferPool`, which do not come from that heap, the gap that `list.clear()` makes on the same
-objects, and the gap of a loop that drops nothing. Beside each gap stands the work: the
-most processor time that the loop's thread used from one tick to the next.
+The second table is the longest gap between two ticks of a loop that ticks every millisecond, while a second cycle
+retires 1,000,000 small objects or 20,000 large ones and the loop frees them in slices. The large ones are put in the
+order in which they were created, and shuffled, because glibc gives memory back from the top of its heap only. Other
+rows have as many blocks of a `BufferPool`, which do not come from that heap; `list.clear()` on the same objects; and a
+loop that frees nothing. Beside each gap is the work: the most CPU time that the loop's thread used from one tick to the
+next.
 
-What would make the figures misleading: a gap is the longest of its run, so each time the system gives the processor to
-someone else shows in it; the rows that drop nothing tell how often that happens here, and the work leaves it out.
-asyncio and uvloop wait in whole milliseconds, so a tick comes every one to two. What is freed in slices takes longer in
-all, as the last column shows. And freeing big blocks costs what the C library makes of it, which depends on what else
-lies in its heap: each sample is taken in a process of its own, or it would show what the one before it left behind. The
-big objects take 1.3 GB; where that is not free, they have no row.
+What could make the figures misleading: a gap is the longest of its run, so it includes the time in which the system
+gave the core to other threads; the rows that free nothing show how often that happens here, and the work leaves it out.
+asyncio and uvloop wait in whole milliseconds, so a tick comes every one to two. Freeing in slices takes longer in
+total, as the last column shows. And the cost of freeing large blocks depends on what else lies in the C library's heap:
+each sample is taken in a process of its own, or it would show what the sample before left behind. The large objects
+take 1.3 GB; if that much is not free, they have no row.
 """
 
 import asyncio
@@ -49,11 +49,11 @@ Main = Callable[[Sleep], Coroutine[Any, Any, "Gap"]]
 
 
 class Private:
-    """Put first, so it lies in the private slot, which goes with the shard: when it is gone, everything is."""
+    """Put first, so it lies in the private slot, which is freed with the shard: when it is gone, everything is."""
 
 
 def full_pool(load: "Load") -> tuple[Pool[object | None], weakref.ref[Private]]:
-    objects: list[object] = [load.make() for _ in range(load.count - 1)]
+    objects: list[object] = [load.create() for _ in range(load.count - 1)]
     if load.shuffled:
         random.shuffle(objects)
     pool: Pool[object | None] = Pool()
@@ -70,9 +70,9 @@ def full_pool(load: "Load") -> tuple[Pool[object | None], weakref.ref[Private]]:
 class Cost(NamedTuple):
     """Seconds that two cleanup cycles in a row took."""
 
-    #: what was idle becomes the victim
+    #: the idle objects become the victim
     first: float
-    #: the victim goes to be dropped
+    #: the victim is retired
     second: float
 
 
@@ -103,14 +103,14 @@ async def cycle_costs(rounds: int) -> dict[int, list[Cost]]:
     return costs
 
 
-# --- the gap that dropping makes ---
+# --- the gap that freeing causes ---
 
 
 class Gap(NamedTuple):
-    """What a ticking loop saw, in seconds."""
+    """The gaps of a ticking loop, in seconds."""
 
     longest: float
-    #: the most that the loop's thread worked between two ticks, whoever else had the processor meanwhile
+    #: the most CPU time that the loop's thread used between two ticks
     busiest: float
     #: from the cycle until everything was freed
     took: float
@@ -120,7 +120,7 @@ class Moment(NamedTuple):
     """A tick, in seconds."""
 
     clock: float
-    #: processor time of this thread
+    #: CPU time of this thread
     worked: float
 
     @classmethod
@@ -151,21 +151,21 @@ async def watch_ticks(sleep: Sleep, drop: Callable[[], object], gone: Callable[[
 
 @dataclass(frozen=True)
 class Load:
-    """What is dropped."""
+    """The objects that are freed."""
 
     count: int
     size: int
-    #: put in another order than that in which they were made, and so lie in the heap
+    #: put in another order than that in which they were created and lie in the heap
     shuffled: bool = False
 
     def __str__(self) -> str:
         return f"{self.count:,} bytearrays of {self.size:,} bytes{', shuffled' if self.shuffled else ''}"
 
     def blocks(self) -> str:
-        """The same in a buffer pool."""
+        """The same load in a buffer pool."""
         return f"{self.count:,} blocks of a BufferPool{', shuffled' if self.shuffled else ''}"
 
-    def make(self) -> bytearray:
+    def create(self) -> bytearray:
         return bytearray(self.size)
 
 
@@ -180,12 +180,12 @@ async def drop_in_slices(load: Load, sleep: Sleep) -> Gap:
     pool, private = full_pool(load)
     aiopool.cleanup()
     gap = await watch_ticks(sleep, aiopool.cleanup, lambda: private() is None)
-    del pool  # not before: a pool that goes takes its objects with it at once
+    del pool  # not before: a pool that is collected frees all its objects at once
     return gap
 
 
 async def drop_blocks(load: Load, sleep: Sleep) -> Gap:
-    """The same for the blocks of a buffer pool. They are gone when nine tenths of their memory are the system's."""
+    """The same for blocks of a buffer pool, which are gone when the system has nine tenths of their memory back."""
     memory = need("psutil").Process().memory_info
     buffers = aiopool.BufferPool(max_idle_bytes=2 * load.count * load.size, idle_timeout=None)
     before = memory().rss
@@ -201,7 +201,7 @@ async def drop_blocks(load: Load, sleep: Sleep) -> Gap:
 
 
 async def drop_at_once(load: Load, sleep: Sleep) -> Gap:
-    objects = [load.make() for _ in range(load.count)]
+    objects = [load.create() for _ in range(load.count)]
     if load.shuffled:
         random.shuffle(objects)
     return await watch_ticks(sleep, objects.clear, lambda: True)
@@ -253,7 +253,7 @@ def measure_gap(case: Case) -> Gap:
 
 
 def gaps(rounds: int) -> dict[Case, list[Gap]]:
-    """What is not installed, or finds no room in memory, has no row."""
+    """A loop that is not installed, or a load that does not fit into memory, has no row."""
     found: dict[Case, list[Gap]] = {case: [] for case in cases()}
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
         for _ in range(rounds):
@@ -265,7 +265,7 @@ def gaps(rounds: int) -> dict[Case, list[Gap]]:
     return found
 
 
-# --- what came out ---
+# --- the results ---
 
 
 def cost_table(costs: dict[int, list[Cost]]) -> Table:
@@ -295,7 +295,7 @@ def cost_ratios(costs: dict[int, list[Cost]]) -> Cost:
 
 def gap_table(found: dict[Case, list[Gap]]) -> Table:
     headings = ("median gap", "worst gap", "median work", "worst work", "all gone after")
-    table = plain_table("Longest gap between two ticks, and most work in one, in ms", "dropped", *headings)
+    table = plain_table("Longest gap between two ticks, and most work in one, in ms", "freed", *headings)
     for loop in LOOPS:
         table.add_section()
         for case, samples in found.items():

@@ -1,13 +1,13 @@
-"""Many connections: what an idle one holds, and what busy ones cost beside thousands of idle ones.
+"""Many connections: the memory of an idle one, and the cost of busy ones beside thousands of idle ones.
 
-A server process answers each frame with one byte. 5,000 clients send it a frame of 1 KiB each and then fall silent: how
-much bigger has the process become, for each? Then 100 more send frames of 64 KiB, one at a time: what is a frame in
-processor time, and how big is the process at the end? Two servers count bytes and keep none: a bare protocol, and one
+A server process answers each frame with one byte. 5,000 clients send it a frame of 1 KiB each and then fall silent: by
+how much has the process grown for each? Then 100 more send frames of 64 KiB, one at a time: how much CPU time does a
+frame take, and how large is the process at the end? Two servers count bytes and keep none: a bare protocol, and one
 with a task and a writer for each connection, as streams have. Two read frames, over asyncio's streams and over
-aiopool's. Each is a fresh process, for memory that a process once had shows in its size for long.
+aiopool's. Each is a fresh process, because memory that a process once used stays in its size for long.
 
-What would make the figures misleading: the kernel's buffers are not in them; allocators round, so a few hundred bytes
-for a connection are within what the next version may change.
+What could make the figures misleading: they leave out the kernel's buffers; allocators round, so the next version may
+change a few hundred bytes for a connection.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ LOOPS = ["asyncio", "uvloop"]
 
 
 class Sample(NamedTuple):
-    """What one server process did."""
+    """The figures of one server process."""
 
     #: bytes that it grew by, for each idle connection
     idle: float
-    #: seconds of processor time for each frame of the busy ones
+    #: seconds of CPU time for each frame of the busy ones
     cpu: float
     #: bytes that it grew by while they were busy
     busy: int
@@ -87,16 +87,16 @@ async def connect(address: tuple[str, int], count: int) -> list[Client]:
 
 
 async def use(process: psutil.Process, address: tuple[str, int]) -> Sample:
-    # A group is connected before: what is loaded at the first use, and what a pool keeps for as many at once, is not
-    # counted.
+    # A group is connected first, so that modules loaded at the first use, and buffers that a pool keeps for a group, do
+    # not count.
     first = await connect(address, AT_ONCE)
     before = process.memory_info().rss
     idle = await connect(address, IDLE)
     quiet = process.memory_info().rss
     busy = await connect(address, BUSY)
-    seconds = processor_time(process)
+    seconds = cpu_time(process)
     await asyncio.gather(*(send_frames(client) for client in busy))
-    seconds = processor_time(process) - seconds
+    seconds = cpu_time(process) - seconds
     sample = Sample((quiet - before) / IDLE, seconds / (BUSY * FRAMES), process.memory_info().rss - quiet)
     for client in first + idle + busy:
         client.close()
@@ -108,7 +108,7 @@ async def send_frames(client: Client) -> None:
         await client.send(BUSY_FRAME)
 
 
-def processor_time(process: psutil.Process) -> float:
+def cpu_time(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
 

@@ -1,8 +1,8 @@
-"""What jobs cost that move arrays between two Dask workers, with and without pooled receive buffers.
+"""The cost of jobs that move arrays between two Dask workers, with and without pooled receive buffers.
 
 Two worker processes with one thread each and a memory limit of 4 GiB, one job after another. For each way there is a
-fresh cluster for each job, and the job is done several times in it. The result is the processor time of both workers
-for each time, divided by that of stock Dask in the same round, and the peak of their resident memory in MiB.
+fresh cluster for each job, and the job runs several times in it. The result is the CPU time of both workers for each
+run, divided by that of stock Dask in the same round, and the peak of their resident memory in MiB.
 
 - stock: as Dask starts its workers, with `MALLOC_TRIM_THRESHOLD_=65536` in their environment;
 - untrimmed: the same without that variable;
@@ -10,8 +10,8 @@ for each time, divided by that of stock Dask in the same round, and the peak of 
 - jemalloc: the same with `LD_PRELOAD` of jemalloc, where it is installed;
 - pooled: stock with `aiopool.integrations.distributed`.
 
-What would make the figures misleading: the work on the arrays is in the ratios, and so is Dask's own. Two
-workers on one machine receive over loopback. The first time, a job fills the pool; it is not counted.
+What could make the figures misleading: the ratios include the work on the arrays, and Dask's own work. Two workers on
+one machine receive over loopback. The first run of a job fills the pool; it does not count.
 """
 
 import logging
@@ -33,9 +33,9 @@ from distributed import Client, LocalCluster, wait
 STOCK = dict(dask.config.get("distributed.nanny.pre-spawn-environ"))
 UNTRIMMED = {name: value for name, value in STOCK.items() if name != "MALLOC_TRIM_THRESHOLD_"}
 Job = Callable[[Any], float]
-"""What is done on a cluster; how much processor time of the workers it took, in seconds."""
+"""Runs on a cluster, and returns the CPU time that it took the workers, in seconds."""
 
-# As the documentation recommends it: more than what the other benchmarks keep, since a worker has more memory.
+# As the documentation recommends it: more than what the other benchmarks keep, because a worker has more memory.
 TUNED = {**STOCK, "MALLOC_TRIM_THRESHOLD_": 1 << 30, "MALLOC_MMAP_THRESHOLD_": 1 << 25}
 PRELOAD = "aiopool.integrations.distributed"
 
@@ -49,13 +49,13 @@ WAYS: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 
 def used() -> tuple[float, float]:
-    """Seconds of processor time of this process, and its peak in MiB."""
+    """Seconds of CPU time of this process, and its peak in MiB."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
-def processor_time(client: Any) -> float:
-    """Seconds that all workers have had."""
+def cpu_time(client: Any) -> float:
+    """Seconds of CPU time of all workers."""
     seconds: float = sum(cpu for cpu, _ in client.run(used).values())
     return seconds
 
@@ -73,13 +73,13 @@ def fetch(count: int, size: int) -> Job:
 
     def job(client: Any) -> float:
         one, two = client.scheduler_info()["workers"]
-        made = client.map(filled, [size] * count, range(count), workers=[one], pure=False)
-        wait(made)
-        before = processor_time(client)
-        found = [client.submit(ends, *made[i : i + 4], workers=[two], pure=False) for i in range(0, count, 4)]
+        arrays = client.map(filled, [size] * count, range(count), workers=[one], pure=False)
+        wait(arrays)
+        before = cpu_time(client)
+        found = [client.submit(ends, *arrays[i : i + 4], workers=[two], pure=False) for i in range(0, count, 4)]
         if sum(client.gather(found)) != sum(2 * (number % 251) for number in range(count)):
             sys.exit("wrong arrays")
-        return processor_time(client) - before
+        return cpu_time(client) - before
 
     return job
 
@@ -88,10 +88,10 @@ def total(array: Any) -> Job:
     """Compute the sum of an array, which is twice its size."""
 
     def job(client: Any) -> float:
-        before = processor_time(client)
+        before = cpu_time(client)
         if client.compute(array.sum()).result() != 2 * array.size:
             sys.exit("wrong sum")
-        return processor_time(client) - before
+        return cpu_time(client) - before
 
     return job
 
@@ -120,7 +120,7 @@ def cluster(environment: dict[str, Any], preload: list[str]) -> Iterator[Any]:
 
 
 def measure(way: str, job: Job, rounds: int) -> tuple[list[float], float]:
-    """Seconds of processor time of both workers, one entry a round, and the sum of their peaks in MiB."""
+    """Seconds of CPU time of both workers, one entry a round, and the sum of their peaks in MiB."""
     with cluster(*WAYS[way]) as client:
         job(client)
         seconds = [job(client) for _ in range(rounds)]
@@ -131,7 +131,7 @@ def measure(way: str, job: Job, rounds: int) -> tuple[list[float], float]:
 def main() -> None:
     args = arguments(__doc__, rounds=7, quick=3)
     others = [way for way in WAYS if way != "stock"]
-    times = plain_table("Processor time of both workers", "job", "stock, ms", *others)
+    times = plain_table("CPU time of both workers", "job", "stock, ms", *others)
     memory = plain_table("Peak memory of both workers, MiB", "job", *WAYS)
     figures = []
     for name, job in JOBS.items():
@@ -147,5 +147,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.getLogger("distributed.shuffle").setLevel(logging.ERROR)  # it warns of what is as it should be
+    logging.getLogger("distributed.shuffle").setLevel(logging.ERROR)  # it warns although nothing is wrong
     main()

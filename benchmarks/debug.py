@@ -1,13 +1,13 @@
-"""What the debug mode costs while it is off.
+"""The cost of the debug mode while it is off.
 
-Four kinds of process do the same: one whose aiopool has no debug mode, since an empty module stands in for it; one in
-which it was never on; one in which it was on and is off again; and one in which it is on. What is compared is how many
-`list.pop()` + `list.append()` each operation takes, in processes that ran right after one another.
+Four kinds of process do the same work: one whose aiopool has no debug mode, because an empty module replaces it; one in
+which it was never on; one in which it was on and is off again; and one in which it is on. The compared figure is how
+many `list.pop()` + `list.append()` each operation takes, in processes that ran one right after the other.
 
-What would make the figures misleading: two processes that do the very same differ by some percent, if only because
-their memory lies differently. So look at the quartiles. And what is called at both ends of the debug mode is there
-without it, too: a get that finds nothing private compares two methods, and an `AsyncPool` calls an empty one for each
-object that it makes. No hit and no put comes there.
+What could make the figures misleading: two processes that do exactly the same differ by some percent, if only because
+their memory is laid out differently. So look at the quartiles. And an aiopool without a debug mode still has the calls
+to it: a get that finds nothing private compares two methods, and an `AsyncPool` calls an empty one for each object that
+it creates. No hit and no put reaches them.
 """
 
 import json

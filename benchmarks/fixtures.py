@@ -1,12 +1,12 @@
-"""What a suite costs whose async fixture takes long to set up: created for each test, or pooled.
+"""The time of a suite whose async fixture takes long to set up: created for each test, or pooled.
 
 pytest runs the same suite of tests, each on a loop of its own, once with a fixture of pytest-asyncio and once with
-`aiopool.testing.pooled_fixture`; then the same with pytest-xdist on two workers. The set-up is a sleep, so it costs no
-CPU and two workers can really do two at a time: a set-up that computes gains less from workers, and as much from
+`aiopool.testing.pooled_fixture`; then the same with pytest-xdist on two workers. The set-up is a sleep, so it takes no
+CPU time and two workers really do two at a time: a set-up that computes gains less from workers, and as much from
 pooling.
 
-What would make the figures misleading: the tests do nothing, so all that is seen is the fixture and pytest itself. How
-much a suite gains is the set-up's share of its time.
+What could make the figures misleading: the tests do nothing, so the figures show only the fixture and pytest itself. A
+suite gains at most the set-up's share of its time.
 """
 
 import os
@@ -32,8 +32,8 @@ from aiopool.testing import pooled_fixture
 @FIXTURE
 async def database():
     await asyncio.sleep({SET_UP})
-    with open(os.environ["MADE"], "a") as made:
-        made.write(".")
+    with open(os.environ["SET_UPS"], "a") as set_ups:
+        set_ups.write(".")
     yield {{}}
 
 @pytest.mark.asyncio
@@ -57,20 +57,20 @@ class Run(NamedTuple):
     #: wall-clock time of the whole process
     seconds: float
     #: how often the fixture was set up
-    made: int
+    set_ups: int
 
 
 def run(folder: Path, fixture: str, options: list[str]) -> Run:
     (folder / "test_suite.py").write_text(SUITE.replace("FIXTURE", fixture), encoding="utf-8")
-    made = folder / "made"
-    made.write_text("", encoding="utf-8")
+    set_ups = folder / "set-ups"
+    set_ups.write_text("", encoding="utf-8")
     root = str(Path(__file__).parent.parent)
     plugins = ["-p", "pytest_aiopool", "-p", "asyncio", "-p", "xdist", "-p", "no:cacheprovider"]
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *plugins, *options, "test_suite.py"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": root, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "MADE": str(made)},
+        env={**os.environ, "PYTHONPATH": root, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "SET_UPS": str(set_ups)},
         capture_output=True,
         text=True,
         check=False,
@@ -78,14 +78,14 @@ def run(folder: Path, fixture: str, options: list[str]) -> Run:
     seconds = time.perf_counter() - start
     if not re.search(rf"^{TESTS} passed", done.stdout, re.MULTILINE):
         raise SystemExit(done.stdout + done.stderr)
-    return Run(seconds, len(made.read_text(encoding="utf-8")))
+    return Run(seconds, len(set_ups.read_text(encoding="utf-8")))
 
 
 def main() -> None:
     options = arguments(__doc__, rounds=5, quick=1)
     best: dict[tuple[str, str], Run] = {}
     with tempfile.TemporaryDirectory() as folder:
-        # Round by round, as a machine is faster in one minute than in the next; the fastest is the least disturbed.
+        # Round by round: a machine is faster in one minute than in the next. The fastest run is the least disturbed.
         for _ in range(options.rounds):
             for workers, extra in WORKERS.items():
                 for name, fixture in FIXTURES.items():
@@ -94,7 +94,7 @@ def main() -> None:
     table = plain_table(headline(), "", "in s", "set-ups", "times as fast")
     for (workers, name), done in best.items():
         ratio = best[workers, "created for each test"].seconds / done.seconds
-        table.add_row(f"{workers}, {name}", f"{done.seconds:.2f}", str(done.made), f"{ratio:.1f}")
+        table.add_row(f"{workers}, {name}", f"{done.seconds:.2f}", str(done.set_ups), f"{ratio:.1f}")
     show(f"{TESTS} tests with a set-up of {SET_UP * 1000:.0f} ms, pytest's own start included", table)
     write_json(options.json, {f"{workers}, {name}": done._asdict() for (workers, name), done in best.items()})
 

@@ -1,12 +1,12 @@
-"""What a block costs that the pool has to create, from 4 MiB on, beside `numpy.empty`; both are filled once.
+"""The cost of a block that the pool has to create, from 4 MiB up, beside `numpy.empty`; both are filled once.
 
-A pool that has nothing idle creates a block, and most of its price is the page faults of whoever writes to it first.
-aiopool asks for huge pages from 4 MiB on, as NumPy does. The result is how many times as long the block takes.
+A pool that has nothing idle creates a block, and most of its cost is the page faults of the first write. aiopool asks
+for huge pages from 4 MiB up, as NumPy does. The result is how many times as long the block takes.
 
-What would make the figures misleading: a process that has used much memory before, whose C library has kept it. What
-NumPy gets is then not fresh, and costs a fraction. So nothing else is measured here, a few are held at a time, and all
-of it runs once for each allocator (`_allocators.py` tells why). With `--here` one process measures with the allocator
-that it has, and shows times too.
+What could make the figures misleading: a process that has used much memory before, which its C library has kept. NumPy
+then gets memory that is not fresh, and costs a fraction. So nothing else is measured here, a few are held at a time,
+and everything runs once with each allocator (`_allocators.py` says why). With `--here` one process measures with its
+own allocator, and shows times too.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ def main() -> None:
     of_each = by_allocator(__file__, options, measure_here)
     if not options.here:
         ratios = {name: each["ratios"] for name, each in of_each.items()}
-        show(headline(), side_by_side("a fresh block, filled once, in numpy.empty", ratios))
+        show(headline(), side_by_side("a fresh block, filled once: time divided by that of numpy.empty", ratios))
 
 
 if __name__ == "__main__":

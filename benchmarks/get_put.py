@@ -1,8 +1,8 @@
-"""What a get and a put cost, beside everything a program could use instead.
+"""The cost of a get and a put, beside everything a program could use instead.
 
 Each path of aiopool, with the C extension and in pure Python, and beside them the standard library's containers,
-creating the object each time, the pools found on PyPI, and Go's `sync.Pool` where a Go toolchain is at hand. All of it
-in one run, inside running asyncio loops, in turns (`_timing.py` and `_workers.py` tell how). The result is the ratio to
+creating the object each time, the pools found on PyPI, and Go's `sync.Pool` if there is a Go toolchain. All in one run,
+inside running asyncio loops, in turns (`_timing.py` and `_workers.py` say how). The result is the ratio to
 `list.pop()` + `list.append()` in the same process; for `async with`, to one that does nothing; for the first get in a
 context, a difference in nanoseconds.
 
@@ -10,7 +10,7 @@ Two things decide what a get + put costs in a program, and each has its row: how
 (one lies in the private slot; the others go through the shared list), and in what context the task runs (in a new
 task's context, its processor may not have been found before).
 
-What would make the figures misleading: one thread works alone, so no row shows what threads cost each other
+What could make the figures misleading: one thread works alone, so no row shows how threads slow each other down
 (`scaling.py` does). Go is compiled, so nanoseconds beside Go's compare languages as well as pools.
 """
 
@@ -27,7 +27,7 @@ from _workers import IMPLEMENTATIONS, worker
 from rich.table import Table
 
 Measured = dict[str, Results]
-"""What came out, by implementation."""
+"""The results, by implementation."""
 
 OTHERS = [
     [LIST, EMPTY_LOOP, LIST_IN_FLIGHT],
@@ -41,7 +41,7 @@ IN_GO = {GET_PUT: "get + put", IN_FLIGHT_PAIR: "100 in flight", STEAL: "steal", 
 
 
 def measure(rounds: int) -> tuple[Measured, Go, dict[str, str]]:
-    """Also the environment of the process that measured everything."""
+    """Measure, and return the results, Go's, and the environment of the process that measured."""
     with ExitStack() as stack:
         golang = stack.enter_context(go())
         workers = {each: stack.enter_context(worker("_get_put_process.py", each)) for each in IMPLEMENTATIONS}
@@ -131,7 +131,7 @@ def in_nanoseconds(seconds: Spread) -> Spread:
 
 
 def verdict(results: Results) -> str:
-    """In words."""
+    """Where pooling loses, in words."""
     lines = [against_list(results), against_fresh(results), in_flight(results)]
     return "\n".join(f"- {line}" for line in lines)
 
@@ -146,7 +146,7 @@ def against_fresh(results: Results) -> str:
     sizes = ", ".join(f"{ratio:.2f} for {size}" for size, ratio in ratios.items())
     loses = [size for size, ratio in ratios.items() if ratio < 1]
     advice = f"Do not pool bytearrays of {' or '.join(loses)}. " if loses else ""
-    return f"A fresh bytearray costs, in get + puts, {sizes}. {advice}Clearing a pooled one comes on top."
+    return f"A fresh bytearray costs, in get + puts, {sizes}. {advice}Clearing a pooled one costs extra."
 
 
 def in_flight(results: Results) -> str:

@@ -1,14 +1,14 @@
-"""What the victim buys: how many gets find an object, with 100 objects in flight and regular cleanup cycles.
+"""The gain from the victim: how many gets find an object, with 100 objects in flight and regular cleanup cycles.
 
-Each round gets 100 objects and puts them back; every so many rounds there comes a cleanup cycle. A pool without a
-victim would drop all its idle objects at each cycle and start anew from nothing, as Go's did up to 1.12. Go's 1.13
-added the victim: what a cycle sets aside is found until the next one.
+Each round gets 100 objects and puts them back; a cleanup cycle runs at regular intervals. A pool without a victim would
+drop all its idle objects at each cycle and start again from nothing, as Go's did up to 1.12. Go 1.13 added the victim:
+a get still finds the objects that a cycle set aside, until the next cycle.
 
 The pool without a victim is the same pool with two cycles wherever the other has one: the first makes the idle objects
-the victim, the second drops it, and nothing can be got in between.
+the victim, the second drops it, and no get runs in between.
 
-This counts and takes no times, so it gives the same figures on each run. What would make them misleading: all 100
-objects come back before each cycle, and the same number is wanted again after it. An object that was idle through two
+The program counts and takes no times, so it gives the same figures on each run. What could make them misleading: all
+100 objects come back before each cycle, and as many are needed again after it. An object that was idle through two
 cycles is dropped, victim or not; the last row shows that limit.
 """
 
@@ -40,10 +40,10 @@ RHYTHMS = [Rhythm(100, 1), Rhythm(10, 1), Rhythm(5, 1), Rhythm(2, 1), Rhythm(1, 
 
 
 class Outcome(NamedTuple):
-    """What became of the gets."""
+    """The hit rate, and how many objects had to be created."""
 
     hit_rate: float
-    made: int
+    created: int
 
 
 async def play(rhythm: Rhythm, rounds: int, *, victim: bool) -> Outcome:
@@ -54,7 +54,7 @@ async def play(rhythm: Rhythm, rounds: int, *, victim: bool) -> Outcome:
         if number % rhythm.rounds == 0:
             for _ in range(rhythm.cycles if victim else 2 * rhythm.cycles):
                 aiopool.cleanup()
-        # Let the loop drop what the cycle gave it.
+        # Let the loop free the retired objects.
         await asyncio.sleep(0)
     stats = pool.stats()
     return Outcome(stats.hit_rate, stats.created)
@@ -69,7 +69,7 @@ async def play_all(rounds: int) -> dict[Rhythm, tuple[Outcome, Outcome]]:
 
 def main() -> None:
     options = arguments(__doc__, rounds=1000, quick=100)
-    # The collector's own cycles would come on top.
+    # A garbage collection would be another cleanup cycle.
     gc.disable()
     outcomes = asyncio.run(play_all(options.rounds))
     table = plain_table(
@@ -77,7 +77,7 @@ def main() -> None:
         "cleanup cycle",
         "hits, with victim",
         "without",
-        "objects made, with victim",
+        "objects created, with victim",
         "without",
     )
     for rhythm, (with_victim, without) in outcomes.items():
@@ -85,8 +85,8 @@ def main() -> None:
             str(rhythm),
             f"{with_victim.hit_rate:.1%}",
             f"{without.hit_rate:.1%}",
-            f"{with_victim.made:,}",
-            f"{without.made:,}",
+            f"{with_victim.created:,}",
+            f"{without.created:,}",
         )
     show(table, "The first round finds an empty pool: its misses are in all figures.")
     write_json(

@@ -1,11 +1,11 @@
-"""What a scrape costs: a look at 100 pools, and the text or the data that Prometheus and OpenTelemetry make of it.
+"""The cost of a scrape: reading 100 pools, and creating the text of Prometheus or the data of OpenTelemetry from that.
 
-The pools have done something since the last scrape, for what has not changed is not read again. The time is CPU time of
-the thread that scrapes. `prometheus_client` scrapes in a thread of its own unless it is told otherwise; then what a
-loop loses is at most the switches to that thread.
+All pools are used between two scrapes, because unchanged pools are not read again. The time is CPU time of the thread
+that scrapes. `prometheus_client` scrapes in a thread of its own by default; then a loop loses at most the time of the
+switches to that thread.
 
-What would make the figures misleading: `stats()` of a buffer pool has an entry for each size class, in use or not, and
-each class in use makes a dozen series. The buffer pools here use three classes.
+What could make the figures misleading: `stats()` of a buffer pool has an entry for each size class, in use or not, and
+each class in use has a dozen series. The buffer pools here use three classes.
 """
 
 from collections.abc import Callable
@@ -37,38 +37,38 @@ def main() -> None:
         "OpenTelemetry",
     )
     found: dict[str, Spreads] = {}
-    for name, make in (("Pool", pools), ("BufferPool", buffer_pools)):
-        found[name] = measure(options.rounds, *make())
+    for name, create in (("Pool", pools), ("BufferPool", buffer_pools)):
+        found[name] = measure(options.rounds, *create())
         table.add_row(name, *map(spread, found[name].values()))
     show(table)
     write_json(options.json, {name: {key: times.median for key, times in each.items()} for name, each in found.items()})
 
 
 def pools() -> tuple[list[Any], Callable[[], None]]:
-    """Pools, and what uses each of them."""
-    made: list[Pool[bytearray]] = [Pool(bytearray, name=f"pool {number}") for number in range(POOLS)]
+    """Pools, and a function that uses each of them."""
+    created: list[Pool[bytearray]] = [Pool(bytearray, name=f"pool {number}") for number in range(POOLS)]
 
     def use() -> None:
-        for pool in made:
+        for pool in created:
             pool.put(pool.get())
 
-    return made, use
+    return created, use
 
 
 def buffer_pools() -> tuple[list[Any], Callable[[], None]]:
-    """Buffer pools, and what uses each of them."""
-    made = [BufferPool(name=f"buffers {number}") for number in range(POOLS)]
+    """Buffer pools, and a function that uses each of them."""
+    created = [BufferPool(name=f"buffers {number}") for number in range(POOLS)]
 
     def use() -> None:
-        for buffers in made:
+        for buffers in created:
             for size in (1000, 5000, 70_000):
                 buffers.acquire(size)
 
-    return made, use
+    return created, use
 
 
-def measure(rounds: int, made: list[Any], use: Callable[[], None]) -> Spreads:
-    """What each kind of scrape costs, in milliseconds."""
+def measure(rounds: int, alive: list[Any], use: Callable[[], None]) -> Spreads:
+    """The milliseconds that each kind of scrape takes while the pools are `alive`."""
     collector, registry, reader = PoolCollector(), CollectorRegistry(), InMemoryMetricReader()
     registry.register(collector)
     observe_pools(MeterProvider([reader]))

@@ -1,12 +1,12 @@
 """How fast a full pool follows the traffic: how many acquires find a block after the sizes have changed.
 
 A phase is many rounds of the same requests. Each round acquires all of its buffers and drops them. The pool keeps 64
-MiB, and each phase nearly fills that alone. So if idle blocks never made room, the second phase would create a block
+MiB, and each phase alone nearly fills that. So if idle blocks never made room, the second phase would create a block
 for each acquire, until two cleanup cycles have passed.
 
-This counts and takes no times, so it gives the same figures on each run. What would make them misleading: all requests
-of a phase have one size, while with many sizes at a time each has a share of the bound; and no garbage collection runs,
-which would be a cleanup cycle.
+The program counts and takes no times, so it gives the same figures on each run. What could make them misleading: all
+requests of a phase have one size, while with many sizes at a time each has a share of the bound; and no garbage
+collection runs, which would be a cleanup cycle.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from aiopool import BufferPool
 
 
 class Phase(NamedTuple):
-    """Requests that are all alike."""
+    """Requests of one size."""
 
     name: str
     size: int

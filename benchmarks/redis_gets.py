@@ -1,11 +1,11 @@
-"""What a GET of a large value costs redis-py's asyncio client, with our connection class and with its own.
+"""The cost of a GET of a large value with redis-py's asyncio client, with aiopool's connection class and its own.
 
 Both read the same values from one `redis-server`, which must be in PATH, over its Unix socket, one GET at a time, in
-turns. What counts is CPU time of the client's process, kernel included, for one GET.
+turns. The result is the CPU time of the client's process, kernel included, for one GET.
 
-What would make the figures misleading: the parser. With hiredis, which redis-py uses where it is installed, parsing is
-in C; without it, parsing costs more than receiving. And the allocator decides half of what a large value costs, so all
-is measured with each allocator that there is; `--here` measures with that of this process only.
+What could make the figures misleading: the parser. With hiredis, which redis-py uses where it is installed, parsing is
+in C; without it, parsing costs more than receiving. And the allocator decides half of the cost of a large value, so
+everything is measured with each allocator on the machine; `--here` measures only with that of this process.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from aiopool.integrations.redis import PooledUnixDomainSocketConnection
 
 SIZES = {"1 KiB": 2**10, "64 KiB": 2**16, "1 MiB": 2**20, "16 MiB": 2**24}
 BYTES = 2**27
-"""So many are got for one figure, but at most MOST times."""
+"""How many bytes are read for one figure, in at most MOST GETs."""
 
 MOST = 1000
 
@@ -41,7 +41,7 @@ CLASSES = {"stock": redis.asyncio.UnixDomainSocketConnection, "pooled": PooledUn
 
 
 Seconds = dict[str, dict[str, dict[str, list[float]]]]
-"""Of a GET, one entry a round, by size, loop and class."""
+"""Seconds for a GET, one entry a round, by size, loop and class."""
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measure_all(rounds: int) -> dict[str, Seconds]:
-    """With the allocator of this process."""
+    """Measure with the allocator of this process."""
     found: Seconds = {size: {loop: {kind: [] for kind in CLASSES} for loop in LOOPS} for size in SIZES}
     with server() as path:
         for _ in range(rounds):
@@ -64,7 +64,8 @@ def measure_all(rounds: int) -> dict[str, Seconds]:
 
 
 def table(allocator: str, found: Seconds) -> Table:
-    rows = plain_table(f"CPU time of a GET, to that with redis-py's own class, with {allocator}", "value", *LOOPS)
+    title = f"CPU time of a GET, divided by that with redis-py's own class, with {allocator}"
+    rows = plain_table(title, "value", *LOOPS)
     for size, loops in found.items():
         ratios = [Spread.of_ratios(kinds["pooled"], kinds["stock"]) for kinds in loops.values()]
         rows.add_row(size, *map(spread, ratios))
@@ -73,7 +74,7 @@ def table(allocator: str, found: Seconds) -> Table:
 
 @contextmanager
 def server() -> Iterator[str]:
-    """The path of its Unix socket."""
+    """Run a `redis-server`; the path of its Unix socket."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "socket")
         command = ["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", folder]

@@ -1,10 +1,10 @@
 """Does memory return to the system after a burst, without any action of the program?
 
 10,000 objects of 64 KiB are in use at once and then put back. `idle_timeout` is 0.2 seconds, the garbage collector is
-off, and the loop only sleeps. Printed are the resident sizes at the peak and after two cleanup cycles, divided by that
-before.
+off, and the loop only sleeps. The program prints the resident sizes at the peak and after two cleanup cycles, divided
+by that before the burst.
 
-What would make the figures misleading: glibc returns memory only from the top of its heap, so the program asks for the
+What could make the figures misleading: glibc returns memory only from the top of its heap, so the program returns the
 rest with `malloc_trim`. Without that, some of the freed memory stays resident until it is used again. Linux only.
 """
 
@@ -36,7 +36,7 @@ class Burst(NamedTuple):
 
 
 def resident() -> int:
-    """Bytes, without what the allocator keeps."""
+    """The resident size in bytes, without the free memory that the allocator keeps."""
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     return int(psutil.Process().memory_info().rss)
 
@@ -60,7 +60,7 @@ def main() -> None:
     options = arguments(__doc__, rounds=3, quick=1)
     gc.disable()
     measured = {loop: [run(burst()) for _ in range(options.rounds)] for loop, run in RUNS.items()}
-    table = plain_table("resident size, as a multiple of that before; medians", "loop", "at the peak", "after")
+    table = plain_table("resident size, divided by that before the burst; medians", "loop", "at the peak", "after")
     for loop, bursts in measured.items():
         table.add_row(loop, f"{median(each.peak for each in bursts):.1f}", f"{median(b.after for b in bursts):.2f}")
     show(headline(), table)

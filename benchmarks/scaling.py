@@ -2,23 +2,23 @@
 
 Throughput of two loops, and of four, divided by that of one, in one process: on one pool that all loops share, and on
 a pool for each loop; with the C extension and in pure Python; beside a list behind a lock, a `queue.SimpleQueue`, and
-Go's `sync.Pool` with GOMAXPROCS 1 and 2 where a Go toolchain is at hand. On two cores, 2.00 is what can be had, and
-four loops should have it as well.
+Go's `sync.Pool` with GOMAXPROCS 1 and 2 if there is a Go toolchain. On two cores, 2.00 is the maximum, and four loops
+should reach it as well.
 
 Loops run in parallel only on a free-threaded build (`PYTHON_GIL=0` keeps extension modules from switching the GIL on).
-With the GIL they take turns, so 1.00 is what can be had there.
+With the GIL they take turns, so 1.00 is the maximum there.
 
 Each round measures one loop on the first core, two loops, one on the second core, four loops, and the ratios are taken
 within the round. The loops' threads are pinned to their cores where the system allows it. The garbage collector is off.
 
-Where the system says for how long a thread waited for a core that something else had (Linux does), that time is left
-out of what one loop and two did; what they wait for each other is not. Other work still makes two loops scale better
-than they do, because they are at work at the same time less often. Four loops wait for each other's cores, and nothing
-is left out there.
+Where the system says for how long a thread waited for a core that another thread had (Linux does), that time is left
+out for one loop and for two; the time that they wait for each other is not. Other work still makes two loops seem to
+scale better than they do, because they work at the same time less often. Four loops wait for each other's cores, and
+nothing is left out there.
 
-What would make the figures misleading: other work on the two cores, and two cores that are one core's hyperthreads.
-The rows of lists that nobody shares tell: what they fall short of 2 is not the pool's doing. Nothing happens in these
-loops but gets and puts, so what two loops cost each other in a program is less.
+What could make the figures misleading: other work on the two cores, and two cores that are hyperthreads of one core.
+The rows of lists that are not shared show it: if they fall short of 2, the pool is not the cause. These loops do
+nothing but gets and puts, so in a program two loops slow each other down less.
 """
 
 from contextlib import ExitStack
@@ -36,17 +36,17 @@ IN_GO = ["get + put", "100 in flight", "100 gets, 67 puts"]
 
 
 QUIET = 0.05
-"""Up to which share of the time loops may wait for a core before the figures need a warning."""
+"""The share of the time that loops may wait for a core before the figures need a warning."""
 
 
 class Scaling:
-    """What came out for one row: `Measured`, by the number of loops, for each round."""
+    """The results for one row: `Measured`, by the number of loops, for each round."""
 
     def __init__(self, rounds: list[Message]) -> None:
         self._rounds = [{loops: Measured(*each) for loops, each in one.items()} for one in rounds]
 
     def nanoseconds(self) -> Spread:
-        """For one operation of one loop."""
+        """Nanoseconds for one operation of one loop."""
         return Spread.of(1e9 / each["1"].free_rate for each in self._rounds)
 
     def two(self) -> Spread:
@@ -58,11 +58,11 @@ class Scaling:
         return Spread.of(each["4"].rate / each["1"].rate for each in self._rounds)
 
     def waited(self) -> list[float]:
-        """The share of the time in which one loop or two waited for a core that something else had."""
+        """The share of the time in which one loop or two waited for a core that another thread had."""
         return [each[loops].waited for each in self._rounds for loops in ("1", "2")]
 
     def figures(self) -> dict[str, object]:
-        """What goes into the JSON file."""
+        """The figures for the JSON file."""
         return {
             "ns": self.nanoseconds()._asdict(),
             "two loops": self.two()._asdict(),
@@ -76,7 +76,7 @@ Rows = dict[str, dict[str, Scaling]]
 
 
 def measure(rounds: int) -> tuple[dict[str, Rows], Go, dict[str, str]]:
-    """Also the environment of the processes that measured."""
+    """Measure, and return the rows, Go's figures, and the environment of the processes that measured."""
     with ExitStack() as stack:
         golang = stack.enter_context(go())
         workers = {each: stack.enter_context(worker("_scaling_process.py", each)) for each in IMPLEMENTATIONS}
@@ -98,7 +98,7 @@ def collect(names: dict[str, list[str]], found: list[Message]) -> Rows:
     }
 
 
-# --- what came out ---
+# --- the results ---
 
 
 def table(title: str, rows: Rows) -> Table:
@@ -126,16 +126,16 @@ def go_table(golang: Go) -> Table | str:
 def remarks(environment: dict[str, str], found: dict[str, Rows]) -> str:
     lines = []
     if environment["gil"] == "on":
-        lines.append("The GIL is on: loops take turns and do not run in parallel, so 1.00 is what can be had.")
+        lines.append("The GIL is on: loops take turns and do not run in parallel, so 1.00 is the maximum.")
     if None in cores():
-        lines.append("The threads are not pinned: there is one core only, or this system cannot do it.")
+        lines.append("The threads are not pinned: there is only one core, or this system cannot pin threads.")
     scalings = [scaling for rows in found.values() for section in rows.values() for scaling in section.values()]
     share = fmean(share for scaling in scalings for share in scaling.waited())
-    lines.append(f"One loop or two waited for a core that something else had for {share:.0%} of the time.")
+    lines.append(f"One loop or two waited for a core that another thread had for {share:.0%} of the time.")
     if share > QUIET:
         lines.append(
-            "On a machine that busy, two loops are not always at work at the same time, so they scale worse than this "
-            "says, and the figures of four loops say nothing."
+            "On a machine that is so busy, two loops do not always work at the same time, so they scale worse than "
+            "this says, and the figures of four loops are meaningless."
         )
     return "\n".join(lines)
 

@@ -1,19 +1,19 @@
-"""Frames over loopback: asyncio's `StreamReader`, aiopool's, and a blocking socket, in processor time for each frame.
+"""Frames over loopback: the CPU time of asyncio's `StreamReader`, aiopool's and a blocking socket for each frame.
 
 Another process sends length-prefixed frames as fast as they are taken. Each reader reads the header, then the body, and
-drops both. The blocking socket has `recv_into` write each body into the same `bytearray`: no reader that runs in Python
-can be expected to be faster than that. TLS has a table of its own; there, both readers pay for the same decryption. So
-have lines of 100 bytes, and frames in turn: the client sends one, and the other process sends it back.
+drops both. The blocking socket has `recv_into` write each body into the same `bytearray`: no reader in Python can be
+expected to be faster than that. TLS has a table of its own; there, both readers pay for the same decryption. Lines of
+100 bytes have one too, and frames in turn: the client sends one, and the other process sends it back.
 
-Processor time is that of the reading process, user and system. A slow reader lets frames pile up, and then gets more of
-them in one receive; MB/s tells which one that was.
+CPU time is that of the reading process, user and system. A slow reader lets frames pile up, and then gets more of them
+in one receive; MB/s shows which reader that was.
 
-All of that runs once for each allocator (`_allocators.py` tells why), and the tables have the ratios side by side. With
-`--here` one process measures with the allocator that it has, and shows times too.
+All of that runs once with each allocator (`_allocators.py` says why), and the tables have the ratios side by side. With
+`--here` one process measures with its own allocator, and shows times too.
 
-What would make the figures misleading: loopback has no packets to lose and the highest bandwidth there is, so each
-receive brings much; the sender runs on another core, if there is one; the body is never looked at, so that it may leave
-the processor's caches before anyone would have read it.
+What could make the figures misleading: loopback loses no packets and has the highest bandwidth there is, so each
+receive brings much data; the sender runs on another core, if there is one; nothing reads the body, so that it may leave
+the CPU's caches before a program would have read it.
 """
 
 import asyncio
@@ -55,10 +55,10 @@ class Sample(NamedTuple):
 
 
 class Sender(NamedTuple):
-    """Where frames come from."""
+    """The process that sends frames."""
 
     address: Any
-    #: for clients, if it speaks TLS
+    #: the client's context, if the sender uses TLS
     tls: ssl.SSLContext | None
 
 
@@ -150,7 +150,7 @@ READERS: dict[str, Receive] = {"blocking": blocking, **STREAMS}
 
 @contextmanager
 def sender(*certificate: str) -> Iterator[Any]:
-    """The address of a process that sends frames; over TLS if there is a certificate file."""
+    """Run a process that sends frames, over TLS if there is a certificate file; its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.set_inheritable(True)
         command = [sys.executable, str(Path(__file__).with_name("_frames.py")), str(listener.fileno()), *certificate]
@@ -163,7 +163,7 @@ def sender(*certificate: str) -> Iterator[Any]:
 
 @contextmanager
 def tls_sender() -> Iterator[Sender]:
-    """The same over TLS, with a certificate that lives as long."""
+    """The same over TLS, with a certificate of its own."""
     authority = trustme.CA()
     trust = ssl.create_default_context()
     authority.configure_trust(trust)
@@ -184,7 +184,7 @@ def measure(
     sizes: Sequence[int] = SIZES,
     most: int = MOST_FRAMES,
 ) -> Found:
-    """Each reader once a round for each size, in shuffled order."""
+    """Measure each reader once a round for each size, in shuffled order."""
     found: Found = {size: {name: [] for name in readers} for size in sizes}
     for size, samples in found.items():
         count = min(most, VOLUME // size)
@@ -197,7 +197,7 @@ def measure(
 
 
 def ratio(samples: dict[str, list[Sample]], name: str, base: str) -> Spread:
-    """How many times the processor time of `base` it took."""
+    """CPU time of a reader divided by that of `base`."""
     return Spread.of_ratios(cpu(samples[name]), cpu(samples[base]))
 
 
@@ -263,7 +263,7 @@ def show_side_by_side(of_each: dict[str, dict[str, Any]]) -> None:
 
 
 def ratios_of(title: str, of_each: dict[str, Any], kind: str, base: str) -> Table:
-    """Processor time of aiopool in that of `base`, with a column for each allocator."""
+    """CPU time of aiopool divided by that of `base`, with a column for each allocator."""
     shown = plain_table(title, "frame", "loop", *of_each)
     for size in next(iter(of_each.values()))[kind]:
         for loop in LOOPS:

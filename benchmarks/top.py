@@ -1,13 +1,14 @@
-"""For how long `python -m aiopool top` holds up the loop of the process that it looks at.
+"""For how long `python -m aiopool top` holds up the loop of another process.
 
-It needs Linux, CPython 3.14 or later, and permission to look into other processes.
+It needs Linux, CPython 3.14 or later, and permission to debug other processes.
 
-That process has some pools and a loop that waits. So all CPU time that its main thread takes is a look's: to interrupt
-the wait, to start the script, to read the pools, to write the file, and the loop's turn that follows. Linux counts it
-for each thread, so nothing is prepared in the process. Many pools take several looks; each holds up the loop by itself.
+That process has some pools and a loop that waits. So all CPU time of its main thread is the cost of a look: to
+interrupt the wait, to start the script, to read the pools, to write the file, and the loop's turn that follows. Linux
+counts it for each thread, so nothing is prepared in the process. Many pools take several looks, and each holds up the
+loop separately.
 
-What would make the figures misleading: CPU time leaves out what the main thread waits for, which is a disk, if the
-folder for temporary files is on one and not in memory, and on a busy machine a core.
+What could make the figures misleading: CPU time leaves out the time in which the main thread waits: for a disk, if the
+folder for temporary files is on one and not in memory, and on a busy machine for a core.
 """
 
 import subprocess
@@ -67,7 +68,7 @@ def main() -> None:
 
 @contextmanager
 def service(pools: int, buffers: int) -> Iterator[int]:
-    """The process id of one whose loop waits."""
+    """Run a process whose loop waits; its process id."""
     command = [sys.executable, "-c", SERVICE, str(pools), str(buffers)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -79,7 +80,7 @@ def service(pools: int, buffers: int) -> Iterator[int]:
 
 
 def looks_at(process: Process) -> list[float]:
-    """Milliseconds that each look took until all pools were seen."""
+    """Milliseconds that each look took until all pools were read."""
     looks = []
     start, left = 0, 1
     while left > 0:
@@ -91,7 +92,7 @@ def looks_at(process: Process) -> list[float]:
 
 
 def used(pid: int) -> float:
-    """Seconds of CPU time of the main thread, once it waits."""
+    """Wait until the main thread sleeps; return its CPU time in seconds."""
     task = Path(f"/proc/{pid}/task/{pid}")
     while (task / "stat").read_text().rpartition(")")[2].split()[0] != "S":
         time.sleep(0.001)

@@ -1,15 +1,15 @@
-"""What an upload to uvicorn costs with `PooledHttpToolsProtocol`, beside uvicorn's own protocol.
+"""The cost of an upload to uvicorn with `PooledHttpToolsProtocol`, beside uvicorn's own protocol.
 
 One client uploads bodies of one size over one connection, one at a time, header and body in one go, to a server process
-with each protocol. The result is the server's processor time for each upload, system time included, divided by that of
-uvicorn's own protocol in the same round. Each round has two fresh processes, since glibc remembers: a process that once
-freed something large keeps more memory from then on. Two processes of one program also differ by some per cent.
+with each protocol. The result is the server's CPU time for each upload, system time included, divided by that of
+uvicorn's own protocol in the same round. Each round has two fresh processes, because once a process has freed something
+large, glibc keeps more memory from then on. Two processes of one program also differ by some percent.
 
-"Whole" is an application that joins the body, as frameworks do for `request.body()`; "stream" looks at each piece and
-lets it go.
+"Whole" is an application that joins the body, as frameworks do for `request.body()`; "stream" reads each piece and
+drops it.
 
-What would make the figures misleading: an application that does nothing else. A framework adds the same to both, which
-brings the ratio nearer to 1. Over loopback the receiver pays for a part of what the sender does.
+What could make the figures misleading: the application does nothing else. A framework adds the same cost to both, which
+brings the ratio nearer to 1. Over loopback the receiver pays for a part of the sender's work.
 """
 
 import os
@@ -35,7 +35,7 @@ PROTOCOLS = {"stock": "httptools", "pooled": "aiopool.integrations.uvicorn:Poole
 
 
 class Case(NamedTuple):
-    """What is measured side by side."""
+    """One row of the table, measured with both protocols."""
 
     loop: str
     allocator: str
@@ -55,7 +55,7 @@ class Client:
         self._socket.close()
 
     def upload(self, path: str, body: bytes) -> float:
-        """The number that the server answers."""
+        """Upload `body`, and return the number that the server answers."""
         head = f"POST /{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         self._socket.sendall(head.encode() + body)
         length = 0
@@ -67,12 +67,12 @@ class Client:
         return float(self._answers.read(length))
 
     def cpu_for_each(self, path: str, body: bytes) -> float:
-        """Seconds of processor time of the server for each of many uploads."""
+        """Seconds of CPU time of the server for each of many uploads."""
         uploads = min(MOST_UPLOADS, BYTES_A_ROUND // (len(body) + 1))
         before = self.upload("cpu", b"")
         for _ in range(uploads):
             if self.upload(path, body) != len(body):
-                sys.exit("the server did not get what was sent")
+                sys.exit("the server did not receive the whole body")
         return (self.upload("cpu", b"") - before) / uploads
 
 
@@ -117,7 +117,7 @@ def main() -> None:
         for size, count in SIZES.items()
         for path in (["whole", "stream"] if count >= MIB else ["whole"])
     ]
-    table = plain_table("Processor time for each upload", "loop, allocator, application, size", "stock, µs", "ratio")
+    table = plain_table("CPU time for each upload", "loop, allocator, application, size", "stock, µs", "ratio")
     figures = []
     for case in cases:
         seconds = measure(case, args.rounds)

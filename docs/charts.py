@@ -31,7 +31,7 @@ class Scheme(NamedTuple):
 
     text: str
     grid: str
-    #: aiopool, asyncio or what stands in its place, and a third
+    #: aiopool, asyncio or another base, and a third
     series: tuple[str, str, str]
 
 
@@ -51,7 +51,7 @@ Draw = Callable[[Figure, Scheme], None]
 
 
 def figures(name: str) -> Any:
-    """What a benchmark wrote; with the system's own allocator, if it measured with several."""
+    """The figures of a benchmark; with the system's own allocator, if it measured with several."""
     measured = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return measured["allocators"]["glibc"] if "allocators" in measured else measured
 
@@ -64,7 +64,7 @@ def size_name(size: int) -> str:
 
 
 def streams(figure: Figure, scheme: Scheme) -> None:
-    """CPU time for each frame, in that of asyncio's reader; a panel for each loop."""
+    """CPU time for each frame, divided by that of asyncio's reader; a panel for each loop."""
     tcp = figures("streams")["tcp"]
     sizes = list(tcp)
     figure.set_size_inches(WIDTH, 5.6)
@@ -91,7 +91,7 @@ def _ratio(by_reader: dict[str, list[dict[str, float]]], reader: str, base: str)
 
 
 def buffers(figure: Figure, scheme: Scheme) -> None:
-    """How many times an acquire and a drop a fresh bytearray costs, by size."""
+    """The cost of a fresh bytearray divided by that of an acquire and a drop, by size."""
     figure.set_size_inches(WIDTH, 4.2)
     axes = figure.subplots()
     for name, colour, label in (("buffers", 0, "C extension"), ("buffers-python", 2, "pure Python")):
@@ -110,7 +110,7 @@ def buffers(figure: Figure, scheme: Scheme) -> None:
 
 
 def get_put(figure: Figure, scheme: Scheme) -> None:
-    """What a get and a put cost, in pairs of list.pop and list.append, beside what one could use instead."""
+    """The cost of a get and a put, divided by that of a list.pop and a list.append, beside the alternatives."""
     measured = figures("get_put")
     native, python = measured["native"], measured["python"]
     base = "list.pop + append"
@@ -132,7 +132,7 @@ def get_put(figure: Figure, scheme: Scheme) -> None:
 
 
 def hit_rate(figure: Figure, scheme: Scheme) -> None:
-    """What the victim buys: the hit rate by how often cleanup cycles come."""
+    """The gain from the victim: the hit rate by how often cleanup cycles come."""
     rates = figures("hit_rate")["hit_rate"]
     figure.set_size_inches(WIDTH, 3.4)
     axes = figure.subplots()

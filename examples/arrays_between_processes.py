@@ -1,12 +1,12 @@
 """NumPy arrays from one process to another: pickled without a copy, and received into pooled buffers.
 
 pickle protocol 5 leaves the contents of arrays out of the pickle and hands them over as buffers (`buffer_callback`).
-So a message is a header, the pickle, and each buffer as it lies in memory. `readexactly` gives a view of a pooled
-buffer for each, and the arrays that pickle makes of them (`buffers=`) lie in there: only the kernel copies anything,
-the arrays are writable, and a buffer is used again when the last array in it has gone.
+So a message is a header, the pickle, and each buffer as it lies in memory. `readexactly` returns a view of a pooled
+buffer for each, and pickle creates arrays in those buffers (`buffers=`): only the kernel copies anything, the arrays
+are writable, and a buffer is reused when the last array in it is gone.
 
-A pickle runs code when it is loaded: receive from processes of your own only, as here over a Unix socket in a folder
-that nobody else can enter.
+A pickle runs code when it is loaded: receive only from your own processes, as here over a Unix socket in a folder that
+no other user can enter.
 
 Needs numpy. Runs on uvloop where that is installed.
 """
@@ -39,7 +39,7 @@ buffers = BufferPool(max_size=MAX_BYTES, max_idle_bytes=4 * MAX_BYTES, name="arr
 
 
 async def send(writer: StreamWriter, obj: Any) -> None:
-    """Send `obj`. Its arrays must not change until the peer has them: what is still to be sent is their memory."""
+    """Send `obj`. Its arrays must not change until the peer has them: the transport sends from their memory."""
     found: list[pickle.PickleBuffer] = []
     head = pickle.dumps(obj, protocol=5, buffer_callback=found.append)
     views = [each.raw() for each in found]
@@ -54,7 +54,7 @@ async def receive(reader: streams.StreamReader) -> Any:
     """The next object that the peer sent.
 
     :raises asyncio.IncompleteReadError: the peer has closed the connection.
-    :raises ValueError: it announces more than is reasonable.
+    :raises ValueError: the peer announces too many buffers or bytes.
     """
     head_size, count = COUNTS.unpack(await reader.readexactly(COUNTS.size))
     if head_size > MAX_BYTES or count > MAX_BUFFERS:
@@ -67,7 +67,7 @@ async def receive(reader: streams.StreamReader) -> Any:
 
 
 async def serve(path: Path, ready: Callable[[], None]) -> None:
-    """Double every array that comes from one client, in place, and send it back."""
+    """Double every array from one client, in place, and send it back."""
     done = asyncio.Event()
 
     async def double(reader: streams.StreamReader, writer: StreamWriter) -> None:
@@ -77,7 +77,7 @@ async def serve(path: Path, ready: Callable[[], None]) -> None:
                 message["array"] *= 2  # writable, where it was received
                 await send(writer, message)
         except asyncio.IncompleteReadError:
-            pass  # the client has all it wanted
+            pass  # the client has finished
         writer.close()
         done.set()
 
@@ -122,7 +122,7 @@ def main() -> None:
         server.join()
     stats = buffers.stats()
     print(f"arrays: {MESSAGES} there and back, each doubled and writable")
-    print(f"buffers: {stats.served} views, {stats.created} of them of new memory")
+    print(f"buffers: {stats.served} views, {stats.created} of them of fresh blocks")
 
 
 if __name__ == "__main__":

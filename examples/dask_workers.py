@@ -1,7 +1,7 @@
 """Two Dask workers that receive arrays from each other into pooled buffers.
 
-On workers that are started by hand: `dask worker ADDRESS --preload aiopool.integrations.distributed`. Here a local
-cluster does the same. One worker makes arrays, the other one adds them up, and prints what its pool did.
+To start such a worker by hand: `dask worker ADDRESS --preload aiopool.integrations.distributed`. Here a local cluster
+does the same. One worker creates arrays, and the other adds them up. At the end the program prints what its pool did.
 
 Needs the extra `distributed`, NumPy, and aiopool's C extension.
 """
@@ -16,7 +16,7 @@ ARRAYS, SIZE = 40, 1_000_000
 
 
 def pool_of_this_worker() -> tuple[int, int]:
-    """How many buffers it has served, and how many of them it had to create."""
+    """How many buffers the pool of this worker has served, and how many of them it had to create."""
     from aiopool.integrations.distributed import receiving
 
     assert receiving.buffers is not None
@@ -25,7 +25,7 @@ def pool_of_this_worker() -> tuple[int, int]:
 
 
 def exchange(client: Any) -> tuple[int, int]:
-    """Let the second worker add up arrays of the first one; what its pool did."""
+    """Let the second worker add up arrays of the first one; return what its pool did."""
     first, second = client.scheduler_info()["workers"]
     for _ in range(3):
         arrays = client.map(np.ones, [SIZE // 8] * ARRAYS, workers=[first], pure=False)

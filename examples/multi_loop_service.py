@@ -1,7 +1,7 @@
 """A service of several event loops on one port, with one pool for all of them.
 
 Two reader loops receive uploads into pooled buffers. They hand each one to a worker loop, which hashes it and puts the
-buffer back. So the buffers gather with the worker's processor, and the readers steal them from its shared list.
+buffer back. So the buffers collect in the shard of the worker's processor, and the readers steal them from there.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ buffers = Pool(lambda: bytearray(MAX_BODY), name="upload buffers")
 async def finish(buffer: bytearray, size: int) -> bytes:
     """On the worker's loop: the digest of an upload. The buffer goes back."""
     digest = hashlib.sha256(memoryview(buffer)[:size]).digest()
-    # asyncio runs this in the reader's context. The pool goes by the thread: the buffer comes to the worker's shard.
+    # asyncio runs this in the reader's context. The pool goes by the thread: the buffer goes to the worker's shard.
     buffers.put(buffer)
     return digest
 
@@ -38,7 +38,7 @@ async def receive(client: socket.socket, view: memoryview) -> None:
 
 
 async def answer(client: socket.socket, worker: asyncio.AbstractEventLoop) -> None:
-    """On a reader's loop: one upload. A client that leaves or stalls takes down no other."""
+    """On a reader's loop: one upload. A client that leaves or stalls does not affect the others."""
     with client, suppress(OSError):
         async with asyncio.timeout(10):
             header = bytearray(LENGTH.size)
@@ -46,7 +46,7 @@ async def answer(client: socket.socket, worker: asyncio.AbstractEventLoop) -> No
             (size,) = LENGTH.unpack(header)
             if size > MAX_BODY:
                 return
-            # Not borrow(), because the worker puts the buffer back. If the upload fails before, the buffer is dropped.
+            # Not borrow(), because the worker puts the buffer back. If the upload fails first, the buffer is dropped.
             buffer = buffers.get()
             await receive(client, memoryview(buffer)[:size])
             digest = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(finish(buffer, size), worker))
@@ -70,7 +70,7 @@ async def serve(listener: socket.socket, worker: asyncio.AbstractEventLoop, stop
 
 def listen() -> list[socket.socket]:
     """One listening socket for each reader, all on one port."""
-    # With SO_REUSEPORT the kernel deals connections out to the readers. Without, each takes what it can from one queue.
+    # With SO_REUSEPORT the kernel distributes connections over the readers. Without it, all readers share one queue.
     reuse = hasattr(socket, "SO_REUSEPORT")
     listeners = [socket.create_server(("127.0.0.1", 0), reuse_port=reuse)]
     address = listeners[0].getsockname()
@@ -111,7 +111,8 @@ async def main() -> None:
     for each in buffers.stats().processors:
         role = "worker" if each.puts else "reader"
         hits = f"{each.private} private, {each.shared} shared, {each.stolen} stolen, {each.victim} victim"
-        print(f"processor {each.id}, a {role}: {each.puts} puts, {each.gets} gets; hits: {hits}; {each.created} made")
+        counts = f"{each.puts} puts, {each.gets} gets, {each.created} created"
+        print(f"processor {each.id}, a {role}: {counts}; hits: {hits}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Compressed arrays over a stream: received, decompressed and summed, with no array copied on the way.
 
-A message is the length of an array of float32, and the array compressed with zstd. `readexactly` gives a view of the
-received bytes, a decompressor from a pool writes into a buffer of its own size, and NumPy looks at that buffer. When
-the last array over it has gone, the buffer is used again, even if an array is kept in a list for a while, as here.
+A message is the length of an array of float32, and the array compressed with zstd. `readexactly` returns a view of the
+received bytes, a pooled decompressor writes into a pooled buffer of the right size, and NumPy reads that buffer. The
+buffer is reused when the last array over it is gone, even if an array is kept in a list for a while, as here.
 
 Needs numpy and zstandard. Runs on uvloop where that is installed.
 """
@@ -32,7 +32,7 @@ CLIENTS, MESSAGES, KEPT = 4, 25, 3
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
 buffers = BufferPool(max_size=MAX_BYTES, name="arrays")
-# A decompressor takes longer to make than to use on a small message, and serves one task at a time.
+# A decompressor takes longer to create than to use on a small message, and serves one task at a time.
 decompressors = Pool(zstandard.ZstdDecompressor, name="decompressors")
 
 
@@ -59,7 +59,7 @@ async def serve(reader: streams.StreamReader, writer: StreamWriter) -> None:
             writer.write(ANSWER.pack(sum(float(each.sum(dtype=np.float64)) for each in latest)))
             await writer.drain()
     except asyncio.IncompleteReadError:
-        pass  # the client has all it wanted
+        pass  # the client has finished
     writer.close()
 
 

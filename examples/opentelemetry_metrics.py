@@ -1,8 +1,8 @@
-"""A service whose pools are exported by OpenTelemetry: one call, and the exporter that the program has anyway.
+"""A service that exports metrics of its pools by OpenTelemetry: one call, and the exporter that the program has anyway.
 
 The service resizes images, here random ones, in pooled buffers. A reader collects in a thread of its own, once a
-minute by default and once more at the end, and the exporter writes what it gets: here a few lines, where a program
-would have an OTLP exporter.
+minute by default and once more at the end. The exporter here prints a few lines; a real program would have an OTLP
+exporter.
 
 Needs opentelemetry-sdk.
 """
@@ -29,7 +29,7 @@ images = BufferPool(name="images")
 
 
 class PrintingExporter(MetricExporter):
-    """Writes what differs from 0."""
+    """Prints the figures that are not 0."""
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: object) -> MetricExportResult:
         scopes = [scope for resource in metrics_data.resource_metrics for scope in resource.scope_metrics]
@@ -47,7 +47,7 @@ class PrintingExporter(MetricExporter):
 
 
 async def resize(image: bytes) -> bytes:
-    """Every second byte of it, by way of a buffer."""
+    """Every second byte of the image, copied through a buffer."""
     with images.acquire(len(image)) as work:
         work[:] = image
         return bytes(work[::2])

@@ -1,7 +1,8 @@
-"""A service with a /metrics page: what its pools did, for Prometheus to scrape.
+"""A service with a /metrics page, where Prometheus can scrape the figures of its pools.
 
-The service compresses what it is sent, with pooled compressors and buffers. `prometheus_client` serves the page from a
-thread of its own; nothing in the service counts anything. At the end the program scrapes itself and prints some lines.
+The service compresses the messages it receives, with pooled compressors and buffers. `prometheus_client` serves the
+page from a thread of its own; the service itself counts nothing. At the end the program scrapes itself and prints some
+lines.
 
 Needs prometheus_client and zstandard.
 """
@@ -37,7 +38,7 @@ async def serve(reader: streams.StreamReader, writer: StreamWriter) -> None:
             writer.write(len(answer).to_bytes(4, "big") + answer)
             await writer.drain()
     except asyncio.IncompleteReadError:
-        pass  # the client has all it wanted
+        pass  # the client has finished
     writer.close()
 
 
@@ -66,7 +67,7 @@ def scrape(port: int) -> None:
 
 
 if __name__ == "__main__":
-    registry = CollectorRegistry()  # a service would take prometheus_client.REGISTRY
+    registry = CollectorRegistry()  # a service would use prometheus_client.REGISTRY
     registry.register(PoolCollector())
     metrics, thread = start_http_server(0, "127.0.0.1", registry)
     asyncio.run(main())

@@ -1,10 +1,9 @@
-"""A TCP proxy that copies no byte: what it receives for one side, it writes to the other as it is.
+"""A TCP proxy that copies no byte: it writes what it receives from one side to the other as it is.
 
 With buffers that are reused by hand this would corrupt data: `write()` returns while a slow peer has not taken the
-bytes yet, and the transport still looks at the buffer. Here a buffer is used again when the transport is done with it.
+bytes yet, and the transport still reads the buffer. Here a buffer is reused when the transport is done with it.
 
-Behind the proxy there is a server of random files. One half of the clients takes little at a time, and each checks what
-it got.
+Behind the proxy there is a server of random files. Half of the clients read slowly, and each checks its file.
 Runs on uvloop where that is installed.
 """
 
@@ -32,7 +31,7 @@ buffers = BufferPool(name="proxy")
 
 
 async def forward(reader: streams.StreamReader, writer: StreamWriter) -> None:
-    """All that `reader` gets goes to `writer`, as fast as that can take it."""
+    """Write everything that `reader` receives to `writer`, as fast as the peer takes it."""
     while chunk := await reader.read(64 * 1024):
         writer.write(chunk)
         await writer.drain()
@@ -57,10 +56,10 @@ async def serve_file(reader: asyncio.StreamReader, writer: StreamWriter) -> None
 
 
 async def fetch(proxy: Address, name: str, *, slow: bool) -> int:
-    """Get a file through the proxy, and compare it; how many bytes it has."""
+    """Get a file through the proxy, and compare it; return its size in bytes."""
     client = socket.create_connection(proxy)
     if slow:
-        # Else the kernel would take most of the file, and the proxy would not notice who is slow.
+        # Otherwise the kernel would take most of the file, and the proxy would not notice which client is slow.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 * 1024)
     reader, writer = await asyncio.open_connection(sock=client, limit=16 * 1024)
     writer.write(f"{name}\n".encode())

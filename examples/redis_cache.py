@@ -1,7 +1,7 @@
 """A cache of pages in Redis, read through a connection that receives into pooled buffers.
 
-The connection class is all that differs from any other program on redis-py's asyncio client. The address of the server
-is an argument, by default `redis://localhost:6379`. What the program writes there it deletes at its end.
+Only the connection class differs from any other program on redis-py's asyncio client. The address of the server is an
+argument, by default `redis://localhost:6379`. The program deletes its pages there at the end.
 
 Needs the extra `redis`, and a redis-server.
 """
@@ -19,7 +19,7 @@ PAGES, SIZE = 20, 1024 * 1024
 
 
 async def fill(client: redis.asyncio.Redis) -> dict[str, str]:
-    """Store random pages; the digest of each."""
+    """Store random pages, and return the digest of each."""
     pages = {f"aiopool-example-{number}": random.randbytes(SIZE) for number in range(PAGES)}
     await client.mset(pages)
     return {name: hashlib.sha256(page).hexdigest() for name, page in pages.items()}

@@ -56,7 +56,7 @@ class UploadProtocol(asyncio.BufferedProtocol):
             self._buffer = None
 
     def _answer_all(self, received: memoryview) -> int:
-        """Answer the complete requests, for small ones come many to a receive; how many bytes they are."""
+        """Answer all complete requests of a receive, often many small ones, and return their size in bytes."""
         start = 0
         while len(received) - start >= LENGTH.size:
             body = start + LENGTH.size
@@ -65,7 +65,7 @@ class UploadProtocol(asyncio.BufferedProtocol):
                 self._transport.abort()
             if end > len(received):
                 break
-            # The answer must be bytes of its own, never a view of the buffer: a transport goes on writing after
+            # The answer must be bytes of its own, never a view of the buffer: a transport goes on sending after
             # write() returns, and by then the next request may have been received into the same buffer.
             self._transport.write(answer_to(received[body:end]))
             start = end
@@ -79,7 +79,7 @@ class UploadProtocol(asyncio.BufferedProtocol):
         self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # The loop asks for a buffer to receive the end of the stream, too.
+        # The loop asks for a buffer to receive the end of the stream as well.
         if self._buffer is not None:
             buffers.put(self._buffer)
 
@@ -110,7 +110,7 @@ async def main() -> None:
         await asyncio.gather(*(run_client(server.sockets[0].getsockname()) for _ in range(CLIENTS)))
     stats = buffers.stats()
     print(f"requests: {CLIENTS * UPLOADS} on {type(loop).__module__}, each answered with the right digest")
-    print(f"buffers made: {stats.created}, for {stats.gets} gets by server and clients")
+    print(f"buffers created: {stats.created}, for {stats.gets} gets by server and clients")
     print(f"hits: {stats.hits} ({stats.hit_rate:.1%}), {stats.private} of them private")
 
 

@@ -1,8 +1,8 @@
 """An async fixture that is set up once and used by many tests, each of them on an event loop of its own.
 
-Run it with `pytest examples/test_fixtures.py`, or as a program. pytest-asyncio makes a new loop for every test, and so
-sets up every async fixture again. Here `pooled_fixture` keeps what the fixture gives out: `reset` makes it as good as
-new, and the next test gets it on the next loop.
+Run it with `pytest examples/test_fixtures.py`, or as a program. pytest-asyncio creates a new loop for every test, and
+so sets up every async fixture again. Here `pooled_fixture` keeps the object that the fixture yields: `reset` restores
+it, and the next test gets it on the next loop.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import pytest
 
 from aiopool.testing import pooled_fixture
 
-pytest_plugins = ["pytest_aiopool"]  # only needed where aiopool is not installed, but lies in the path
+pytest_plugins = ["pytest_aiopool"]  # only needed where aiopool is in the path but not installed
 pytestmark = pytest.mark.asyncio
 
 events: Counter[str] = Counter()
@@ -22,7 +22,7 @@ loops: list[asyncio.AbstractEventLoop] = []
 
 
 class Shop:
-    """Something that takes long to set up, and that tests change."""
+    """An object that takes long to set up, and that tests change."""
 
     def __init__(self) -> None:
         self.stock = {f"item {number}": number % 10 for number in range(100_000)}
@@ -37,7 +37,7 @@ class Shop:
 
 
 async def reset(shop: Shop) -> bool:
-    """Undo what a test did. `False` if that is too much to undo: then the next test gets another shop."""
+    """Undo the changes of a test. Returns `False` if it cannot: then the next test gets another shop."""
     events["reset"] += 1
     shop.orders.clear()
     return not shop.closed
@@ -88,5 +88,5 @@ async def test_the_shop_after_a_closed_one_is_open(shop: Shop) -> None:
 
 
 if __name__ == "__main__":
-    # The warning would be that this program imported aiopool before pytest could rewrite its asserts.
+    # Ignored: a warning that this program imported aiopool before pytest could rewrite its asserts.
     sys.exit(pytest.main([__file__, "--quiet", "--capture=no", "-W", "ignore:Module already imported"]))

@@ -1,7 +1,8 @@
-"""Tasks of one trio nursery that share parsers of length-prefixed records, and a buffer for each.
+"""Tasks of one trio nursery that share parsers of length-prefixed records, with a buffer for each record.
 
-What `borrow` gives comes back when the block ends well. A task that fails or is cancelled in the middle of a record
-leaves a parser that has half of it: that one is dropped, and nobody gets it. Here the nursery cancels what is too slow.
+A borrowed object goes back when its block ends normally. A task that fails or is cancelled in the middle of a record
+leaves a parser with half a record in it: that parser is dropped, and no other task gets it. Here the nursery cancels
+slow tasks.
 
 Needs trio.
 """
@@ -16,7 +17,7 @@ RECORDS, AT_ONCE, SLOW = 200, 10, 3
 
 
 class Parser:
-    """Takes a record in pieces. It is expensive to make: think of its tables."""
+    """Takes a record in pieces. Its table makes it expensive to create."""
 
     def __init__(self) -> None:
         self.pieces = 0
@@ -35,7 +36,7 @@ buffers = BufferPool(name="records")
 
 
 async def parse(size: int, *, too_slow: bool) -> int:
-    """How many pieces a record of so many bytes came in."""
+    """Return how many pieces a record of `size` bytes came in."""
     with parsers.borrow() as parser:
         if parser.pieces:
             raise RuntimeError("a parser with half a record in it was handed out")
@@ -70,7 +71,7 @@ async def main() -> None:
         nursery.cancel_scope.cancel()
     stats = parsers.stats()
     print(f"records: {RECORDS} in {parsed:,} pieces, and {SLOW} cancelled")
-    print(f"parsers: {stats.created} made, {stats.idle} idle, {stats.rejected} dropped with half a record in them")
+    print(f"parsers: {stats.created} created, {stats.idle} idle, {stats.rejected} dropped with half a record in them")
     print(f"buffers: {buffers.stats().served} acquired, {buffers.stats().bytes_in_use} bytes in use")
 
 

@@ -1,8 +1,8 @@
 """An upload service on uvicorn whose large request bodies are received into pooled buffers.
 
-The application is plain ASGI, as is that of every framework: it knows nothing of the pool. From the command line it
-would be started with `uvicorn uvicorn_service:app --http aiopool.integrations.uvicorn:PooledHttpToolsProtocol`. Here a
-client in the same program uploads files over loopback, checks each answer, and prints what the pool did.
+The application is plain ASGI, like that of every framework: it does not know the pool. To start it from the command
+line: `uvicorn uvicorn_service:app --http aiopool.integrations.uvicorn:PooledHttpToolsProtocol`. Here a client in the
+same program uploads files over loopback and checks each answer, and at the end the program prints what the pool did.
 
 Needs the extra `uvicorn`.
 """
@@ -25,7 +25,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    """Answer with the digest of the request body, which is read piece by piece."""
+    """Read the request body piece by piece, and answer with its digest."""
     digest = hashlib.sha256()
     more = True
     while more:

@@ -1,13 +1,13 @@
 """An object that goes to a worker thread and comes back, with anyio: on asyncio, uvloop or trio.
 
-Compressing takes long, so it is done in worker threads. Each task gets a compressor on the loop, gives it to a thread,
-and puts it back on the loop: so it lies in the loop's own shard, where the next task finds it first. A thread that
-needs another compressor while it works gets one off-loop. And what a thread has to tell the loop, it tells through
-`from_thread`, which runs as the loop.
+Compressing takes long, so worker threads do it. Each task gets a compressor on the loop, gives it to a thread, and puts
+it back on the loop: so it lies in the loop's own shard, where the next task finds it first. A thread that needs another
+compressor while it works gets one off-loop. Threads report to the loop through `from_thread`, which runs a function on
+the loop's thread.
 
     python examples/worker_threads.py [asyncio|uvloop|trio]
 
-Needs anyio and zstandard, and uvloop or trio if that is asked for.
+Needs anyio and zstandard, and uvloop or trio if you choose it.
 """
 
 import random
@@ -27,7 +27,7 @@ ratios: list[float] = []
 
 
 async def compress_often(seed: int) -> None:
-    """A task: it gives a compressor of the loop's to a worker thread, again and again."""
+    """A task that repeatedly lends one of the loop's compressors to a worker thread."""
     data = random.Random(seed).choices(b"abcdefgh", k=10_000)
     for _ in range(ROUNDS):
         with compressors.borrow() as compressor:
@@ -35,10 +35,10 @@ async def compress_often(seed: int) -> None:
 
 
 def compress(compressor: zstandard.ZstdCompressor, data: bytes) -> None:
-    """In a worker thread, with the loop's compressor; and with one of its own for the second half."""
+    """In a worker thread: compress the first half with the loop's compressor, the second with another one."""
     first, second = data[: len(data) // 2], data[len(data) // 2 :]
     size = len(compressor.compress(first))
-    with compressors.borrow() as another:  # off-loop: what worker threads put, worker threads find
+    with compressors.borrow() as another:  # off-loop: worker threads find what worker threads put
         size += len(another.compress(second))
     anyio.from_thread.run_sync(note, size / len(data))
 
@@ -58,7 +58,7 @@ async def main() -> None:
 
 
 def show(when: str, stats: PoolStats) -> None:
-    print(f"{when}: {stats.gets} gets, {stats.created} compressors made, {stats.idle} idle")
+    print(f"{when}: {stats.gets} gets, {stats.created} compressors created, {stats.idle} idle")
     for each in stats.processors:
         where = f"processor {each.id}" if each.id else "off-loop"
         print(f"  {where}: {each.gets} gets, {each.private} private, {each.shared} shared, {each.stolen} stolen")

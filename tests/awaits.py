@@ -1,4 +1,4 @@
-"""Coroutines that a test drives by hand, await by await, and an account of the objects of an async pool."""
+"""Helpers to drive coroutines by hand, await by await, and to track the objects of an async pool."""
 
 import types
 
@@ -46,7 +46,7 @@ def throw(coroutine):
         finish(coroutine)
     except Stop as stop:
         return stop
-    raise AssertionError("it went on as if nothing had been")
+    raise AssertionError("it went on as if nothing had happened")
 
 
 class Tracker:

@@ -34,7 +34,7 @@ def run_child(program, env, arguments=(), options=()):
 
 
 def run_program(name, env, arguments=(), options=()):
-    """As `run_child`, with a file of tests/programs/."""
+    """Like `run_child`, with a file of tests/programs/."""
     return run_child((PROGRAMS / name).read_text(encoding="utf-8"), env, arguments, options)
 
 

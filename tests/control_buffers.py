@@ -2,7 +2,7 @@
 
 
 class PutByHand:
-    """A pool to which the caller gives buffers back, whether or not anything else still refers to them."""
+    """A pool to which the caller gives buffers back, even if something else still refers to them."""
 
     def __init__(self):
         self.idle = []

@@ -30,7 +30,7 @@ class Reading:
                 self.error, self.done = error, True
 
     def cancel(self) -> None:
-        """Cancel the read as a task would: the future that it waits for, or if that is too late, the coroutine."""
+        """Cancel the read as a task would: the future that it waits for, or the coroutine if the future is done."""
         if not self._waiter.cancel():
             self._waiter.result()
             try:

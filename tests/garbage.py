@@ -1,12 +1,12 @@
-"""Finalizers of garbage that look at their views once more, after others have used the pool."""
+"""Finalizers of garbage that read their views once more, after other code has used the pool."""
 
 import gc
 
 
 class Observer(bytearray):
-    """Looks at its view once more when it dies, after others have used the pool.
+    """Reads its view once more in its finalizer, after other code has used the pool.
 
-    Collectors differ in whom they finalize first, but among objects of one size they go by their age, this way or that.
+    Collectors finalize in different orders, but objects of one size by age, either the oldest or the newest first.
     """
 
     def __init__(self, pool, log):

@@ -1,7 +1,7 @@
-"""A program's operations, each repeated some thousand times: what one of them leaks shows as often.
+"""Repeats each operation of a program thousands of times, so that a leak shows as often.
 
-References to chosen objects are counted, and the memory blocks of the interpreter. What the C library allocates by
-itself is not seen.
+It counts references to chosen objects, and memory blocks of the interpreter. It does not see what the C library itself
+allocates.
 """
 
 import gc
@@ -17,9 +17,9 @@ Operation = Callable[[], Awaitable[object] | None]
 async def check_for_leaks(
     operations: Iterable[Operation], *, watched: Sequence[object], restore: Callable[[], object]
 ) -> None:
-    """Repeat each of `operations`, and see that neither references to `watched` nor memory blocks become more.
+    """Repeat each of `operations`, and check that references to `watched` and memory blocks do not become more.
 
-    `restore` has everything as it was at first: the same objects are idle before each count.
+    `restore` restores the initial state, so that the same objects are idle before each count.
     """
     for operation in operations:
         restore()
@@ -33,7 +33,7 @@ async def check_for_leaks(
         await repeat(operation, times)
         references_after, blocks_after = await _counts(watched, restore)
         grown = [after - before for before, after in zip(references, references_after, strict=True)]
-        # One kept for each repetition would show as `times`; what caches and the loop do is far below this.
+        # A leak in each repetition would show as `times`; caches and the loop cause far less.
         assert max(map(abs, grown)) < times / 20, (operation, times, grown)
         assert abs(blocks_after - blocks) < times / 10 + 200, (operation, times, blocks_after - blocks)
 

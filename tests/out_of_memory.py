@@ -1,4 +1,4 @@
-"""Programs let one allocation of an operation fail, by the means of CPython's own tests."""
+"""Lets one allocation of an operation fail, with the helpers of CPython's own tests."""
 
 import _testcapi
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from typing import Any
 
 
 def fails(operate: Callable[[Any], object], pool: Any, n: int) -> bool:
-    """Whether `operate(pool)` raises, as it should, where its allocation number `n` fails."""
+    """Whether `operate(pool)` raises MemoryError if its allocation number `n` fails."""
     _testcapi.set_nomemory(n, n + 1)
     try:
         operate(pool)
     except MemoryError:
         return True
     except RuntimeError as error:
-        if str(error) != "can't allocate lock":  # what threading.Lock makes of it
+        if str(error) != "can't allocate lock":  # threading.Lock raises this instead
             raise
         return True
     finally:

@@ -1,8 +1,8 @@
 """The tests in several threads at once, as `pytest --parallel-threads 8` runs them, with pytest-run-parallel.
 
-That calls each test function in all of the threads at the same time. Here stands what these tests need for it: each
-thread gets a loop and fixtures of its own, while the package, and with it processors, registry and cleanup, is one for
-all of them. And which tests cannot run like this, because they look at what all threads share.
+That calls each test function in all of the threads at the same time. This module gives each thread a loop and fixtures
+of its own, while all threads share the package, and with it processors, registry and cleanup. It also finds the tests
+that cannot run like this, because they check something that all threads share.
 """
 
 import functools
@@ -24,26 +24,26 @@ SHARED = {
     "collect": "a garbage collection is a cleanup cycle too",
     "current_processor": "which ids are free depends on the other threads' loops",
     "processors": "which ids are free depends on the other threads' loops",
-    "at_every_bytecode": "what watches for bytecodes is there once",
-    "raise_in_every_gap_on_a_loop": "what watches for bytecodes is there once",
+    "at_every_bytecode": "bytecodes can be monitored only once at a time",
+    "raise_in_every_gap_on_a_loop": "bytecodes can be monitored only once at a time",
     "_debug": "the debug mode is for all pools",
-    "freeing": "any loop frees what another has retired",
-    "getrefcount": "another thread that looks at all pools refers to them for a moment",
-    "MonkeyPatch": "what is replaced is replaced for all threads",
+    "freeing": "any loop frees objects that another has retired",
+    "getrefcount": "another thread that goes through all pools refers to them for a moment",
+    "MonkeyPatch": "a replaced attribute is replaced for all threads",
     "LoopRecord": "it knows the other threads' loops",
     "_pools": "the registry has the other threads' pools",
     "pools": "the registry has the other threads' pools",
 }
-"""Names that a test, or what it calls in the same directory, uses only if it does or sees something to all threads."""
+"""Names that a test, or a helper in this directory, uses only if it changes or checks something that threads share."""
 
 SHARED_FIXTURES = {
-    "child_env": "what another process does is the same from any thread",
-    "monkeypatch": "what is replaced is replaced for all threads",
+    "child_env": "another process does the same, whatever thread starts it",
+    "monkeypatch": "a replaced attribute is replaced for all threads",
 }
 
 LEFT_OUT = {
     "test_a_handler_that_gives_up_in_the_middle_of_a_body": "asyncio's own streams lose the answer of a busy server",
-    "test_a_stopped_loop_with_a_posted_slice_does_not_hold_up_freeing": "any loop frees what another has retired",
+    "test_a_stopped_loop_with_a_posted_slice_does_not_hold_up_freeing": "any loop frees objects of another loop",
     "test_many_large_blocks_displace_small_ones_in_one_round": "a budget counted in Python is not exact without a GIL",
 }
 
@@ -63,7 +63,7 @@ def why_not(item):
     if not isinstance(item, pytest.Function):
         return "it is no function"
     reasons = [LEFT_OUT.get(item.originalname), *(SHARED_FIXTURES.get(name) for name in item.fixturenames)]
-    seen = {streaming.reported}  # which collects, and these tests count nothing that a cleanup cycle changes
+    seen = {streaming.reported}  # it collects, but these tests count nothing that a cleanup cycle changes
     for function in [inspect.unwrap(item.function), *(each.func for each in own_fixtures(item).values())]:
         reasons += [SHARED.get(name) for name in names_in(function, seen)]
     return next(filter(None, reasons), None)
@@ -81,7 +81,7 @@ def is_of_the_tests(function):
 
 
 def names_in(function, seen):
-    """The names that a function uses, and those in the functions and classes of the tests that it calls."""
+    """The names that a function uses, itself and in the functions and classes of the tests that it calls."""
     if function in seen:
         return
     seen.add(function)
@@ -114,7 +114,7 @@ def in_its_own_thread(item):
 
     @functools.wraps(test)
     def run(**shared):
-        # Not in the context of pytest's own thread, which a thread inherits without a GIL.
+        # Not in the context of pytest's own thread, which new threads inherit on free-threaded builds.
         context = Context()
         if is_async:
             backend, options = item.callspec.params["anyio_backend"]
@@ -135,7 +135,7 @@ def finish(coroutine):
 
 
 class Fixtures:
-    """The fixtures of one test in one thread: those for a function or module are its own, others are for all."""
+    """The fixtures of one test in one thread: fixtures of function or module scope are its own, others are shared."""
 
     def __init__(self, item, stack):
         self._item, self._stack = item, stack
@@ -143,7 +143,7 @@ class Fixtures:
         self._values = {}
 
     async def of_the_test(self):
-        """What the test takes. And `reports`, in any case: pytest would only have another loop report."""
+        """The arguments of the test. Always with `reports`: pytest's own would belong to another loop."""
         names = self._item._fixtureinfo.argnames
         if "reports" in self._item.fixturenames:
             await self._get("reports")

@@ -16,7 +16,7 @@ NEEDS_REDIS_SERVER = pytest.mark.skipif(
 
 @contextmanager
 def redis_server(folder: Path, *options: str) -> Iterator[Path]:
-    """One that keeps all it has in `folder`; the path of its Unix socket. `options` must have `--port`."""
+    """Run a server with its files in `folder`; the path of its Unix socket. `options` must have `--port`."""
     path = folder / "socket"
     command = ["redis-server", "--unixsocket", str(path), "--save", "", "--dir", str(folder), *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:

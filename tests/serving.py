@@ -1,4 +1,4 @@
-"""Helpers for the tests of servers: an application that reports what it gets, a server in a thread, and a client."""
+"""Helpers for the tests of servers: an application that reports what it received, a server in a thread, a client."""
 
 import asyncio
 import hashlib

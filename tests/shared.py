@@ -23,14 +23,14 @@ MIB = 1024 * KIB
 
 
 class Thing:
-    """Something to pool that can be referenced weakly, and that can hold anything."""
+    """An object to pool that supports weak references, and that can hold anything."""
 
     def __init__(self, *held: object) -> None:
         self.held = held
 
 
 class Slotted:
-    """Something to pool that cannot be referenced weakly, as a tuple."""
+    """An object to pool that does not support weak references, like a tuple."""
 
     __slots__ = ()
 

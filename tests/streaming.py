@@ -1,4 +1,4 @@
-"""Helpers for the tests of streams: the loops that have transports, checking their reports, and waiting."""
+"""Helpers for the tests of streams: loops with transports, checks of their reports, and waiting."""
 
 import asyncio
 import gc

@@ -118,14 +118,14 @@ def test_plot(env: dict[str, str], tmp_path: Path) -> None:
         (["   "], ["the expression is empty: say what creates an object"]),
         (["dict()", "--use", "del obj"], ["--use assigns or deletes `obj`, which goes back to the pool"]),
         (["dict()", "--reset", "for obj in (): pass"], ["--reset assigns or deletes `obj`"]),
-        (["logging.getLogger()", "--import", "logging"], ["the expression gives the same object each time"]),
-        (["bytes(100)"], ["the expression gives bytes, which cannot be changed"]),
+        (["logging.getLogger()", "--import", "logging"], ["the expression returns the same object each time"]),
+        (["bytes(100)"], ["the expression returns bytes, which cannot be changed"]),
         (["dict()", "--use", "obj.no()"], ["obj.no()", "AttributeError: 'dict' object has no attribute 'no'"]),
         (["dict()", "--reset", "obj.no()"], ["obj.no()", "AttributeError: 'dict' object has no attribute 'no'"]),
         (["sys.exit(3)", "--import", "sys"], ["sys.exit(3)", "SystemExit: 3"]),
         (["dict()", "--reset", "False"], ["--reset returns False"]),
-        (["None"], ["the expression gives None"]),
-        (["asyncio.sleep(1)", "--import", "asyncio"], ["the expression gives an awaitable"]),
+        (["None"], ["the expression returns None"]),
+        (["asyncio.sleep(1)", "--import", "asyncio"], ["the expression returns an awaitable"]),
     ],
     ids=lambda value: None,
 )
@@ -200,7 +200,7 @@ CHEAP, EXPENSIVE = case(1e-6, 1e-6), case(10e-6, 1e-6)
         (results(EXPENSIVE, EXPENSIVE, (EXPENSIVE, CHEAP)), "Pool it: "),
         (results(EXPENSIVE, EXPENSIVE, (CHEAP, CHEAP)), "Tune the allocator instead of pooling it: with MALLOC_TRIM"),
         (results(CHEAP, EXPENSIVE, (CHEAP, CHEAP)), "Tune the allocator instead of pooling it: with MALLOC_TRIM"),
-        # It pays only just, and the allocator has nothing to do with it.
+        # Pooling only just pays off, and the allocator does not matter.
         (results(case(130e-9, 29e-9), CHEAP, (case(125e-9, 29e-9), CHEAP)), "Do not pool it: "),
         (results(CHEAP, EXPENSIVE), "Pool it where many are in flight at once"),
         (results(EXPENSIVE, CHEAP), "Pool it where few are in flight at once"),

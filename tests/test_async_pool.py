@@ -1,4 +1,4 @@
-"""`AsyncPool`: get, put, borrow, fill, clear and aclose. What a cancellation does is in test_async_pool_awaits.py."""
+"""`AsyncPool`: get, put, borrow, fill, clear and aclose. test_async_pool_awaits.py has the tests of cancellation."""
 
 import asyncio
 import copy
@@ -248,7 +248,7 @@ async def test_aclose_closes_idle_objects_of_all_loops_and_later_puts(aiopool):
     lent = await pool.get()
     await pool.fill(2)
     with loop_thread() as other:
-        # One object for each loop: nothing is private, or it would be out of reach here.
+        # One object for each loop: there is no private slot, whose object would be out of reach here.
         theirs = other.run(pool.get())
         other.run(pool.put(theirs))
         other.run(pool.fill(2))
@@ -297,15 +297,15 @@ def test_an_object_put_during_another_threads_aclose_is_closed(aiopool, reset):
     thing = result_of(pool.get())
     inner = pool._store
 
-    class Overtaken:
+    class ClosedInBetween:
         def __getattr__(self, name):
             return getattr(inner, name)
 
         def keep(self, obj):
-            result_of(pool.aclose())  # after put looked whether the pool is closed, and before the object is idle
+            result_of(pool.aclose())  # after put checked whether the pool is closed, and before the object is idle
             return inner.keep(obj)
 
-    pool._store = Overtaken()
+    pool._store = ClosedInBetween()
     result_of(pool.put(thing))
     assert closed == [thing]
 

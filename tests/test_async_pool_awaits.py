@@ -1,6 +1,6 @@
-"""`AsyncPool`, broken off at every await: no object is lost, and none is kept half done.
+"""`AsyncPool`, interrupted at every await: no object is lost, and no half-finished one is kept.
 
-By hand, where each await is a line of the test, and by real cancellations on real loops.
+First by hand, with an exception at each await, and then by real cancellations on real loops.
 """
 
 import asyncio
@@ -115,7 +115,7 @@ def interrupt_at_every_await(make_pool, op, how, **kwargs):
     raise AssertionError("it never ends")
 
 
-# What each op awaits: new, reset and close twice each.
+# The awaits of each op: new, reset and close wait twice each.
 AWAITS = [
     (op_get_that_misses, {}, 2),
     (op_get_that_hits, {}, 0),
@@ -138,9 +138,9 @@ def test_an_interruption_at_any_await_loses_nothing_and_keeps_nothing_half_creat
     assert interrupt_at_every_await(aiopool.AsyncPool, op, how, **kwargs) == awaits
 
 
-def naive(aiopool, **methods):
+def control(aiopool, **methods):
     """An async pool with some methods replaced by simpler versions: the negative controls."""
-    return type("Naive", (aiopool.AsyncPool,), methods)
+    return type("Control", (aiopool.AsyncPool,), methods)
 
 
 async def _put_then_reset(self, obj):
@@ -149,7 +149,7 @@ async def _put_then_reset(self, obj):
 
 
 async def _reset_then_put(self, obj):
-    # Right, except for a cancellation, after which the object is neither counted nor closed.
+    # Correct, except after a cancellation: then the object is neither counted nor closed.
     if await self._reset(obj) is False:
         await self._discard(obj)
     else:
@@ -189,7 +189,7 @@ async def _count_then_create(self):
 )
 def test_negative_controls_lose_objects_or_keep_half_created_ones(aiopool, op, methods):
     with pytest.raises(AssertionError, match=r"an object is|half-reset|do not add up"):
-        interrupt_at_every_await(naive(aiopool, **methods), op, throw)
+        interrupt_at_every_await(control(aiopool, **methods), op, throw)
 
 
 # --- real cancellation ---

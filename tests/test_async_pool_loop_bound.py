@@ -1,4 +1,4 @@
-"""`AsyncPool` with `loop_bound=True`: what a loop keeps is closed on it, at its end at the latest."""
+"""`AsyncPool` with `loop_bound=True`: idle objects are closed on their loop, at its end at the latest."""
 
 import asyncio
 import gc
@@ -44,7 +44,7 @@ def test_an_async_pool_closes_the_idle_objects_of_a_loop_at_its_end(aiopool, run
         assert aiopool._core.bound_loops.LoopRecord._all == {}
 
 
-def test_objects_put_after_that_are_closed_at_once(aiopool):
+def test_objects_put_while_their_loop_ends_are_closed_at_once(aiopool):
     begun, done, generators = [], [], []
     pool = async_pool(aiopool, begun, done, loop_bound=True)
 

@@ -180,7 +180,7 @@ def test_idle_timeout(reusing):
     lasting = reusing.BufferPool(idle_timeout=None)
 
     async def main():
-        pool.acquire(100_000), lasting.acquire(100)  # a cycle over one size class alone counts too
+        pool.acquire(100_000), lasting.acquire(100)  # a cycle over only one size class counts too
         await until(lambda: pool.stats().bytes_idle == 0)
         assert pool.stats().cycles >= 2
         assert (lasting.stats().cycles, lasting.stats().bytes_idle) == (0, KIB)

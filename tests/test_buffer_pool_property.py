@@ -1,7 +1,7 @@
 """Random programs over one pool: no byte ever changes under a live view.
 
-Each view has bytes of its own, which a model knows: what is written through one view shows through all that lie over
-the same bytes, and through no other. After each step of the program every live view is compared with the model.
+A model knows the bytes of each view: a write through one view shows through all views over the same bytes, and through
+no other. After each step of the program every live view is compared with the model.
 """
 
 import gc
@@ -37,7 +37,7 @@ def threads():
     """Functions that run another function on one of two loops, in a thread without a loop, or here."""
     loops = [LoopThread(), LoopThread()]
     gc.collect()
-    gc.freeze()  # else each collection would go through all of hypothesis
+    gc.freeze()  # otherwise each collection would go through all of hypothesis
     yield [lambda function, *args: function(*args), in_thread, *(loop.call for loop in loops)]
     gc.unfreeze()
     for loop in loops:
@@ -65,9 +65,9 @@ class Model:
 
 
 class Holder(bytearray):
-    """An object in a reference cycle with a view; as it dies it looks whether the view is still right.
+    """An object in a reference cycle with a view; its finalizer checks whether the view is still right.
 
-    A bytearray, so that collectors which go by size finalize it among the buffers.
+    A bytearray, so that collectors that go by size finalize it among the buffers.
     """
 
     def __init__(self, program):
@@ -99,7 +99,7 @@ class Program(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.pool = type(self).make_pool()
-        self.live = []  # [view, model] each
+        self.live = []  # pairs of a view and its model
         self.marks = 0
         self.wrong = []
 
@@ -156,7 +156,7 @@ class Program(RuleBasedStateMachine):
         if early:
             try:
                 held[0].release()
-            except BufferError:  # an array looks at it
+            except BufferError:  # an array still uses it
                 pass
         self.somewhere(where, held.clear)
 

@@ -120,7 +120,7 @@ def test_stats_count_retired_blocks(reusing):
     assert (pool.stats().retired, pool.stats().displaced, pool.stats().over_budget) == (5, 0, 0)
 
 
-def test_as_dict_has_all_of_it(aiopool):
+def test_as_dict_has_all_figures(aiopool):
     plain = aiopool.BufferPool().stats().as_dict()
     names = {"max_idle_bytes", "peak_idle", "peak_in_use", "over_budget", "displaced", "retired"}
     assert names <= set(plain)

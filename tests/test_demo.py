@@ -225,7 +225,7 @@ class TestWrongAnswers:
 
 
 class TestVerdict:
-    """When a difference counts."""
+    """When a difference is clear."""
 
     @pytest.mark.parametrize(
         ("rates", "verdict"),

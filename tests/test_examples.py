@@ -79,7 +79,7 @@ def only_match(pattern: str, text: str) -> re.Match[str]:
 
 REQUEST_BUFFERS = (
     r"requests: 400 on (?P<loop>\S+), each answered with the right digest\n"
-    r"buffers made: (?P<made>\d+), for (?P<gets>\d+) gets by server and clients\n"
+    r"buffers created: (?P<created>\d+), for (?P<gets>\d+) gets by server and clients\n"
     r"hits: (?P<hits>\d+) \((?P<rate>[\d.]+)%\), (?P<private>\d+) of them private\n"
 )
 
@@ -88,9 +88,9 @@ def check_request_buffers(output: str) -> str:
     """Check the example's output, and return the name of its loop."""
     found = only_match(REQUEST_BUFFERS, output).groupdict()
     loop, rate = found.pop("loop"), float(found.pop("rate"))
-    made, gets, hits, private = map(int, found.values())
+    created, gets, hits, private = map(int, found.values())
     assert gets >= 800  # one for each request by its client, and one by the server
-    assert made + hits == gets
+    assert created + hits == gets
     assert hits // 2 < private <= hits
     assert rate == pytest.approx(100 * hits / gets, abs=0.051)
     assert rate > 90
@@ -258,9 +258,9 @@ def test_a_client_that_does_not_read_is_not_read_from(serve):
 # --- multi_loop_service ---
 
 PROCESSOR = (
-    r"processor (?P<id>\d+), a (?P<role>reader|worker): (?P<puts>\d+) puts, (?P<gets>\d+) gets; hits: "
-    r"(?P<private>\d+) private, (?P<shared>\d+) shared, (?P<stolen>\d+) stolen, (?P<victim>\d+) victim; "
-    r"(?P<made>\d+) made"
+    r"processor (?P<id>\d+), a (?P<role>reader|worker): (?P<puts>\d+) puts, (?P<gets>\d+) gets, "
+    r"(?P<created>\d+) created; hits: "
+    r"(?P<private>\d+) private, (?P<shared>\d+) shared, (?P<stolen>\d+) stolen, (?P<victim>\d+) victim"
 )
 
 
@@ -279,7 +279,7 @@ def check_multi_loop_service(output: str) -> int:
     for each in readers:
         # Readers find objects that the worker put: they are stolen from its shard or from its victim.
         assert each["puts"] == each["private"] == each["shared"] == 0
-        assert each["gets"] == each["stolen"] + each["victim"] + each["made"]
+        assert each["gets"] == each["stolen"] + each["victim"] + each["created"]
     assert sum(each["stolen"] for each in readers) > 40
     return len(readers)
 
@@ -349,11 +349,11 @@ def test_proxy_as_a_program(run):
     output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "proxy.py")
     found = only_match(
         r"files: 10 on (?P<loop>\S+), each with the right bytes\n"
-        r"bytes: (?P<bytes>[\d,]+), in (?P<served>[\d,]+) buffers, (?P<made>[\d,]+) of them new\n"
+        r"bytes: (?P<bytes>[\d,]+), in (?P<served>[\d,]+) buffers, (?P<created>[\d,]+) of them new\n"
         r"in use now: 0 bytes; idle: (?P<idle>[\d,]+)\n",
         output,
     )
-    assert 0 < number(found["made"]) <= number(found["served"])
+    assert 0 < number(found["created"]) <= number(found["served"])
     assert number(found["bytes"]) > 0
 
 
@@ -364,11 +364,11 @@ def test_numpy_zstd_as_a_program(run):
     output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "numpy_zstd.py")
     found = only_match(
         r"arrays: 100 on (?P<loop>\S+), each with the right sum\n"
-        r"buffers: (?P<served>[\d,]+), (?P<made>[\d,]+) of them new\n"
+        r"buffers: (?P<served>[\d,]+), (?P<created>[\d,]+) of them new\n"
         r"decompressors: (?P<decompressors>\d+), for 100 messages\n",
         output,
     )
-    assert 0 < number(found["made"]) <= number(found["served"])
+    assert 0 < number(found["created"]) <= number(found["served"])
     assert int(found["decompressors"]) <= 4
 
 
@@ -380,7 +380,7 @@ def test_arrays_between_processes_as_a_program(run):
     output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "arrays_between_processes.py")
     found = only_match(
         r"arrays: 20 there and back, each doubled and writable\n"
-        r"buffers: (?P<views>\d+) views, (?P<created>\d+) of them of new memory\n",
+        r"buffers: (?P<views>\d+) views, (?P<created>\d+) of them of fresh blocks\n",
         output,
     )
     assert 0 < int(found["created"]) <= int(found["views"])
@@ -482,13 +482,13 @@ def test_trio_tasks_as_a_program(run):
     output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "trio_tasks.py")
     found = only_match(
         r"records: 200 in (?P<pieces>[\d,]+) pieces, and 3 cancelled\n"
-        r"parsers: (?P<made>\d+) made, (?P<idle>\d+) idle, 3 dropped with half a record in them\n"
+        r"parsers: (?P<created>\d+) created, (?P<idle>\d+) idle, 3 dropped with half a record in them\n"
         r"buffers: 203 acquired, 0 bytes in use\n",
         output,
     )
     assert number(found["pieces"]) >= 200
-    assert 3 < int(found["made"]) <= 13
-    assert int(found["idle"]) == int(found["made"]) - 3
+    assert 3 < int(found["created"]) <= 13
+    assert int(found["idle"]) == int(found["created"]) - 3
 
 
 # --- worker_threads ---
@@ -499,15 +499,15 @@ def test_worker_threads_as_a_program(run, backend):
     if backend == "uvloop":
         pytest.importorskip("uvloop")
     found = only_match(
-        r"before: 0 gets, 0 compressors made, 0 idle\n"
-        r"after: 200 gets, (?P<made>\d+) compressors made, (?P<idle>\d+) idle\n"
+        r"before: 0 gets, 0 compressors created, 0 idle\n"
+        r"after: 200 gets, (?P<created>\d+) compressors created, (?P<idle>\d+) idle\n"
         r"  off-loop: 100 gets, 0 private, \d+ shared, \d+ stolen\n"
         r"  processor 1: 100 gets, (?P<private>\d+) private, \d+ shared, \d+ stolen\n"
         r"compressed to \d+% on average, 100 times\n",
         run(EXAMPLES / "worker_threads.py", backend),
     )
-    assert found["made"] == found["idle"]
-    assert 1 <= int(found["made"]) <= 8
+    assert found["created"] == found["idle"]
+    assert 1 <= int(found["created"]) <= 8
     assert int(found["private"]) > 50
 
 

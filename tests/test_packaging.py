@@ -1,7 +1,7 @@
 """Builds that users install: a wheel with the extension, wheels without it, and the sdist.
 
-Each is made as pip makes it, by the build backend in a process of its own, but from a copy of the project and with the
-setuptools that is installed here, so that no network is needed.
+Each is built as pip builds it, by the build backend in a process of its own, but from a copy of the project and with
+the installed setuptools, so that no network is needed.
 """
 
 import fnmatch
@@ -54,7 +54,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def try_to_build(project: Path, kind: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Build a "wheel" or "sdist", and return how that ended, with all output in `stdout`."""
+    """Build a "wheel" or "sdist", and return the finished process, with all output in `stdout`."""
     program = f"from setuptools import build_meta; build_meta.build_{kind}('dist')"
     return subprocess.run(
         [sys.executable, "-c", program],
@@ -191,7 +191,7 @@ def test_without_extensions_there_is_a_wheel_for_every_platform(project):
 def test_an_sdist_has_all_that_is_needed_to_build_and_nothing_else(project):
     (project / "aiopool" / "stale.pyc").touch()
     (project / "aiopool" / "_native.stale.so").touch()
-    sdist, _ = build(project, "sdist", AIOPOOL_NO_EXTENSIONS="1")  # which hides the C source from setuptools
+    sdist, _ = build(project, "sdist", AIOPOOL_NO_EXTENSIONS="1")  # this hides the C source from setuptools
     with tarfile.open(sdist) as archive:
         names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
     expected = {
@@ -206,7 +206,7 @@ def test_an_sdist_has_all_that_is_needed_to_build_and_nothing_else(project):
 
 
 STALE = {
-    "an older one lacks what is used now": "",
+    "an older one lacks names that are used now": "",
     "one from another source": "source = 1",
     "one that does not load": "raise ImportError('undefined symbol')",
 }

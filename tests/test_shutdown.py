@@ -1,4 +1,4 @@
-"""The end of the interpreter: whatever is in use, idle or half done then, nothing is printed and nothing crashes."""
+"""The end of the interpreter while objects are in use, idle or half done: nothing is printed and nothing crashes."""
 
 import pytest
 from children import run_program

@@ -1,4 +1,4 @@
-"""The counts, and the values derived from them."""
+"""The counters, and the values derived from them."""
 
 import pytest
 from loops import in_thread, loop_thread
@@ -81,7 +81,7 @@ async def test_dropped_counts_objects_that_were_put_and_are_gone(aiopool):
 
 @pytest.mark.parametrize("kind", ["Pool", "AsyncPool"])
 @pytest.mark.parametrize("loop_bound", [False, True])
-async def test_why_objects_were_rejected(aiopool, kind, loop_bound):
+async def test_stats_say_why_objects_were_rejected(aiopool, kind, loop_bound):
     usable = True
     pool = getattr(aiopool, kind)(Thing, reset=lambda obj: usable, max_idle=2, loop_bound=loop_bound)
     things = [await waited(pool.get()) for _ in range(6)]
@@ -97,7 +97,7 @@ async def waited(result):
     return await result if hasattr(result, "__await__") else result
 
 
-async def test_the_bound_is_told_before_and_after_the_first_use(aiopool):
+async def test_stats_have_the_bound_before_and_after_the_first_use(aiopool):
     pool, unbounded = aiopool.Pool(Thing, max_idle=3), aiopool.Pool(Thing)
     assert (pool.stats().max_idle, unbounded.stats().max_idle) == (3, None)
     pool.put(Thing())

@@ -44,7 +44,7 @@ def can_look() -> bool:
     return True
 
 
-needs_looks = pytest.mark.skipif(not can_look(), reason="needs Python 3.14, and the permission to look into processes")
+needs_looks = pytest.mark.skipif(not can_look(), reason="needs Python 3.14, and permission to debug other processes")
 
 SERVICE = (PROGRAMS / "watched_service.py").read_text(encoding="utf-8")
 
@@ -190,11 +190,11 @@ def test_wrong_pid(capsys: pytest.CaptureFixture[str], pid: str) -> None:
     assert f"{pid!r} is not a process id" in capsys.readouterr().err
 
 
-# --- what is made of a look ---
+# --- how a snapshot is shown ---
 
 
 def look_at(*pools: Any, seconds: float = 0.0001) -> Snapshot:
-    """A look at these pools, as if they belonged to another process."""
+    """A snapshot of these pools, as if they belonged to another process."""
     told = [(id(pool), type(pool).__name__, _stats(pool)) for pool in pools]
     part = {
         "pools": told,
@@ -215,7 +215,7 @@ def shown(now: Snapshot, before: Snapshot | None) -> str:
 
 
 @UNPOOLED
-def test_a_snapshot_says_what_stats_say() -> None:
+def test_a_snapshot_agrees_with_stats() -> None:
     pool, buffers = Pool(bytearray, name="one"), BufferPool(max_size=4096, name="two")
     pool.put(pool.get())
     views = [buffers.acquire(size) for size in (10, 3000, 5000)]
@@ -233,7 +233,7 @@ def test_a_snapshot_says_what_stats_say() -> None:
     assert plain["pools"][1]["bytes_in_use"] == 0
 
 
-def test_another_version_there_is_told() -> None:
+def test_another_version_of_aiopool_there_is_an_error() -> None:
     part = {"pools": [(1, "Pool", {"name": None, "made": 5})], "processors": [], "implementation": "", "seconds": 0.0}
     with pytest.raises(process_module.LookError, match=r"^process 4712 has another version of aiopool than this one: "):
         snapshot(4712, [part])

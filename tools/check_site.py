@@ -1,8 +1,8 @@
 """Follow every link of the built documentation site, without the network: `python tools/check_site.py build/site`.
 
-Sphinx checks the links that it resolves itself. This looks at what a reader's browser gets: each link to a page, file
-or anchor of the site must lead somewhere, and each link to a file of the project on GitHub must name one that exists.
-Other links to the outside are not followed.
+Sphinx checks the links that it resolves itself. This program checks the pages as a browser gets them: each link to a
+page, file or anchor of the site must lead somewhere, and each link to a file of the project on GitHub must name a file
+that exists. Other external links are not followed.
 """
 
 import sys
@@ -16,7 +16,7 @@ SOURCE_URL = dict(url.split(", ") for url in metadata.metadata("aiosyncpool").ge
 
 
 class Page(HTMLParser):
-    """The anchors of one page, and where its links lead."""
+    """The anchors and the links of one page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def _leads_somewhere(link: str, path: Path, pages: dict[Path, Page]) -> bool:
 
 
 def main() -> int:
-    """Print the dead links; the exit code."""
+    """Print the dead links; return the exit code."""
     dead = dead_links(Path(sys.argv[1]))
     print("\n".join(dead) if dead else "all links lead somewhere")
     return 1 if dead else 0

@@ -1,4 +1,4 @@
-"""`python -m aiopool advise`: measures whether pooling pays for one kind of object, and says so.
+"""`python -m aiopool advise`: measures whether pooling pays off for one kind of object, and says so.
 
 The answer depends on the cost of creating the object, of its first use and of its reset, on how many are in flight at
 once, and on the C library: with glibc's defaults a large block is returned to the system and faulted in again each

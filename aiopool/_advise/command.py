@@ -19,10 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a module that the code needs, such as zstandard or 'numpy as np'; may be given several times",
     )
     parser.add_argument("--use", default="", metavar="CODE", help="uses an object, such as 'obj.compress(bytes(1000))'")
-    parser.add_argument(
-        "--reset", default="", metavar="CODE", help="makes a used object as good as new, such as 'obj.clear()'"
-    )
-    parser.add_argument("--seconds", type=seconds, default=4.0, help="how long to measure in all (default: 4)")
+    parser.add_argument("--reset", default="", metavar="CODE", help="restores a used object, such as 'obj.clear()'")
+    parser.add_argument("--seconds", type=seconds, default=4.0, help="how long to measure in total (default: 4)")
     parser.add_argument("--plot", type=file, metavar="FILE", help="draw a chart of the times, to an SVG file")
 
 

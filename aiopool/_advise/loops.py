@@ -14,7 +14,7 @@ Loop = Callable[[Iterator[None]], None]
 """Runs once for each item of its argument."""
 
 Timed = Callable[[Iterator[None]], tuple[float, float]]
-"""As `Loop`; returns the seconds spent with and without the operation that is timed."""
+"""Like `Loop`; returns the seconds spent with and without the operation that is timed."""
 
 # The names are such that the user's code does not use them.
 _FRESH_ONE = """
@@ -60,8 +60,8 @@ def loop(_aiopool_times, _aiopool_count=_aiopool_count, _aiopool_get=_aiopool_ge
             _aiopool_put(_aiopool_held.pop())
 """
 
-# As a put does it, with a call. The clock is read twice for each reset; the cost of that is measured too, with no reset
-# in between.
+# With a call, as in a put. The clock is read twice for each reset; the cost of that is measured too, with no reset in
+# between.
 _RESET = """
 def loop(_aiopool_times, _aiopool_clock=_aiopool_clock, _aiopool_reset=_aiopool_reset):
     _aiopool_seconds = _aiopool_nothing = 0.0

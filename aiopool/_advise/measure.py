@@ -35,7 +35,7 @@ TOUCHED_FROM = 128 * 1024
 PAGE = 4096
 
 UNCHANGEABLE = (bytes, str, int, float, complex, frozenset, range)
-"""Of these a pool could only hand out what was in them before."""
+"""Immutable types: a pool could only hand out their old values."""
 
 Progress = Callable[[float], object]
 """Called with the fraction that is done, from 0 to 1."""
@@ -69,20 +69,20 @@ async def measure(code: UserCode, seconds: float, progress: Progress) -> Measure
 def _first_object(made: Functions) -> Any:
     obj = called(made.create)
     if obj is None:
-        raise UserCodeError("the expression gives None, which a pool does not keep")
+        raise UserCodeError("the expression returns None, which a pool does not keep")
     if inspect.isawaitable(obj):
         if inspect.iscoroutine(obj):
             obj.close()  # prevents the warning that it was never awaited
         raise UserCodeError(
-            "the expression gives an awaitable: only objects that are created without `await` can be measured"
+            "the expression returns an awaitable: only objects that are created without `await` can be measured"
         )
     if isinstance(obj, UNCHANGEABLE):
         raise UserCodeError(
-            f"the expression gives {type(obj).__name__}, which cannot be changed: there is nothing to reuse it for; "
-            "keep one, or pool something that can be filled anew, such as a bytearray"
+            f"the expression returns {type(obj).__name__}, which cannot be changed: there is nothing to reuse it for; "
+            "keep one, or pool something that can be refilled, such as a bytearray"
         )
     if called(made.create) is obj:
-        raise UserCodeError("the expression gives the same object each time: it is shared already, without a pool")
+        raise UserCodeError("the expression returns the same object each time: it is shared already, without a pool")
     called(made.use, obj)
     called(made.reset, obj)
     called(made.use, obj)  # an object that was reset must be usable again
@@ -192,7 +192,7 @@ def _reset_time(loop: Timed) -> float:
             break
         times *= 2
     samples: list[tuple[float, float]] = [called(loop, itertools.repeat(None, times)) for _ in range(10)]
-    # The quickest of each: of differences the smallest would be too small.
+    # The fastest of each, not the smallest difference, which would be too small.
     with_it, without = map(min, zip(*samples, strict=True))
     seconds: float = (with_it - without) / times
     return max(0.0, seconds)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from .._native import implementation
 
 WORTH_RATIO = 1.2
-"""Pooling pays if a fresh object costs at least this many times as much as a pooled one. Less may be noise."""
+"""Pooling pays off if a fresh object costs at least this many times as much as a pooled one. Less may be noise."""
 
 WORTH_SECONDS = 100e-9
 """It must also cost at least this many seconds more. With less, no program becomes noticeably faster."""
@@ -54,7 +54,7 @@ class Measured(NamedTuple):
 
     @property
     def pays(self) -> bool:
-        """Whether pooling pays, with one or with many in flight."""
+        """Whether pooling pays off, with one or with many in flight."""
         return self.one.pays or self.many.pays
 
 
@@ -73,7 +73,7 @@ class Results(NamedTuple):
 
 
 def verdict(results: Results) -> str:
-    """Whether pooling pays, and why, in a sentence."""
+    """Whether pooling pays off, and why, in a sentence."""
     one, many = results.in_use.one, results.in_use.many
     tuned = results.tuned
     gain = None if tuned is None or tuned.pays else _gain_by_tuning(results.in_use, tuned)
@@ -96,7 +96,7 @@ def verdict(results: Results) -> str:
 
 
 def _gain_by_tuning(in_use: Measured, tuned: Measured) -> Case | None:
-    """Where a fresh object is clearly cheaper with a tuned allocator: the case, with that in place of the pool."""
+    """The case where a fresh object is clearly cheaper with a tuned allocator, with that instead of the pooled one."""
     pairs = ((in_use.one, tuned.one), (in_use.many, tuned.many))
     return next((case for before, after in pairs if (case := before._replace(pooled=after.fresh)).pays), None)
 

@@ -21,7 +21,7 @@ class MeasuringError(Exception):
 
 
 def measure_all(code: UserCode, seconds: float, console: Console) -> Results:
-    """Measure with the allocator in use, and again with it tuned, if that is possible. Takes about `seconds` in all.
+    """Measure with the allocator in use, and again with it tuned, if that is possible. Takes about `seconds` in total.
 
     :raises UserCodeError: the user's code failed.
     :raises MeasuringError: the measuring process ended without an answer.

@@ -30,7 +30,7 @@ class UserCode(NamedTuple):
     imports: Sequence[str]
     #: a statement that uses `obj`, or nothing
     use: str
-    #: a statement that makes `obj` as good as new, or nothing
+    #: a statement that restores `obj`, or nothing
     reset: str
 
     def check(self) -> None:
@@ -94,7 +94,7 @@ def _statements(text: str, after: list[str]) -> list[ast.stmt]:
 
 
 def _assigns_obj(text: str) -> bool:
-    """Whether `obj` is something else afterwards, or gone. `obj += …` may change it in place."""
+    """Whether `text` assigns or deletes `obj`. `obj += …` is allowed, because it may change the object in place."""
     nodes = list(ast.walk(ast.parse(text.strip())))
     in_place = [node.target for node in nodes if isinstance(node, ast.AugAssign)]
     return any(
@@ -110,7 +110,7 @@ def _compiled(text: str, place: str, mode: str) -> CodeType:
         return compile(text, place, mode)
     except (SyntaxError, ValueError) as error:
         if isinstance(error, SyntaxError) and error.text is None and error.lineno:
-            error.text = text.splitlines()[error.lineno - 1]  # what the compiler finds late it tells without the line
+            error.text = text.splitlines()[error.lineno - 1]  # errors that the compiler finds late lack the line
         raise UserCodeError(_shown(error)) from error
 
 

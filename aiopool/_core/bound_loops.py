@@ -177,12 +177,12 @@ class Bindings:
         known = self._entries.get(id(obj))
         if known is not None and known[0] is not None and known[1] is mark and known[0]() is obj:
             return
-        try:
+        ref: weakref.ref[Any] | None = None
+        # Asked before, because trying costs more than all the rest of a get.
+        if type(obj).__weakrefoffset__:
             # The callback is one C call, and runs before another object can have the same id. Its argument, the weak
             # reference, serves as the default of pop.
             ref = weakref.ref(obj, partial(self._entries.pop, id(obj)))
-        except TypeError:
-            ref = None
         self._entries[id(obj)] = (ref, mark)
 
     def find(self, obj: Any) -> Mark | None:

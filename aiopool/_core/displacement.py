@@ -46,7 +46,7 @@ def displace_for(budget: Any, store: Store, size: int) -> bool:
 
 
 # When the shard's oldest block became idle, minus its size, a number that breaks ties, and the shard. Among equally old
-# blocks, one large block goes rather than many small ones.
+# blocks, one large block is freed rather than many small ones.
 _Candidate = tuple[int, int, int, Shard]
 
 

@@ -58,7 +58,7 @@ def _post_slice(processor: Processor, loop: LiveLoop) -> bool:
     global _last_progress
     now = monotonic()
     if now - processor.slice_posted < PATIENCE:
-        return True  # one is on its way
+        return True  # one was posted and has not run yet
     try:
         # All this before the call: the slice may run before `call_soon` returns.
         processor.slice_posted = _last_progress = now
@@ -67,7 +67,7 @@ def _post_slice(processor: Processor, loop: LiveLoop) -> bool:
         posted = loop.call_soon(slice)
         if not posted:
             slice.waiting = False
-            processor.slice_posted = -inf  # else the next caller would take it to be on its way
+            processor.slice_posted = -inf  # otherwise the next caller would assume that a slice was posted
         return posted
     except BaseException:
         processor.slice_posted = -inf  # perhaps it was not posted, so let the next caller post one

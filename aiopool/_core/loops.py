@@ -233,7 +233,7 @@ def running_loop() -> object | None:
 
 
 def innermost_loop() -> object | None:
-    """As `running_loop`; but when trio runs as a guest of asyncio, the loop whose code is running."""
+    """Like `running_loop`; but when trio runs as a guest of asyncio, the loop whose code is running."""
     return _trio_token("in_trio_task") or running_loop()
 
 

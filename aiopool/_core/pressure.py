@@ -11,7 +11,7 @@ anyway, and a check takes a few small reads, some tens of microseconds. The trad
 that fills its memory within a second.
 
 Usage is measured as the working set, as in Kubernetes: without the file cache that the kernel can drop at once. That
-cache normally fills the rest of a container's memory, which is no problem.
+cache normally fills the rest of a container's memory, which is harmless.
 """
 
 import os

@@ -113,7 +113,7 @@ def pin() -> Processor | None:
 
 
 def running_processor() -> Processor | None:
-    """As `pin`, but bind nothing, and leave a parked processor parked.
+    """Do the same as `pin`, but bind nothing, and leave a parked processor parked.
 
     For cleanup and freeing, which finalizers and the garbage collector start in any context. A context may outlive its
     loop; one example is the context in which a thread runs loop after loop. Only gets and puts may make a binding

@@ -7,13 +7,14 @@ could return one object twice.
 The shared list has a lock, and no code ever waits for it. The holder may be this same thread, interrupted by the
 finalizer that wants the lock, and waiting would be a deadlock; or it is another thread that was descheduled, and
 waiting would stop a loop for milliseconds. Without the lock, a put adds the object to the private list, beyond the one
-slot, and a take finds nothing here. The trade-off: under contention, an object can be out of reach of other processors
+slot, and a steal finds nothing here. The trade-off: under contention, an object can be out of reach of other processors
 until the next put that gets the lock moves it to the shared list, and a get can miss although an object was idle. If a
-signal handler raises between acquiring the lock and the `try` that follows, the shared list stays out of reach until
-the next cleanup cycle replaces the shard.
+signal handler raises between acquiring the lock and the `try` that follows, other processors cannot steal from the
+shared list until the next cleanup cycle replaces the shard.
 
-The lock guards counting and moving. Returning each object only once does not depend on it, because every take is one
-`list.pop`, `deque.pop` or `deque.popleft`, which is atomic with and without a GIL.
+The lock guards counting, moving and stealing. Returning each object only once does not depend on it, because every take
+is one `list.pop`, `deque.pop` or `deque.popleft`, which is atomic with and without a GIL. So the owner's take needs no
+lock, and neither does a put in a shard without a private slot, which is one `deque.append`.
 """
 
 from collections import deque
@@ -71,8 +72,7 @@ class Shard:
     def __init__(self, counters: Counters, slots: int = 1) -> None:
         """`slots` objects stay private: one, but none in the off-loop shard, so that none is stuck in a worker thread.
 
-        All off-loop threads are owners of the off-loop shard. Each of their operations on `private` (used only while
-        the lock is busy) is one C call, so that is safe too.
+        All off-loop threads are owners of the off-loop shard.
         """
         self.private: list[Any] = []
         self.shared: deque[Any] = deque()
@@ -92,6 +92,9 @@ class Shard:
 
     def put(self, obj: object) -> None:
         """Keep `obj`, in the private slot if that is free. Owner only."""
+        if not self.slots:
+            self.shared.append(obj)
+            return
         private = self.private
         # A finalizer may fill the slot between the check and the append. Then two objects are private; the owner's
         # gets find both, and the next put moves one to the shared list.
@@ -122,19 +125,17 @@ class Shard:
             return None  # a finalizer took it after the check
 
     def take_newest(self) -> Any:
-        """Take the object put last to the shared list; `None` if it is empty or locked.
+        """Take the object put last to the shared list; `None` if it is empty.
 
         For the owner, whose CPU cache may still hold that object.
         """
-        lock = self.lock
-        if not self.shared or not lock.acquire(False):
+        shared = self.shared
+        if not shared:
             return None
         try:
-            return self.shared.pop()
+            return shared.pop()
         except IndexError:
             return None  # another thread took it after the check
-        finally:
-            lock.release()
 
     def take_oldest(self) -> Any:
         """Take the object put first to the shared list; `None` if it is empty or locked.
@@ -147,7 +148,7 @@ class Shard:
         try:
             return self.shared.popleft()
         except IndexError:
-            return None  # as above
+            return None  # another thread took it after the check
         finally:
             lock.release()
 

@@ -130,10 +130,11 @@ class Store:
         if processor.thread_id == get_ident():
             shard = self.fast_get.get(processor.id)
             if shard is not None:
-                obj = shard.take_private() if shard.private else None
-                if obj is not None:
-                    shard.counters.private += 1
-                    return obj
+                if shard.private:
+                    obj = shard.take_private()
+                    if obj is not None:
+                        shard.counters.private += 1
+                        return obj
                 obj = shard.take_newest()
                 if obj is not None:
                     shard.counters.shared += 1
@@ -181,10 +182,6 @@ class Store:
         for shards in (self.primary, self.victim):
             for shard in list(shards.values()):
                 obj = shard.take_oldest()
-                if obj is None:
-                    # A put that found the lock busy used the private space. Without private slots any thread may take
-                    # from there.
-                    obj = shard.take_private()
                 if obj is not None:
                     return obj
         return None

@@ -133,7 +133,7 @@ def _adjust(processor: Processor, loop: LiveLoop) -> None:
     """Have the loop's one timer fire when the next duty is due. Call on the loop."""
     if processor.loop is not loop:
         return  # the thread runs another loop by now
-    # Before looking: what becomes due from here on, in another thread, must not believe in the timer there was.
+    # Before the check: if another thread makes work due from here on, it must not rely on the old timer.
     processor.wakes_at = inf
     due = next_due()
     timer: _Timer | None = processor.timer

@@ -90,7 +90,7 @@ class Load:
             raise LoadError(f"the load process printed {line!r} instead of {READY!r}")
 
     async def send(self, kind: Kind, seconds: float) -> dict[str, Any]:
-        """Have it send to one kind of streams for `seconds`, and return the counts of the answers."""
+        """Let it send to one kind of streams for `seconds`, and return the counts of the answers."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(f"{kind} {seconds}\n".encode())

@@ -82,7 +82,7 @@ class LoopThread(threading.Thread):
             runner.run(self._serve())
 
     def stop(self) -> None:
-        """Have the thread close its connections and its loop, and end."""
+        """Let the thread close its connections and its loop, and end."""
         self._loop.call_soon_threadsafe(self._stopped.set)
 
     async def _serve(self) -> None:

@@ -191,8 +191,9 @@ empty_store(StoreObject *self)
     Py_XDECREF(processors);
     for (int i = 0; i < 2; i++) {
         if (retired[i] != NULL) {
-            /* No thread can reach the shards any more. They are emptied here, because without a GIL they belong to the
-               threads that created them, which may be asleep and would have to deallocate them. */
+            /* No thread gets or puts here any more; at most, one that collects statistics reads the counts. The shards
+               are emptied here, because without a GIL they belong to the threads that created them, which may be asleep
+               and would have to deallocate them. */
             shards_clear(retired[i]);
             Py_DECREF(retired[i]);
         }

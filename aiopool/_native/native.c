@@ -211,8 +211,9 @@ native_exec(PyObject *module)
     PyObject *asyncio = PyImport_ImportModule("asyncio");
     state->get_running_loop = asyncio == NULL ? NULL : PyObject_GetAttrString(asyncio, "_get_running_loop");
     Py_XDECREF(asyncio);
-    return state->get && state->put && state->get_slow && state->put_slow && state->accepts && state->trio && state->abandon
-               && state->acquire_slow && state->acquire && state->max_size && state->get_running_loop ? 0 : -1;
+    return state->get && state->put && state->get_slow && state->put_slow && state->accepts && state->trio
+               && state->abandon && state->acquire_slow && state->acquire && state->max_size && state->get_running_loop
+               ? 0 : -1;
 }
 
 static int

@@ -152,7 +152,7 @@ pool_reset(PoolObject *self, PyObject *obj)
     return accepted;
 }
 
-/* As pool_reset, but count obj as rejected unless it may be kept. */
+/* Like pool_reset, but count obj as rejected unless it may be kept. */
 static int
 pool_reset_or_reject(PoolObject *self, Runner runner, PyObject *obj)
 {

@@ -167,7 +167,8 @@ iterator_of(PyObject *future)
 {
     PyAsyncMethods *methods = Py_TYPE(future)->tp_as_async;
     if (methods == NULL || methods->am_await == NULL) {
-        return PyErr_Format(PyExc_TypeError, "the loop's create_future() gave %.80R, which cannot be awaited", future);
+        return PyErr_Format(PyExc_TypeError, "the loop's create_future() returned %.80R, which cannot be awaited",
+                            future);
     }
     return methods->am_await(future);
 }

@@ -67,8 +67,8 @@ acquire_view(ReceiveBufferObject *self, Py_ssize_t size)
     State *state = PyType_GetModuleState(Py_TYPE(self));
     PyObject *view = PyObject_CallMethodOneArg(self->buffers, state->acquire, number);
     Py_DECREF(number);
-    if (view != NULL && !(PyMemoryView_Check(view) && PyMemoryView_GET_BUFFER(view)->buf != NULL && length_of(view) >= size
-                          && PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(view), 'C')
+    if (view != NULL && !(PyMemoryView_Check(view) && PyMemoryView_GET_BUFFER(view)->buf != NULL
+                          && length_of(view) >= size && PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(view), 'C')
                           && !PyMemoryView_GET_BUFFER(view)->readonly)) {
         Py_SETREF(view, PyErr_Format(PyExc_TypeError, "acquire returned %.80R, not a view of %zd bytes", view, size));
     }
@@ -488,7 +488,7 @@ receive_find(ReceiveBufferObject *self, PyObject *separators, Py_ssize_t searche
     Py_RETURN_NONE;
 }
 
-/* Hold no big chunk for the beginning of a message. */
+/* Hold no large chunk for the beginning of a message. */
 static int
 hold_little(ReceiveBufferObject *self)
 {

@@ -1,4 +1,4 @@
-/* The type of a receive buffer: its methods, each as its namesake in streams/_receive_buffer.py. */
+/* The type of a receive buffer. Each method does the same as its namesake in streams/_receive_buffer.py. */
 
 #pragma once
 
@@ -239,7 +239,8 @@ static PyObject *
 set_receive_sizes(PyObject *module, PyObject *args)
 {
     Sizes given;
-    if (!PyArg_ParseTuple(args, "nnnnn:set_receive_sizes", &given.pinned, &given.first, &given.most, &given.big, &given.room)) {
+    if (!PyArg_ParseTuple(args, "nnnnn:set_receive_sizes", &given.pinned, &given.first, &given.most, &given.big,
+                          &given.room)) {
         return NULL;
     }
     if (given.pinned < 1 || given.first < 1 || given.most < 1 || given.big < 1 || given.room < 1) {

@@ -173,7 +173,8 @@ ring_clear(Ring *ring)
         Py_DECREF(obj);
     }
     PyMem_Free(ring->items);
-    *ring = (Ring){0};
+    ring->items = NULL;
+    ring->capacity = ring->first = 0; /* the count is 0 already; a thread that collects statistics may be reading it */
 }
 
 /* --- Shard --- */

@@ -190,7 +190,7 @@ typedef struct IdentityObject IdentityObject;
 typedef struct BorrowObject BorrowObject;
 typedef struct ReadObject ReadObject;
 
-/* The cached result of a pin. It is valid while the same thread runs in the same context, which the version tells:
+/* The cached result of a pin. It is valid while the same thread runs in the same context, which the version shows:
    CPython increments it whenever a thread enters or leaves a context. The processor is borrowed: it lives until it is
    released, which happens in its own thread and clears this. */
 typedef struct {

@@ -339,7 +339,8 @@ store_add_shard(StoreObject *self, Runner runner)
 {
     State *state = self->state;
     CountersObject *counters = store_counters(self, runner);
-    ShardObject *shard = counters == NULL ? NULL : shard_make(state, counters, runner.processor == NULL ? 0 : self->slots);
+    Py_ssize_t slots = runner.processor == NULL ? 0 : self->slots;
+    ShardObject *shard = counters == NULL ? NULL : shard_make(state, counters, slots);
     Py_XDECREF(counters);
     if (shard == NULL) {
         return false;

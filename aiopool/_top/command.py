@@ -16,7 +16,7 @@ EVERY = 1.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("pid", type=_pid, metavar="PID", help="the process to look at")
+    parser.add_argument("pid", type=_pid, metavar="PID", help="the process to inspect")
     parser.add_argument("--once", action="store_true", help="show one snapshot, and exit")
     parser.add_argument("--json", action="store_true", help="write each snapshot as a line of JSON")
 

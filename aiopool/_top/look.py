@@ -37,15 +37,15 @@ def _see(start: int, deadline: float) -> "dict[str, Any]":
     if aiopool is None:
         return {"no aiopool": True}
     pools = aiopool.pools()
-    told = []
+    found = []
     for pool in pools[start:]:
-        told.append((id(pool), type(pool).__name__, _stats(pool)))
+        found.append((id(pool), type(pool).__name__, _stats(pool)))
         if perf_counter() >= deadline:
             break
     processors = sys.modules["aiopool._core.processor"].processors()
     return {
-        "pools": told,
-        "left": len(pools) - start - len(told),
+        "pools": found,
+        "left": len(pools) - start - len(found),
         "implementation": aiopool.implementation,
         "processors": [(each.id, each.thread_id, _loop(each)) for each in processors],
     }

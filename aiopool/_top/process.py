@@ -38,7 +38,7 @@ class Process:
         """
         if not hasattr(sys, "remote_exec"):
             version = ".".join(map(str, sys.version_info[:3]))
-            raise LookError(f"this is Python {version}: only CPython 3.14 and later can look into another process")
+            raise LookError(f"this is Python {version}: only CPython 3.14 and later can inspect another process")
         self.pid = pid
         self._check_alive()
         self._folder = tempfile.TemporaryDirectory(prefix="aiopool-top-")

@@ -17,7 +17,7 @@ class PoolRow(NamedTuple):
 
     @property
     def gets(self) -> int:
-        """Objects or views that it was asked for."""
+        """Objects or views that were requested."""
         return self.stats.gets if isinstance(self.stats, PoolStats) else self.stats.served
 
     @property
@@ -26,7 +26,7 @@ class PoolRow(NamedTuple):
         return self.stats.created
 
     def processors(self) -> list[ProcessorStats]:
-        """What each processor did; in a buffer pool with each size class by itself."""
+        """The counts of each processor; in a buffer pool, those of each size class separately."""
         stores = [self.stats] if isinstance(self.stats, PoolStats) else [each.blocks for each in self.stats.classes]
         return [each for store in stores for each in store.processors]
 
@@ -65,9 +65,9 @@ def snapshot(pid: int, parts: list[dict[str, Any]]) -> Snapshot:
 
     :raises LookError: the stats there have other fields than here.
     """
-    told = {id: (kind, stats) for part in parts for id, kind, stats in part["pools"]}
+    found = {id: (kind, stats) for part in parts for id, kind, stats in part["pools"]}
     try:
-        rows = tuple([PoolRow(id, kind, _stats(stats)) for id, (kind, stats) in told.items()])
+        rows = tuple([PoolRow(id, kind, _stats(stats)) for id, (kind, stats) in found.items()])
     except (KeyError, TypeError) as error:
         raise LookError(f"process {pid} has another version of aiopool than this one: {error}") from error
     gets: dict[int, int] = {}

@@ -16,8 +16,8 @@ memory limit, and they are freed some seconds after the last receive, and whenev
 
 This needs aiopool's C extension. Dask creates its arrays with `numpy.ndarray(buffer=view)`, which refers to the
 exporter of the buffer and releases the buffer at once. In pure Python a block that is still referenced when it is
-released is never reused. That would be safe too, and gain nothing: each array would be received into fresh memory as
-before, and cost an acquire besides.
+released is never reused. That would be safe too, but gain nothing: each array would be received into fresh memory as
+before, and cost an acquire in addition.
 
 It also relies on something that Dask does not guarantee: that its TCP and TLS transports allocate memory with
 `distributed.comm.tcp.host_array`. This module replaces that function while a worker runs, and cannot be imported if

@@ -11,7 +11,7 @@ The trade-off: redis-py reads at most 64 KiB at a time, so this saves only one c
 
 This relies on something that redis-py does not guarantee: that the method `_connect` of its connections opens streams
 with `asyncio.open_connection` and `asyncio.open_unix_connection`. The classes here use that same method, with the two
-functions replaced by ours. So timeouts, keepalive and everything else are those of the installed version. If `_connect`
+functions replaced by aiopool's. So timeouts, keepalive and all else are those of the installed version. If `_connect`
 does not use the two functions, importing this module fails.
 """
 
@@ -31,7 +31,7 @@ check_names("redis", UnixDomainSocketConnection._connect, ["asyncio", "open_unix
 
 
 class _Asyncio:
-    """The module `asyncio`, with our streams."""
+    """The module `asyncio`, with aiopool's streams."""
 
     open_connection = staticmethod(partial(streams.open_connection, results=bytes))
     open_unix_connection = staticmethod(partial(streams.open_unix_connection, results=bytes))
@@ -57,12 +57,12 @@ class PooledConnection(Connection):
 
 
 class PooledSSLConnection(SSLConnection):
-    """As `PooledConnection`, over TLS."""
+    """Like `PooledConnection`, over TLS."""
 
     _connect = _on_our_streams(SSLConnection._connect)
 
 
 class PooledUnixDomainSocketConnection(UnixDomainSocketConnection):
-    """As `PooledConnection`, over a Unix socket."""
+    """Like `PooledConnection`, over a Unix socket."""
 
     _connect = _on_our_streams(UnixDomainSocketConnection._connect)

@@ -30,6 +30,7 @@ from ._versions import check_names, check_version
 check_version("uvicorn", "0.38", "0.54")
 check_names("uvicorn", HttpToolsProtocol.__init__, ["cycle", "headers", "loop", "parser", "transport"])
 check_names("uvicorn", HttpToolsProtocol.data_received, ["feed_data", "parser"])
+check_names("uvicorn", HttpToolsProtocol.on_headers_complete, ["cycle"])
 check_names("uvicorn", HttpToolsProtocol.on_body, ["body", "cycle"])
 check_names("uvicorn", RequestResponseCycle.__init__, ["body", "more_body", "response_complete"])
 check_names("uvicorn", RequestResponseCycle.receive, ["body", "message_event"])
@@ -77,10 +78,12 @@ class PooledHttpToolsProtocol(HttpToolsProtocol):
     buffers: ClassVar[BufferPool] = BufferPool(min_size=LARGE, max_size=PIECE, name="uvicorn")
 
     _receiver: "_Receiver | None" = None
+    _whole_body_next = False
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport, except while a large body is being received."""
-        if len(data) >= PART and (start := _start_of_large_body(data)):
+        start, end = _large_body(data) if len(data) >= PART else (0, 0)
+        if end > len(data):
             super().data_received(data[:start])
             if self.transport.is_closing():
                 return  # the header was invalid
@@ -90,29 +93,47 @@ class PooledHttpToolsProtocol(HttpToolsProtocol):
                 return
             self.hand_on(body)
         else:
+            self._whole_body_next = end > 0
             super().data_received(data)
         if missing := self.missing():
             self._receive(missing)
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        super().on_headers_complete()
+        if self._whole_body_next:
+            self._whole_body_next = False
+            self._keep_next_piece()
 
     def missing(self) -> int:
         """How many bytes of a large body have not arrived yet, if they are worth collecting; otherwise 0."""
         cycle = self.cycle
         if cycle is None or not cycle.more_body or cycle.response_complete:
             return 0
+        missing = self._large_length() - len(cycle.body)
+        return missing if missing >= PART else 0
+
+    def _large_length(self) -> int:
+        """The `Content-Length` of the current request, if it is that of a large body; otherwise 0."""
         for name, value in self.headers:
             if name == b"content-length":
                 length = int(value)
-                missing = length - len(cycle.body)
-                return missing if length >= LARGE and missing >= PART else 0
+                return length if length >= LARGE else 0
         return 0
 
     def hand_on(self, data: memoryview) -> None:
         """Pass `data` to uvicorn, which does not keep it, because its parser creates a `bytes` object from it."""
-        if len(data) >= LARGE and self.cycle is not None and not self.cycle.body:
+        if len(data) >= LARGE:
+            self._keep_next_piece()
+        super().data_received(cast(bytes, data))
+
+    def _keep_next_piece(self) -> None:
+        """Let uvicorn pass on the next `bytes` of a large body as its parser creates them, instead of copying them."""
+        # Never for a chunked body: adding many small chunks to `bytes` takes quadratic time.
+        if self.cycle is not None and not self.cycle.body and self._large_length():
             # An empty `bytes` instead of uvicorn's `bytearray`: adding `bytes` to it, and converting the result to
             # `bytes`, copies nothing.
             self.cycle.body = b""  # type: ignore[assignment]
-        super().data_received(cast(bytes, data))
 
     def _receive(self, missing: int) -> "_Receiver":
         if self._receiver is None:
@@ -216,11 +237,12 @@ class _Receiver(asyncio.BufferedProtocol):
             self._buffer = None
 
 
-def _start_of_large_body(received: bytes) -> int:
-    """The offset of the body, if `received` has a header followed by a large body; otherwise 0."""
+def _large_body(received: bytes) -> tuple[int, int]:
+    """Where a large body starts and ends, if `received` begins with its header; otherwise two zeros."""
     end = received.find(END_OF_HEADER, 0, HEADER)
     if end < 0:
-        return 0
+        return 0, 0
     start = end + len(END_OF_HEADER)
-    length = CONTENT_LENGTH.search(received, 0, start)
-    return start if length is not None and int(length[1]) >= LARGE else 0
+    found = CONTENT_LENGTH.search(received, 0, start)
+    length = 0 if found is None else int(found[1])
+    return (start, start + length) if length >= LARGE else (0, 0)

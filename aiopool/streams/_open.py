@@ -144,7 +144,7 @@ if hasattr(socket, "AF_UNIX"):
         results: Any = memoryview,
         **kwds: Any,
     ) -> tuple[StreamReader[Any], StreamWriter]:
-        """As `open_connection`, over a Unix socket. Takes all arguments of `asyncio.open_unix_connection`."""
+        """Like `open_connection`, over a Unix socket. Takes all arguments of `asyncio.open_unix_connection`."""
         loop = asyncio.get_running_loop()
         protocol = _protocols(limit, buffers, results)()
         transport, _ = await loop.create_unix_connection(lambda: protocol, path, **kwds)
@@ -179,7 +179,7 @@ if hasattr(socket, "AF_UNIX"):
         results: Any = memoryview,
         **kwds: Any,
     ) -> asyncio.Server:
-        """As `start_server`, over a Unix socket. Takes all arguments of `asyncio.start_unix_server`."""
+        """Like `start_server`, over a Unix socket. Takes all arguments of `asyncio.start_unix_server`."""
         loop = asyncio.get_running_loop()
         return await loop.create_unix_server(_protocols(limit, buffers, results, client_connected_cb), path, **kwds)
 

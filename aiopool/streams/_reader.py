@@ -197,7 +197,7 @@ class StreamReader(ReaderBase, Generic[Result]):
         >>> bytes(asyncio.run(reader.readexactly(length)))
         b'hello'
 
-        :raises IncompleteReadError: the stream ended before; its `partial` has the `bytes` that came.
+        :raises IncompleteReadError: the stream ended before; its `partial` has the `bytes` that arrived.
         :raises LimitOverrunError: `n` is more than `max_size` of the buffer pool and more than `limit`. Nothing was
             allocated or read, because the length may come from an untrusted peer.
         :raises ValueError: `n` is negative.

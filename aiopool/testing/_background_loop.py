@@ -103,7 +103,7 @@ class BackgroundLoop:
         return asyncio.run_coroutine_threadsafe(outcome_of(call(function, *args, **kwargs)), self._loop)
 
     def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """As `start`, and wait for the result."""
+        """Do the same as `start`, and wait for the result."""
         __tracebackhide__ = True
         future = self.start(function, *args, **kwargs)
         try:
@@ -166,7 +166,7 @@ class LoopBound(Generic[T]):
     def run_sync(self, function: Callable[Concatenate[T, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     def run_sync(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """As `run`, for tests that are not coroutines: wait for the result.
+        """Do the same as `run`, for tests that are not coroutines: wait for the result.
 
         :raises RuntimeError: a loop runs on this thread and would be blocked; or this process is the child of a fork,
             and the loop stayed in the parent.

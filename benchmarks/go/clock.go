@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// clock measures the time in which the calling thread had its core. What it waited for a core that something else had
-// is left out, where the system tells. The goroutine must be locked to its thread.
+// clock measures the time in which the calling thread had its core. The time in which it waited for a core that another
+// thread had is left out, where the system reports it. The goroutine must be locked to its thread.
 type clock struct {
 	start  time.Time
 	waited time.Duration

@@ -27,7 +27,7 @@ const (
 	chunk = sample / 30
 	// How many objects are in flight where it is more than one.
 	inFlight = 100
-	// How many of a hundred gets are answered by a put where objects are scarce, as in Go's own benchmark.
+	// How many puts follow a hundred gets where objects are scarce, as in Go's own benchmark.
 	puts = 67
 )
 
@@ -139,7 +139,7 @@ func calibrate(op operation, pool *sync.Pool) int {
 
 // stealRate is how many gets one goroutine does in a second that steals what another processor has put.
 //
-// It does not say which processor a goroutine runs on, but it shows: the last object lies in the private slot of the
+// Go does not say which processor a goroutine runs on, but the last object shows it: it lies in the private slot of the
 // processor that put it, where no other can steal it.
 func stealRate() float64 {
 	runtime.GOMAXPROCS(2)
@@ -147,7 +147,7 @@ func stealRate() float64 {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	const n = 1 << 16
-	for { // until it was a goroutine on another processor that has put
+	for { // until a goroutine on another processor has put the objects
 		pool := &sync.Pool{}
 		filled, end := make(chan struct{}), make(chan struct{})
 		go func() {
@@ -155,7 +155,7 @@ func stealRate() float64 {
 				pool.Put(newObject())
 			}
 			close(filled)
-			// Keep that processor busy, so that the thief stays on its own.
+			// Keep that processor busy, so that the stealing goroutine stays on its own.
 			for {
 				select {
 				case <-end:

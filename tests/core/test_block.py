@@ -1,7 +1,7 @@
-"""Each way that a view outlives its release: its bytes stay its own for as long as anybody can see them.
+"""Each way that a view outlives its request: its bytes do not change as long as anything refers to them.
 
-Reusing too early fails silently, with the right length and the wrong bytes. So each test puts a
-negative control (control_buffers.py) through the same, and must see it corrupt what this pool does not.
+Reusing a block too early fails silently, with the right length and the wrong bytes. So each test also runs a negative
+control (control_buffers.py), and must see it corrupt bytes that aiopool's pool does not.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ def kind(request):
     return request.param
 
 
-class Hand:
+class AnyPool:
     """A pool of either kind, and what a request does with its buffer at its end."""
 
     def __init__(self, kind, aiopool):
@@ -42,7 +42,7 @@ class Hand:
         self.acquire = self.pool.acquire
 
     def done(self, view):
-        """The request has ended, and its author believes that the bytes are not needed any more."""
+        """The request ends, and its author believes that the bytes are no longer needed."""
         if self.is_control:
             self.pool.give_back(view)
 
@@ -60,7 +60,7 @@ class Hand:
 @pytest.fixture
 def hand(kind, aiopool):
     """A pool of either kind."""
-    return Hand(kind, aiopool)
+    return AnyPool(kind, aiopool)
 
 
 def a_slice(view):
@@ -135,7 +135,7 @@ def test_objects_made_from_a_view(hand, make):
     hand.next_requests(4096)
     hand.check(bytes(made))
     del made
-    gc.collect()  # ctypes makes a cycle
+    gc.collect()  # ctypes creates a cycle
     assert hand.is_control or hand.pool.stats().bytes_in_use == 0
 
 
@@ -404,7 +404,7 @@ TRICKS = [
 
 
 def test_an_idle_block_cannot_be_exported(reusing):
-    """Not even with the means of a debugger."""
+    """Not even by the means that a debugger has."""
     if reusing.implementation == "python":
         pytest.skip("in Python it is a bytearray, which any code that finds it can read")
     pool = reusing.BufferPool()

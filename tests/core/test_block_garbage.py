@@ -1,4 +1,4 @@
-"""Views that go in a garbage collection, with an exception, or with their thread: their blocks come back once."""
+"""Views that a garbage collection, an exception or the end of a thread drops: their blocks come back once."""
 
 import asyncio
 import gc
@@ -30,11 +30,11 @@ def test_a_finalizer_may_resurrect_a_view(aiopool):
     pool = aiopool.BufferPool()
     kept = []
 
-    class Saver:
+    class Resurrects:
         def __del__(self):
             kept.append(self.view)
 
-    saver = Saver()
+    saver = Resurrects()
     saver.itself, saver.view = saver, pool.acquire(1000)
     saver.view[:] = b"A" * 1000
     del saver
@@ -55,7 +55,7 @@ def test_a_finalizer_may_resurrect_a_view(aiopool):
 
 @pytest.mark.parametrize("wipe", [False, True], ids=["as it is", "wiping"])
 def test_a_view_in_a_cycle_comes_back(reusing, wipe):
-    """Among what the collector empties is also the inner view that CPython puts between an exporter and its views."""
+    """The collector also clears the inner view that CPython puts between an exporter and its views."""
     pool = reusing.BufferPool(wipe=wipe)
     for turn in range(10):
         for count in (1, 3):

@@ -1,4 +1,4 @@
-"""Something comes between any two bytecodes of an acquire and of a drop."""
+"""Finalizers and other threads interrupt an acquire and a drop between any two bytecodes."""
 
 import os
 import sys
@@ -56,7 +56,7 @@ def test_interruptions_at_every_bytecode(reference, operation, intrusion):
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python code cannot export buffers before 3.12")
 def test_interruptions_break_an_exporter_that_puts_first(reference, monkeypatch):
-    """A negative control, which puts the block before it wipes it."""
+    """A negative control, which puts the block before it zeroes it."""
 
     def put_first(self, view):
         content, known, n, _ = self

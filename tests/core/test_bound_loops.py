@@ -1,4 +1,4 @@
-"""The end of a loop: what is bound to it goes with it, however it ends."""
+"""The end of a loop: the objects bound to it are dropped with it, however it ends."""
 
 import asyncio
 import contextlib

@@ -98,7 +98,7 @@ def test_a_context_that_outlives_its_loop_does_not_keep_the_timer_there(aiopool)
             runner.run(coroutine, context=context)
 
 
-def test_what_off_loop_code_leaves_idle_is_watched_by_a_live_loop(aiopool):
+def test_a_live_loop_watches_objects_that_off_loop_code_leaves_idle(aiopool):
     pool = aiopool.Pool(idle_timeout=0.02)
     gone = threading.Event()
     thing = Thing()
@@ -107,16 +107,16 @@ def test_what_off_loop_code_leaves_idle_is_watched_by_a_live_loop(aiopool):
         loop.call(aiopool.current_processor)
         pool.put(thing)
         del thing
-        # In turns: without a GIL an object dies in the thread that made it, once that thread runs bytecode again.
+        # In turns: without a GIL an object is freed in the thread that created it, when that thread next runs bytecode.
         assert any(gone.wait(0.05) for _ in range(int(PATIENCE / 0.05)))
 
 
-@pytest.mark.parametrize("naive", [False, True], ids=["as it is", "naive"])
-def test_a_finalizer_in_the_middle_of_the_loops_own_code_may_set_a_timer(reference, monkeypatch, naive):
+@pytest.mark.parametrize("control", [False, True], ids=["as it is", "negative control"])
+def test_a_finalizer_in_the_middle_of_the_loops_own_code_may_set_a_timer(reference, monkeypatch, control):
     """Asyncio runs Python code to insert a new timer into its heap, and a finalizer may interrupt that."""
 
     def call_soon(self, callback):
-        """As if the loop's own thread could set the timer at once."""
+        """A negative control: it sets the timer at once if it runs on the loop's own thread."""
         callback()
         return True
 
@@ -137,7 +137,7 @@ def test_a_finalizer_in_the_middle_of_the_loops_own_code_may_set_a_timer(referen
 
     before = asyncio.TimerHandle.__lt__
     pool = reference.Pool(idle_timeout=0.02)
-    if naive:
+    if control:
         monkeypatch.setattr(reference._core.loops.AsyncioLoop, "call_soon", call_soon)
         with pytest.raises(RuntimeError, match="list changed size"):
             asyncio.run(main())
@@ -194,13 +194,13 @@ def test_finalizers_may_start_a_cycle(aiopool):
 
 
 async def test_a_finalizer_that_puts_its_object_back_while_it_is_dropped(aiopool):
-    class Phoenix:
+    class PutsItselfBack:
         def __del__(self):
             pool.put(self)
 
     pool = aiopool.Pool()
     for _ in range(10):
-        pool.put(Phoenix())
+        pool.put(PutsItselfBack())
     for _ in range(2):
         aiopool.cleanup()
     await all_freed(aiopool)

@@ -60,7 +60,7 @@ def test_many_large_blocks_displace_small_ones_in_one_round(reusing):
     assert idle(pool) == {MIB: 64}
 
 
-def test_the_block_that_has_been_idle_longest_goes_first(reusing):
+def test_the_block_that_has_been_idle_longest_is_freed_first(reusing):
     pool = reusing.BufferPool(max_idle_bytes=16 * KIB)
 
     def use():
@@ -69,7 +69,7 @@ def test_the_block_that_has_been_idle_longest_goes_first(reusing):
         leave(pool, 8 * KIB)
         leave(pool, KIB)
         assert idle(pool) == {2 * KIB: 1, 4 * KIB: 1, 8 * KIB: 1, KIB: 1}
-        leave(pool, 2 * KIB)  # so that this is not the oldest any more
+        leave(pool, 2 * KIB)  # so that this block is no longer the oldest
         leave(pool, 5 * KIB)
         assert idle(pool) == {2 * KIB: 1, 8 * KIB: 1, KIB: 1, 5 * KIB: 1}
         leave(pool, 6 * KIB)
@@ -107,7 +107,7 @@ def test_of_equally_old_blocks_a_large_one_goes_first(reusing):
     assert idle(pool) == {KIB: 3, 5 * KIB: 1}
 
 
-def test_the_oldest_goes_first_within_a_size_class_too(reusing):
+def test_the_oldest_is_freed_first_within_a_size_class_too(reusing):
     pool = reusing.BufferPool(max_idle_bytes=8 * KIB)
 
     def use():

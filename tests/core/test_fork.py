@@ -1,4 +1,4 @@
-"""Children of forks: amid threads, from inside a coroutine, and with objects that are bound to the parent's loop."""
+"""Forks amid threads, from inside a coroutine, and with objects that are bound to the parent's loop."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ def test_the_child_keeps_no_loop_no_lock_and_no_processor_but_its_own(child_env,
     assert run_program("fork_state.py", child_env, arguments=[loop], options=OPTIONS) == "ok\n"
 
 
-def test_the_child_makes_loop_bound_objects_of_its_own(child_env):
+def test_the_child_creates_loop_bound_objects_of_its_own(child_env):
     assert run_program("fork_loop_bound.py", child_env, options=OPTIONS) == "ok\n"
 
 
@@ -43,17 +43,21 @@ def test_amid_threads_that_use_buffers_the_child_works_at_once(reusing, child_en
 
 
 def test_a_lock_held_by_a_lost_thread_is_renewed(reference):
-    """Without the renewal it stays locked, and objects that the child puts are out of reach of all other threads."""
-    pool = reference.Pool()
-    for _ in range(3):
+    """Without the renewal it stays locked, and no other thread can reach the objects that the child puts."""
+
+    async def main():
+        pool = reference.Pool()
+        for _ in range(3):
+            pool.put(object())
+        (shard,) = pool._store.primary.values()
+        shard.lock.acquire()
         pool.put(object())
-    shard = pool._store.primary[0]
-    shard.lock.acquire()
-    pool.put(object())
-    assert len(shard.private) == 1
-    reference._core.cleanup._after_fork_in_child()
-    pool.put(object())
-    assert (len(shard.private), len(shard.shared)) == (0, 5)
+        assert len(shard.private) == 2
+        reference._core.cleanup._after_fork_in_child()
+        pool.put(object())
+        assert (len(shard.private), len(shard.shared)) == (1, 4)
+
+    asyncio.run(main())
 
 
 def test_locks_of_loop_bound_shards_are_renewed_too(reference):

@@ -269,8 +269,8 @@ def test_an_object_whose_creation_was_interrupted_is_finalized_silently(aiopool,
     interrupted.__new__(interrupted).__del__()
 
 
-def test_a_loop_that_did_not_take_a_slice_is_not_waited_for(aiopool, monkeypatch):
-    """A run of trio that is over may still look alive: only the post tells. The second clear is not held up either."""
+def test_freeing_does_not_wait_for_a_loop_that_did_not_take_a_slice(aiopool, monkeypatch):
+    """A run of trio that is over may still look alive until a post fails. The second clear is not held up either."""
 
     class Over(RunsAtOnce):
         def call_soon(self, callback):

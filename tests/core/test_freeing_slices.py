@@ -1,4 +1,4 @@
-"""What cleanup cycles retire is freed in slices of a millisecond, between the other callbacks of a loop."""
+"""Retired objects are freed in slices of a millisecond, between the other callbacks of a loop."""
 
 import asyncio
 import itertools
@@ -45,7 +45,7 @@ async def drops_between_turns(package, count):
     return [after - before for before, after in itertools.pairwise(turns)]
 
 
-async def test_a_big_victim_is_dropped_in_slices_of_a_millisecond(ticking):
+async def test_a_large_victim_is_freed_in_slices_of_a_millisecond(ticking):
     # A slice reads the clock once at its start and once after each object. trio runs its tasks in random order, so
     # two slices can run between two iterations of this task.
     slices = 2 if isinstance(ticking.current_processor().loop, ticking._core.loops.TrioLoop) else 1
@@ -108,13 +108,13 @@ def test_freeing_continues_after_an_exception(reference, monkeypatch):
 def test_objects_retired_off_loop_are_freed_on_a_live_loop(aiopool):
     dying = []
 
-    class Tells:
+    class Reports:
         def __del__(self):
             dying.append(threading.get_ident())
 
     pool = aiopool.Pool()
     for _ in range(10):
-        pool.put(Tells())
+        pool.put(Reports())
     with loop_thread() as loop:
         loop.call(aiopool.current_processor)
         pool.clear()

@@ -1,4 +1,4 @@
-"""Who holds the bytes of a buffer pool: by place, the oldest first, from samples or in full."""
+"""`holders()`: the places that hold views of a buffer pool, the oldest first, from samples or from all acquires."""
 
 import gc
 import sys
@@ -91,7 +91,7 @@ def test_none_is_recorded_without_sampling(aiopool):
     del held
 
 
-def test_by_default_the_code_that_makes_a_pool_grow_is_found(aiopool):
+def test_by_default_the_place_that_makes_a_pool_grow_is_found(aiopool):
     pool = aiopool.BufferPool()
     leak = []
 

@@ -21,8 +21,8 @@ def test_blocks_beyond_max_idle_bytes_are_freed(reusing):
         while held:
             held.pop()
             assert pool.stats().bytes_idle <= 10 * KIB
-        # 8 small blocks; then two of them are freed for a large one. The other large block has not been used later than
-        # that one, or than the small ones that came back at the same time.
+        # 8 small blocks; then two of them are freed for a large one. The other large block was not used later than that
+        # one, nor later than the small blocks that came back at the same time.
         assert (pool.stats().bytes_in_use, pool.stats().bytes_idle) == (0, 10 * KIB)
         assert [each.bytes_idle for each in pool.stats().classes[:3]] == [6 * KIB, 0, 4 * KIB]
         assert (pool.stats().displaced, pool.stats().over_budget) == (2, 1)
@@ -96,7 +96,7 @@ def test_the_bound_holds_when_threads_race(reusing):
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python code cannot export buffers before 3.12")
 def test_the_next_cycle_corrects_a_wrong_budget(reference, monkeypatch):
-    """It becomes wrong in Python without a GIL, when threads count at once, or if there is no memory to count."""
+    """In pure Python it becomes wrong if threads count at once without a GIL, or if there is no memory to count."""
     monkeypatch.setattr(reference._core.idle_budget, "EXACT", False)
     pool = reference.BufferPool(max_idle_bytes=10 * KIB)
     pool._budget.used = 10 * KIB

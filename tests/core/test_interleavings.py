@@ -20,7 +20,7 @@ INTRUSIONS = ["get", "put", "put_get", "get_put", "cleanup", "clear", "stats", "
 DROPPING = {"cleanup", "clear", "collect"}
 
 IN_C = {"get", "put", "borrow", "first_put"}
-"""What the C extension can do without a single bytecode, so that there may be no gap."""
+"""Operations that the C extension can do without a single bytecode, so that there may be no gap."""
 
 
 def in_every_gap(aiopool, operation, intrusion, *, idle, run_intruder=lambda call: call()):
@@ -116,7 +116,7 @@ def scenario(aiopool, operation, intrusion, *, idle, run_intruder=lambda call: c
 
 @pytest.fixture(autouse=True)
 def _cheap_collections():
-    """Make full collections cheap, of which there is one in each of ten thousand gaps."""
+    """Make full collections cheap: there is one in each of ten thousand gaps."""
     gc.collect()
     gc.freeze()
     yield
@@ -170,14 +170,14 @@ def test_an_off_loop_operation_is_interrupted_too(aiopool, operation, intrusion)
 # --- negative controls: simpler versions that the tests above must see fail ---
 
 
-def naive_pool(aiopool, **methods):
+def control_pool(aiopool, **methods):
     """A subclass of `Pool` with one method replaced by a simpler version."""
-    return type("NaivePool", (aiopool.Pool,), methods)
+    return type("ControlPool", (aiopool.Pool,), methods)
 
 
-def with_naive_store(aiopool, monkeypatch, **methods):
+def with_control_store(aiopool, monkeypatch, **methods):
     """Pools whose store has one method replaced by a simpler version."""
-    store = type("NaiveStore", (aiopool._core.store.Store,), {"__slots__": (), **methods})
+    store = type("ControlStore", (aiopool._core.store.Store,), {"__slots__": (), **methods})
     monkeypatch.setattr(aiopool._pool, "Store", store)
     return aiopool.Pool
 
@@ -199,7 +199,7 @@ def test_reading_and_then_clearing_the_private_slot_returns_an_object_twice(refe
         return reference.Pool.get(self)
 
     with pytest.raises(AssertionError, match="one object in two places"):
-        breaks(reference, naive_pool(reference, get=get), "get", "get", 1)
+        breaks(reference, control_pool(reference, get=get), "get", "get", 1)
 
 
 def test_looking_up_and_then_storing_a_shard_loses_objects(reference, monkeypatch):
@@ -207,7 +207,7 @@ def test_looking_up_and_then_storing_a_shard_loses_objects(reference, monkeypatc
         shard = self.primary[id] = reference._core.shard.Shard(self._counters(id))
         return shard
 
-    make = with_naive_store(reference, monkeypatch, _add_shard=_add_shard)
+    make = with_control_store(reference, monkeypatch, _add_shard=_add_shard)
     with pytest.raises(AssertionError, match="an object was lost"):
         breaks(reference, make, "first_put", "put", 0)
 
@@ -232,12 +232,12 @@ def test_a_rotation_that_empties_primary_first_makes_objects_invisible(reference
         return None not in seen[:-1]
 
     assert stays_visible(reference.Pool)
-    assert not stays_visible(with_naive_store(reference, monkeypatch, rotate=rotate))
+    assert not stays_visible(with_control_store(reference, monkeypatch, rotate=rotate))
 
 
 def test_waiting_for_a_lock_is_a_deadlock(reference, monkeypatch):
     class WaitedFor:
-        """A lock that is waited for; it tells instead of waiting for ever."""
+        """A lock whose `acquire` always waits; it fails the test instead of waiting for ever."""
 
         def __init__(self):
             self._lock = threading.Lock()
@@ -254,7 +254,7 @@ def test_waiting_for_a_lock_is_a_deadlock(reference, monkeypatch):
         breaks(reference, reference.Pool, "put", "put", 1)
 
 
-@pytest.mark.parametrize("held", [False, True], ids=["as it is", "naive"])
+@pytest.mark.parametrize("held", [False, True], ids=["as it is", "negative control"])
 def test_no_lock_is_held_while_an_object_is_freed(reference, held):
     """A finalizer that puts into its object's own shard gets the shared list, unless the lock is held."""
 

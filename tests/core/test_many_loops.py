@@ -19,7 +19,7 @@ class Token:
         self.held = held
 
 
-def grab(token):
+def check_out(token):
     assert not token.held, "one object is checked out twice"
     token.held = True
 
@@ -45,7 +45,7 @@ def test_a_million_gets_and_puts_on_ten_loops_lose_and_duplicate_nothing(aiopool
                     if token is None:
                         token = Token()
                         made[index].append(token)
-                    grab(token)
+                    check_out(token)
                     held.append(token)
                 while len(held) > rng.randrange(5):
                     give_back(pool, held.pop())
@@ -76,10 +76,10 @@ def test_a_million_gets_and_puts_on_ten_loops_lose_and_duplicate_nothing(aiopool
 
 
 def test_reading_and_then_taking_an_object_duplicates_it(reference):
-    """If another thread comes between reading and taking an object, both get it."""
+    """If another thread runs between reading and taking an object, both get it."""
     between = threading.Barrier(2)
 
-    class Naive(reference.Pool):
+    class Control(reference.Pool):
         def get(self):
             shared = self._store.primary[0].shared
             obj = shared[0]
@@ -87,11 +87,11 @@ def test_reading_and_then_taking_an_object_duplicates_it(reference):
             shared.popleft()
             return obj
 
-    pool = Naive()
+    pool = Control()
     for _ in range(2):
         pool.put(Token())
     with pytest.raises(AssertionError, match="one object is checked out twice"):
-        in_threads([lambda: grab(pool.get())] * 2)
+        in_threads([lambda: check_out(pool.get())] * 2)
 
 
 @pytest.fixture

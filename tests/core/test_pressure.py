@@ -322,7 +322,7 @@ def test_nothing_is_checked_while_nothing_is_idle(short):
         async with asyncio.timeout(PATIENCE):
             while processor.wakes_at < inf:
                 await asyncio.sleep(0)
-        # Nothing is due, and there is no timer that would look.
+        # Nothing is due, and there is no timer that would check.
         assert short._core.timers.next_due() == inf
         assert [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()] == []
 
@@ -389,4 +389,4 @@ def test_in_a_real_control_group(aiopool, child_env):
         pytest.skip("no buffers are kept there")
     with control_group(256 * MIB) as group:
         printed = run_program("memory_pressure.py", child_env, [str(group / "cgroup.procs")])
-    assert printed == "idle buffers went\n"
+    assert printed == "idle buffers were freed\n"

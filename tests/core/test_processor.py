@@ -1,4 +1,4 @@
-"""Processors from their creation to their release; and the effect of contexts that travel."""
+"""Processors from their creation to their release, and contexts that travel between threads."""
 
 import asyncio
 import contextvars
@@ -89,7 +89,7 @@ def test_an_ended_thread_leaves_its_shared_list_to_stealers(aiopool):
 
 
 @pytest.fixture
-def believing(reference, monkeypatch):
+def trusting(reference, monkeypatch):
     """The negative control: a pool that trusts its ContextVar in any thread."""
     for module in (reference._pool, reference._core.processor):
         monkeypatch.setattr(module, "get_ident", lambda: 1)
@@ -199,9 +199,9 @@ def test_a_double_put_is_found_in_a_context_that_travelled(aiopool):
 
 
 @pytest.mark.parametrize("carry", CARRIED)
-def test_trusting_the_context_lets_two_threads_use_one_private_slot(believing, carry):
+def test_trusting_the_context_lets_two_threads_use_one_private_slot(trusting, carry):
     # In a new thread, whose processor is created while every thread seems to have the same ident.
-    assert in_thread(carry, believing, believing.Pool()) == "private of loop A"
+    assert in_thread(carry, trusting, trusting.Pool()) == "private of loop A"
 
 
 def test_a_context_that_returns_to_its_thread_is_valid_again(aiopool):
@@ -247,7 +247,7 @@ def test_while_another_thread_imports_trio_no_run_of_it_is_found(aiopool, monkey
     assert aiopool.current_processor() is None
 
 
-# --- thread idents are used again ---
+# --- thread idents are reused ---
 
 
 def thread_with_the_ident(ident, function):
@@ -265,7 +265,7 @@ def thread_with_the_ident(ident, function):
 
 
 def get_as_a_thread_long_ended(package):
-    """Whether two threads use one private slot: a live one that put there, and one with an ended thread's context."""
+    """Whether two threads use one private slot: a live one that put there, and one with the context of an ended one."""
     pool = package.Pool()
 
     async def remember():

@@ -1,4 +1,4 @@
-"""Size classes: which sizes there are, where their blocks come from, and how they are wiped."""
+"""Size classes: which sizes there are, where their blocks come from, and how blocks are zeroed."""
 
 import asyncio
 import gc
@@ -60,7 +60,7 @@ def test_sizes_double_up_to_a_page_and_then_grow_by_quarters(aiopool, smallest, 
     async def main():
         for index, size in enumerate(sizes):
             for n in (size, sizes[index - 1] + 1 if index else 0):
-                for _ in range(2):  # made, and reused
+                for _ in range(2):  # created, and reused
                     view = pool.acquire(n)
                     assert pool.stats().bytes_in_use == pool.stats().classes[index].bytes_in_use == size
                     del view
@@ -76,7 +76,7 @@ def test_sizes_double_up_to_a_page_and_then_grow_by_quarters(aiopool, smallest, 
 def test_no_block_above_a_page_wastes_more_than_a_quarter(aiopool, smallest):
     sizes = [each.size for each in aiopool.BufferPool(min_size=smallest).stats().classes]
     for size, larger in itertools.pairwise(sizes):
-        least = size + 1  # of what the larger one serves
+        least = size + 1  # the smallest size that the larger class serves
         assert least <= 4096 or (larger - least) / larger <= 0.25, (size, larger)
     assert sizes[0] == smallest
     assert sizes[-1] == 16 * MIB
@@ -190,7 +190,7 @@ def test_a_block_dropped_on_another_thread_is_idle_there(reusing):
         mine = asyncio.run(main())
         blocks = class_of(pool, 10).blocks
         theirs = other.call(reusing.current_processor).id
-        if FREE_THREADED:  # there CPython leaves the view to the thread that made it
+        if FREE_THREADED:  # there CPython leaves the view to the thread that created it
             assert {each.id: each.idle for each in blocks.processors} == {mine: 2}
         else:
             assert {each.id: each.idle for each in blocks.processors} == {mine: 0, theirs: 2}
@@ -244,7 +244,7 @@ def test_idle_blocks_are_already_wiped(reusing):
 
 
 def test_wiping_needs_almost_no_memory(reusing):
-    """A view may be dropped because there is no memory left. A block that cannot be wiped is not reused."""
+    """A view may be dropped because there is no memory left. A block that cannot be zeroed is not reused."""
     pool = reusing.BufferPool(wipe=True)
     n = 4 * MIB + 5
     view = pool.acquire(n)

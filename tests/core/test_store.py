@@ -132,7 +132,7 @@ def test_after_a_clear_nothing_is_found_neither_in_primary_nor_in_the_victim(aio
 
 
 class Emptied(deque):
-    """A list from which something else takes the last object between our look and our pop."""
+    """A list from which other code takes the last object between the store's check and its pop."""
 
     def pop(self):
         self.clear()
@@ -160,10 +160,26 @@ def test_a_private_object_that_another_took_before_it_is_moved_is_not_missed(ref
     assert not shard.lock.locked()
 
 
-@pytest.mark.parametrize("take", ["take_newest", "take_oldest"])
-def test_a_shared_list_that_is_busy_is_not_waited_for(reference, take):
+def test_a_steal_does_not_wait_for_a_busy_shared_list(reference):
     shard = reference._core.shard.Shard(reference._core.shard.Counters())
     shard.shared.append(thing := Thing())
     with shard.lock:
-        assert getattr(shard, take)() is None
-    assert getattr(shard, take)() is thing
+        assert shard.take_oldest() is None
+    assert shard.take_oldest() is thing
+
+
+def test_the_owner_needs_no_lock_to_take(reference):
+    shard = reference._core.shard.Shard(reference._core.shard.Counters())
+    shard.shared.append(thing := Thing())
+    with shard.lock:
+        assert shard.take_newest() is thing
+    assert shard.take_newest() is None
+
+
+def test_without_a_private_slot_a_put_needs_no_lock(reference):
+    """Every object that is put off-loop, or to an AsyncPool, can be stolen."""
+    shard = reference._core.shard.Shard(reference._core.shard.Counters(), 0)
+    with shard.lock:
+        shard.put(thing := Thing())
+    assert not shard.private
+    assert shard.take_oldest() is thing

@@ -184,7 +184,7 @@ def test_a_timer_does_not_keep_the_variables_of_a_request(alone, run, bound):
 
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_a_loop_that_cannot_be_woken_is_passed_over(alone, monkeypatch, stopped):
-    """What off-loop code leaves idle is watched by the next one."""
+    """The next loop watches objects that off-loop code leaves idle."""
     timers = alone._core.timers
     adjust_soon = timers._adjust_soon
     with loop_thread() as one, loop_thread() as other:
@@ -228,7 +228,7 @@ def test_clear_and_aclose_leave_no_timer(alone, bound):
 
 
 def test_what_another_thread_put_while_a_loop_looked_is_not_forgotten(alone, monkeypatch):
-    """The loop has found nothing idle, and is about to let go of its timer, when an off-loop put relies on that."""
+    """The loop has found nothing idle, and is about to drop its timer, when an off-loop put relies on that timer."""
     timers = alone._core.timers
     next_due = timers.next_due
     pool, other = alone.Pool(Thing), alone.Pool(Thing)
@@ -245,7 +245,7 @@ def test_what_another_thread_put_while_a_loop_looked_is_not_forgotten(alone, mon
         await settle(alone)
         assert len(timers_of(loop)) == 1
         with monkeypatch.context() as patch:
-            patch.setattr(timers, "adjust_all", lambda: None)  # else the loop would look several times
+            patch.setattr(timers, "adjust_all", lambda: None)  # otherwise the loop would check several times
             pool.clear()
             await settle(alone)
         monkeypatch.setattr(timers, "next_due", put_after_the_look)
@@ -360,16 +360,16 @@ def test_an_idle_pool_does_not_make_a_mock_clock_jump(aiopool, bound, threshold)
         with pool.borrow():
             pass
         start = trio.current_time()
-        # From the point of view of the clock, all tasks wait.
+        # As the clock sees it, all tasks wait.
         await trio.to_thread.run_sync(threading.Event().wait, 0.05)
         return trio.current_time() - start
 
     assert trio.run(main, clock=trio.testing.MockClock(autojump_threshold=threshold)) == 0
 
 
-@pytest.mark.parametrize("set_late", [False, True], ids=["", "naive"])
+@pytest.mark.parametrize("set_late", [False, True], ids=["as it is", "negative control"])
 def test_a_loop_that_runs_a_callback_before_the_post_returns_is_not_parked(alone, set_late, monkeypatch):
-    """`naive` marks the callback as waiting only after it was posted, and so after it has already run."""
+    """The negative control marks the callback as waiting only after the post, when it has already run."""
     timers = alone._core.timers
 
     def post_and_mark(processor, loop):

@@ -1,4 +1,4 @@
-"""The package in debug mode, and what it warned of."""
+"""The package in debug mode, and its warnings."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""What the tests of the debug mode share: objects of several kinds, the warnings, and how messages name a line."""
+"""Helpers for the tests of the debug mode: objects of several kinds, the warnings, and how messages name a line."""
 
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +7,7 @@ from shared import Thing
 
 
 class Bare:
-    """Cannot be referenced weakly, as a bytearray cannot."""
+    """An object that does not support weak references, like a bytearray."""
 
     __slots__ = ("other",)
 
@@ -26,7 +26,7 @@ def debug_mode(aiopool):
 
 
 class Texts:
-    """What the warnings say that were caught, all of them ResourceWarnings."""
+    """The texts of the caught warnings, which must all be ResourceWarnings."""
 
     def __init__(self, caught):
         self._caught = caught

@@ -1,4 +1,4 @@
-"""Debug mode over a fork: connections that two processes would use are reported, memory is not."""
+"""Debug mode across a fork: connections that two processes would use are reported, memory is not."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Debug mode: a double put is found wherever the object lies, and named with both places."""
+"""Debug mode: a double put is found wherever the object lies, and the error names both places."""
 
 import asyncio
 
@@ -58,20 +58,20 @@ def test_a_double_put_into_another_pool_is_found(debugging):
 def test_an_early_put_is_reported_to_the_next_user_of_the_object(debugging):
     pool = debugging.Pool(Thing)
 
-    def hasty():
+    def puts_too_early():
         thing = pool.get()
         pool.put(thing)
         yield
         pool.put(thing)  # the mistake
         yield
 
-    running = hasty()
+    running = puts_too_early()
     next(running)
     got_by_another = pool.get()  # of another
     next(running)
     with pytest.raises(ValueError, match="was put already") as caught:
         pool.put(got_by_another)
-    assert f"put at {place(hasty, '# the mistake')}" in str(caught.value)
+    assert f"put at {place(puts_too_early, '# the mistake')}" in str(caught.value)
     test = test_an_early_put_is_reported_to_the_next_user_of_the_object
     assert f"it was got at {place(test, '# of another')}" in str(caught.value)
 
@@ -101,10 +101,10 @@ def test_putting_once_for_each_get_is_not_reported(debugging, said, kind):
 
 
 def test_an_object_that_was_not_kept_can_be_put_again(debugging):
-    def refuse(thing):
+    def reject(thing):
         raise RuntimeError("not now")
 
-    pool = debugging.Pool(Thing, reset=refuse)
+    pool = debugging.Pool(Thing, reset=reject)
     thing = pool.get()
     for _ in range(2):
         with pytest.raises(RuntimeError, match="not now"):
@@ -112,18 +112,18 @@ def test_an_object_that_was_not_kept_can_be_put_again(debugging):
 
 
 def test_an_object_that_the_pool_dropped_may_be_put_by_its_finalizer(debugging, said):
-    class Phoenix:
+    class PutsItselfBack:
         def __del__(self):
             pool.put(self)
 
-    pool = debugging.Pool(Phoenix)
+    pool = debugging.Pool(PutsItselfBack)
     phoenix = pool.get()
     pool.put(phoenix)
     del phoenix
     pool.clear()
     assert pool.stats().idle == 1
     assert said.all() == []
-    Phoenix.__del__ = lambda self: None
+    PutsItselfBack.__del__ = lambda self: None
 
 
 def test_a_double_put_error_names_type_and_address_and_not_the_content(debugging):

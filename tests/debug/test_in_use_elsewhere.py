@@ -1,4 +1,4 @@
-"""Debug mode: what a pool never gave and others still refer to; and what is right, and so is not reported."""
+"""Debug mode: objects that no get returned and that other code still refers to; correct puts are not reported."""
 
 import asyncio
 import warnings
@@ -25,7 +25,7 @@ def test_an_outside_object_that_is_in_use_elsewhere_is_reported(debugging, said)
     assert len(said.all()) == 1
 
 
-class Knot:
+class RefersToItself:
     """An object whose parts refer to it."""
 
     def __init__(self):
@@ -59,7 +59,7 @@ def from_a_list_that_is_gone(pool):
 
 
 def referred_to_by_its_parts(pool):
-    pool.put(Knot())
+    pool.put(RefersToItself())
     pool.get()
 
 
@@ -100,7 +100,7 @@ def test_a_check_that_raises_in_get_does_not_lose_the_object(debugging):
         assert pool.stats().idle == 1
         with pytest.raises(ValueError, match="was put already and is idle"):
             pool.put(keep[0])
-        assert pool.get() is keep[0]  # it was said once
+        assert pool.get() is keep[0]  # reported only once
     pool.put(keep[0])
     assert pool.stats().idle == 1
 

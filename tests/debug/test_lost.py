@@ -15,13 +15,13 @@ from shared import Thing
 def test_an_object_that_is_collected_while_checked_out_is_reported_with_the_place(debugging, said, kind):
     pool = debugging.Pool(kind, name="things")
 
-    def forgetful():
+    def loses_an_object():
         pool.get()  # and gone
 
-    forgetful()
+    loses_an_object()
     debugging._debug._records.sweep()
     text = said.one()
-    assert f"{kind.__qualname__} of <aiopool.Pool 'things'>, got at {place(forgetful, '# and gone')}" in text
+    assert f"{kind.__qualname__} of <aiopool.Pool 'things'>, got at {place(loses_an_object, '# and gone')}" in text
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,7 +74,7 @@ def test_a_finalizer_may_put_back_an_object_of_a_collected_cycle(debugging, said
     assert pool.stats().idle == 1
     assert said.all() == []
 
-    # Negative control: this reports what is dead for a weak reference, before the finalizers run.
+    # Negative control: a weak reference reports the object as dead before the finalizers run.
     monkeypatch.setattr(debugging._debug._records, "on_gc", None)
     gc.callbacks[:] = [each for each in gc.callbacks if getattr(each, "__module__", "") != "aiopool._debug._records"]
     Session()

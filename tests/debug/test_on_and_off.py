@@ -1,4 +1,4 @@
-"""Debug mode, switched on and off: pools and methods that are older are observed too, and off it costs nothing."""
+"""Debug mode, switched on and off: it observes older pools and methods too, and costs nothing while off."""
 
 import asyncio
 import gc
@@ -20,7 +20,7 @@ def test_the_fast_paths_find_the_primary_while_it_is_off_and_nothing_while_it_is
     assert store.fast_get is store.fast_put is store.primary
     reference._debug.turn_on()
     try:
-        reference._debug.turn_on()  # twice does no harm
+        reference._debug.turn_on()  # a second time does no harm
         reference.cleanup()  # the new primary is not published to the fast paths either
         pool.fill(1)
         newer = reference.Pool(Thing)
@@ -204,7 +204,7 @@ def test_async_pools_are_observed_too(debugging, said):
         await made.put(first)  # first
         with pytest.raises(ValueError, match=re.escape(place(main, "# first"))):
             await made.put(first)
-        await made.put(second)  # one too many: not kept, and so not lost
+        await made.put(second)  # one too many: not kept, and not reported as lost
         async with made.borrow():
             pass
         with pytest.raises(KeyError):

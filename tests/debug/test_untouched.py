@@ -1,4 +1,4 @@
-"""Debug mode looks at objects without touching them: no proxy is evaluated, and a `fileno` that raises does no harm."""
+"""Debug mode runs no code of the objects it inspects: proxies stay lazy, and a `fileno` that raises does no harm."""
 
 import asyncio
 import io
@@ -113,7 +113,7 @@ class HarmfulFile(io.FileIO):
 
 
 class Wrapping:
-    """An object with such an attribute."""
+    """An object with an attribute like that."""
 
     def __init__(self, attribute):
         self.attribute = attribute

@@ -9,7 +9,7 @@ pytest.importorskip("numpy", reason="the extra test-distributed is not installed
 
 @pytest.fixture
 def env(aiopool, child_env):
-    """Dask says much on stderr; only errors are of interest."""
+    """The environment of a child process. Dask prints much on stderr; only errors matter here."""
     if aiopool.implementation == "python":
         pytest.skip("it needs the C extension")
     return {**child_env, "DASK_LOGGING__DISTRIBUTED": "error", "PYTHONWARNINGS": "ignore::RuntimeWarning"}
@@ -21,7 +21,7 @@ def test_two_workers(env):
 
 @pytest.mark.parametrize("protocol", ["tcp", "tls"])
 def test_workers_in_one_process(env, protocol):
-    pytest.importorskip("cryptography", reason="it makes the certificates, and needs cffi")
+    pytest.importorskip("cryptography", reason="it creates the certificates, and needs cffi")
     assert run_program("dask_in_one_process.py", env, [protocol]) == "ok\n"
 
 

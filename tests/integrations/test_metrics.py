@@ -1,4 +1,4 @@
-"""The series: what is added up, what never falls, and what does not explode."""
+"""The series of metrics: sums over pools, counters that never fall, and a bound on the number of names."""
 
 import gc
 
@@ -17,13 +17,13 @@ def series() -> PoolSeries:
 
 
 def of(series: PoolSeries, name: str, label: str) -> dict[tuple[str, ...], float]:
-    """The series of a metric that belong to one pool, without its label."""
+    """The series of a metric for one pool, without the pool's label."""
     return {
         key: number for (pool, *key), number in series.look()[name].items() for key in [tuple(key)] if pool == label
     }
 
 
-def test_what_a_pool_did(series: PoolSeries) -> None:
+def test_the_series_of_a_pool(series: PoolSeries) -> None:
     pool = Pool(bytearray, max_idle=1, name="what it did")
     held = [pool.get() for _ in range(3)]
     for each in held:
@@ -36,7 +36,7 @@ def test_what_a_pool_did(series: PoolSeries) -> None:
     assert looked["rejected"] == {("over_max_idle",): 2, ("unusable",): 0}
 
 
-def test_why_a_pool_rejected(series: PoolSeries) -> None:
+def test_reasons_why_a_pool_rejected_objects(series: PoolSeries) -> None:
     pool = Pool(bytearray, max_idle=1, reset=lambda obj: obj != b"spoiled", name="rejecting")
     for each in (bytearray(), bytearray(), bytearray(b"spoiled")):
         pool.put(each)
@@ -59,7 +59,7 @@ def test_gets_of_several_processors_are_added_up() -> None:
     assert _metrics._totals(PoolStats("none", (), 0, 0)) == ProcessorStats(*[0] * 11)
 
 
-def test_what_a_buffer_pool_did(series: PoolSeries) -> None:
+def test_the_series_of_a_buffer_pool(series: PoolSeries) -> None:
     buffers = BufferPool(min_size=1024, max_size=4096, name="by class")
     held = [buffers.acquire(1000), buffers.acquire(5000), buffers.acquire(5001)]
     assert of(series, "aiopool.buffer.in_use", "by class") == {("1024",): 1024, ("oversize",): 10001}
@@ -70,7 +70,7 @@ def test_what_a_buffer_pool_did(series: PoolSeries) -> None:
     assert of(series, "aiopool.buffer.in_use", "by class") == {("1024",): 0, ("oversize",): 0}
 
 
-def test_bounds_peaks_and_why_blocks_were_dropped(series: PoolSeries) -> None:
+def test_bounds_peaks_and_reasons_why_blocks_were_dropped(series: PoolSeries) -> None:
     buffers = BufferPool(min_size=1024, max_size=4096, max_idle_bytes=5000, name="bounded")
     held = [buffers.acquire(4096) for _ in range(3)]
     held.clear()
@@ -89,7 +89,7 @@ def test_bounds_peaks_and_why_blocks_were_dropped(series: PoolSeries) -> None:
     assert stats.peak_in_use == 3 * 4096
 
 
-def test_every_kind_of_pool_is_told_of_by_its_own_metrics(series: PoolSeries) -> None:
+def test_every_kind_of_pool_has_its_own_metrics(series: PoolSeries) -> None:
     pools = [Pool(name="kind"), AsyncPool(bytearray, name="kind"), BufferPool(name="kind")]
     assert of(series, "aiopool.pool.count", "kind") == {(): 2}
     assert of(series, "aiopool.buffer.count", "kind") == {(): 1}
@@ -105,7 +105,7 @@ def test_pools_of_the_same_name_share_their_series_and_so_do_those_without_a_nam
     assert of(series, "aiopool.pool.created", UNNAMED)[()] >= 2
 
 
-def test_a_counter_keeps_what_pools_that_have_gone_had_counted(series: PoolSeries) -> None:
+def test_a_counter_keeps_the_counts_of_collected_pools(series: PoolSeries) -> None:
     def use_one() -> None:
         pool = Pool(bytearray, name="short-lived")
         pool.put(pool.get())
@@ -119,7 +119,7 @@ def test_a_counter_keeps_what_pools_that_have_gone_had_counted(series: PoolSerie
     assert len(series._seen) < 100
 
 
-def test_names_do_not_explode(series: PoolSeries, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_names_is_bounded(series: PoolSeries, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_metrics, "MAX_NAMES", 3)
     series.look()
     known = len(series._labels)
@@ -132,7 +132,7 @@ def test_names_do_not_explode(series: PoolSeries, monkeypatch: pytest.MonkeyPatc
     labels = {key[0] for numbers in series.look().values() for key in numbers}
     assert len(labels) <= max(known, 3) + 2
     assert of(series, "aiopool.pool.created", OTHER)[()] >= 50 - 3
-    # A name that was there first keeps its series.
+    # A name among the first keeps its series.
     pool = Pool(bytearray, name="connection 0")
     pool.get()
     assert known or of(series, "aiopool.pool.created", "connection 0") == {(): 2}

@@ -29,7 +29,7 @@ def reader() -> Any:
 
 
 def collect(reader: Any) -> dict[str, Any]:
-    """What the reader reads, by name."""
+    """The metrics that the reader collects, by name."""
     data = reader.get_metrics_data()
     return {
         metric.name: metric
@@ -46,7 +46,7 @@ def value(metric: Any, **attributes: str) -> float:
     return number
 
 
-def test_what_is_read_is_what_stats_say(reader: Any) -> None:
+def test_the_metrics_agree_with_stats(reader: Any) -> None:
     pool, buffers = Pool(bytearray, name="observed"), BufferPool(name="observed")
     pool.put(pool.get())
     view = buffers.acquire(3000)
@@ -58,7 +58,7 @@ def test_what_is_read_is_what_stats_say(reader: Any) -> None:
     assert value(read["aiopool.buffer.requested"], pool="observed", size_class="4096") == len(view)
 
 
-def test_each_read_is_a_new_look_and_only_one(reader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_collection_reads_the_pools_once(reader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool(bytearray, name="read twice")
     looks = []
     look = PoolSeries.look

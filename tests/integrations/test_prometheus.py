@@ -40,7 +40,7 @@ def registry() -> Any:
     return registry
 
 
-def test_what_a_scrape_says_is_what_stats_say(registry: Any) -> None:
+def test_a_scrape_agrees_with_stats(registry: Any) -> None:
     pool, buffers = Pool(bytearray, name='quoted "name"\n'), BufferPool(name="scraped buffers")
     pool.put(pool.get())
     view = buffers.acquire(3000)
@@ -58,7 +58,7 @@ def test_what_a_scrape_says_is_what_stats_say(registry: Any) -> None:
     assert samples["aiopool_buffer_requested_bytes_total", "scraped buffers", "4096"] == len(view)
 
 
-def test_types_and_help_are_told(registry: Any) -> None:
+def test_families_have_types_and_help(registry: Any) -> None:
     families = {family.name: family for family in registry.collect()}
     assert len(families) == len(METRICS)
     for metric in METRICS:
@@ -66,7 +66,7 @@ def test_types_and_help_are_told(registry: Any) -> None:
         assert (families[name].type, families[name].documentation) == (metric.kind, metric.description)
 
 
-def test_to_register_looks_at_no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registering_reads_no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pool, "stats", None)
     pool = Pool(name="not looked at")
     prometheus_client.CollectorRegistry().register(prometheus.PoolCollector())
@@ -102,14 +102,14 @@ def queries() -> list[str]:
     return [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
 
 
-def test_the_dashboard_asks_for_what_there_is(registry: Any) -> None:
+def test_the_dashboard_uses_existing_metrics(registry: Any) -> None:
     names = {family.name + ("_total" if family.type == "counter" else "") for family in registry.collect()}
     asked = {name for query in queries() for name in re.findall(r"aiopool_\w+", query)}
     assert asked <= names
     assert len(asked) >= 10
 
 
-def test_the_dashboard_tells_all_that_grows(registry: Any) -> None:
+def test_the_dashboard_shows_all_counters(registry: Any) -> None:
     asked = " ".join(queries())
     left_out = {"aiopool.pool.puts"}  # the same as gets, in the long run
     for metric in METRICS:
@@ -152,7 +152,7 @@ def ask(address: str, query: str) -> list[Any]:
 
 @pytest.fixture
 def alone() -> Iterator[None]:
-    """There are no pools of other tests: those that nothing uses have no hit rate."""
+    """Hide the pools of other tests: unused pools have no hit rate."""
     with no_other_pools(aiopool):
         yield
 

@@ -1,4 +1,4 @@
-"""redis-py with our connection classes and with its own, against a real server: the same answers."""
+"""redis-py with aiopool's connection classes and with its own, against a real server: the same answers."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The arguments to reach it, by transport."""
+    """A running server: the arguments to connect to it, by transport."""
     folder = tmp_path_factory.mktemp("redis")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
@@ -64,7 +64,7 @@ def transport(request):
 
 @pytest.fixture(params=["Python", "hiredis"])
 def parser(request):
-    """What chooses who parses the answers."""
+    """Arguments that choose the parser of the answers."""
     if request.param == "Python":
         return {"parser_class": parsers._AsyncRESP2Parser, "protocol": 2}
     pytest.importorskip("hiredis")
@@ -73,7 +73,7 @@ def parser(request):
 
 @pytest_asyncio.fixture(params=[STOCK, POOLED], ids=["stock", "pooled"])
 async def connect(request, server, transport, parser):
-    """Make a client with these arguments."""
+    """Create a client with these arguments."""
     pools = []
 
     def connect(**kwargs):
@@ -133,7 +133,7 @@ async def test_errors_reach_the_caller(connect):
     assert await client.get("text") == b"x"
 
 
-async def test_the_next_command_comes_after_a_cancelled_one(connect):
+async def test_a_command_works_after_a_cancelled_one(connect):
     client = connect()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
@@ -150,8 +150,8 @@ async def test_a_server_that_is_not_there():
     await client.connection_pool.disconnect()
 
 
-async def test_what_is_received_lies_in_pooled_buffers(server, transport):
-    """Without this the answers would be the same."""
+async def test_received_data_lies_in_pooled_buffers(server, transport):
+    """The answers alone would not show this."""
     for classes, package in (STOCK, "asyncio"), (POOLED, "aiopool"):
         pool = redis.ConnectionPool(connection_class=classes[transport], **server[transport])
         connection = pool.make_connection()

@@ -1,5 +1,6 @@
 """uvicorn with `PooledHttpToolsProtocol`, and without: real requests, the same answers."""
 
+import asyncio
 import importlib.util
 import os
 import platform
@@ -15,7 +16,7 @@ import pytest
 from children import run_child
 from serving import KIB, MIB, PATIENCE, Application, Client, chunked, described, head, pooled_protocol, serving
 
-pytest.importorskip("uvicorn", reason="the extra test-uvicorn is not installed")
+uvicorn = pytest.importorskip("uvicorn", reason="the extra test-uvicorn is not installed")
 pytest.importorskip("httptools", reason="the extra test-uvicorn is not installed")
 
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
@@ -44,7 +45,7 @@ def service(protocol, loop):
 
 @pytest.fixture(scope="module")
 def pooled(aiopool, loop):
-    """As `service`, with the class only."""
+    """Like `service`, but only with `PooledHttpToolsProtocol`."""
     protocol = pooled_protocol(aiopool)
     application = Application()
     with serving(protocol, application, loop) as address:
@@ -68,7 +69,7 @@ def until(condition):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_body_that_comes_with_its_header(client, size):
+def test_a_body_that_arrives_with_its_header(client, size):
     body = os.urandom(size)
     for _ in range(3):
         client.send(head(b"/digest", size) + body)
@@ -76,7 +77,7 @@ def test_a_body_that_comes_with_its_header(client, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_body_that_comes_behind_its_header(client, size):
+def test_a_body_that_arrives_after_its_header(client, size):
     body = os.urandom(size)
     for _ in range(3):
         client.send(head(b"/digest", size))
@@ -132,7 +133,7 @@ def test_with_curl(service, tmp_path, options):
 
 
 @pytest.mark.parametrize("size", [64 * KIB, 200 * KIB, 2 * MIB])
-def test_pipelined_requests_before_and_behind_it(client, size):
+def test_pipelined_requests_before_and_after_a_large_body(client, size):
     body = os.urandom(size)
     small, large = head(b"/digest", 5) + b"small", head(b"/digest", size) + body
     client.send(small + large + small + large + large + small)
@@ -171,8 +172,8 @@ def test_an_application_that_fails(client):
     assert client.answer() is None
 
 
-def test_the_body_comes_as_it_is_sent(client):
-    """Not only at its end: the client waits for each answer before it sends more."""
+def test_the_application_gets_the_body_while_it_is_sent(client):
+    """The application gets each part before the end: the client waits for each answer before it sends more."""
     size = 10 * 100 * KIB
     client.send(head(b"/progress", size))
     assert client.head()[0] == 200
@@ -231,7 +232,7 @@ def test_a_client_that_resets_in_the_middle(service):
 
 
 @pytest.mark.parametrize("sent", [1000, 100 * KIB])
-def test_what_came_before_a_stall_is_there(service, sent):
+def test_bytes_that_arrived_before_a_stall_reach_the_application(service, sent):
     path = f"/record/stalls{sent}"
     with Client(service.address) as client:
         client.send(head(path.encode(), 2 * MIB), bytes(sent))
@@ -261,11 +262,11 @@ def test_two_lengths(client):
 
 
 def test_a_length_that_is_too_small(client):
-    """What follows is no request."""
+    """The bytes after the body are not a request."""
     body = os.urandom(64 * KIB).replace(b"\n", b"x")
     client.send(head(b"/digest", len(body)), body + b"\1garbage\r\n\r\n")
     answers = [client.answer(), client.answer()]
-    # Whether the first request is answered before the connection is closed is a matter of time.
+    # The first request may or may not be answered before the connection is closed.
     assert (400, b"Invalid HTTP request received.") in answers
 
 
@@ -281,7 +282,7 @@ def test_an_enormous_length_allocates_no_more_than_a_piece(pooled):
     assert pooled.buffers.stats().bytes_in_use == 0
 
 
-# --- what is pooled ---
+# --- the buffer pool ---
 
 
 def test_large_bodies_are_received_into_the_pool_and_small_ones_are_not(pooled):
@@ -312,8 +313,42 @@ def test_an_idle_connection_holds_no_buffer(pooled):
             assert pooled.buffers.stats().served == served
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.anyio
+async def test_bytes_that_look_like_a_large_body_do_not_make_chunks_quadratic(aiopool):
+    """Small chunks must be appended to a `bytearray`: appending them to `bytes` copies all of them each time."""
+    bodies = set()
+
+    class Recording(pooled_protocol(aiopool)):
+        def on_body(self, body):
+            super().on_body(body)
+            bodies.add(type(self.cycle.body))
+
+    async def application(scope, receive, send):
+        await asyncio.Event().wait()
+
+    from uvicorn.server import ServerState
+
+    config = uvicorn.Config(application, http=Recording, log_level="warning")
+    loop = asyncio.get_running_loop()
+    protocol = Recording(config=config, server_state=ServerState(), app_state={}, _loop=loop)
+    ours, peer = socket.socketpair()
+    with peer:
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, ours)
+        looks_like_it = b"\r\nContent-Length: 65536\r\n\r\n" + bytes(40 * KIB)
+        protocol.data_received(head(b"/", len(looks_like_it)))
+        chunks = chunked(bytes(10_000), 1)
+        protocol.data_received(looks_like_it + head(b"/", None, b"Transfer-Encoding: chunked") + chunks)
+        assert len(protocol.cycle.body) == 10_000
+        assert bodies == {bytearray}
+        for task in protocol.tasks:
+            task.cancel()
+        await asyncio.wait(protocol.tasks)
+        transport.abort()
+
+
 def test_a_fast_upload_is_one_message(pooled):
-    """Which is where most of the time is saved; a slow machine may make it two."""
+    """One message saves most of the time; on a slow machine it may be two."""
     for attempt in range(20):
         path = f"/record/fast{attempt}"
         with Client(pooled.address) as client:
@@ -344,9 +379,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries do otherwise")
-def test_what_several_pieces_take_does_not_go_back_to_the_system_each_time(child_env):
-    """It would be supplied page by page again, as it is without the module."""
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries behave differently")
+def test_memory_of_large_pieces_does_not_go_back_to_the_system_each_time(child_env):
+    """Without the module, the system supplies this memory page by page again."""
     env = {name: value for name, value in child_env.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
     options = ["-W", "ignore::RuntimeWarning"]
     assert int(run_child(FAULTS, env, ["uvicorn.protocols.http.httptools_impl"], options)) > 20_000
@@ -365,7 +400,7 @@ def test_an_upgrade_to_websocket(service):
             assert connection.recv() == message
 
 
-def test_an_upgrade_behind_a_large_body(client):
+def test_an_upgrade_after_a_large_body(client):
     body = bytes(MIB)
     client.send(head(b"/digest", len(body)), body)
     assert client.answer() == (200, described(body))
@@ -411,7 +446,7 @@ def test_tls(protocol, loop, certificates):
 
 
 def test_a_stall_within_a_tls_record(aiopool, loop, certificates):
-    """The transport asks for a buffer and finds nothing to write to it, which is then not held."""
+    """The transport asks for a buffer and has nothing to write to it; the connection does not hold that buffer."""
     protocol = pooled_protocol(aiopool)
     application = Application()
     pem, context = certificates
@@ -506,7 +541,7 @@ def test_an_older_version_is_an_error(versions, monkeypatch):
 
 
 @pytest.mark.parametrize("version", ["0.30", "0.30.0rc1", "0.54.9", "0.54"])
-def test_a_tested_version_is_none(versions, monkeypatch, version):
+def test_a_tested_version_gives_no_warning(versions, monkeypatch, version):
     monkeypatch.setattr(versions, "version", lambda package: version)
     versions.check_version("uvicorn", "0.30", "0.54")
 
@@ -517,7 +552,7 @@ def test_a_newer_version_is_a_warning(versions, monkeypatch):
         versions.check_version("uvicorn", "0.30", "0.54")
 
 
-def test_a_version_that_works_otherwise_is_an_error(versions):
+def test_a_version_with_other_internals_is_an_error(versions):
     def function(self):
         self.cycle = None
 

@@ -85,7 +85,7 @@ def protocol(request, aiopool):
 
 @pytest.fixture(scope="module")
 def client(request, protocol):
-    """Of a server that runs an application of the framework."""
+    """A client of a server that runs an application of the framework."""
     pytest.importorskip(request.param.__name__, reason="the extra test-uvicorn is not installed")
     with serving(protocol, request.param(), lifespan="off") as address:
         url = "http://{}:{}".format(*address)

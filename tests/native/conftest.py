@@ -1,4 +1,4 @@
-"""What the tests of the C extension share."""
+"""Fixtures of the tests of the C extension."""
 
 import pytest
 
@@ -7,5 +7,5 @@ import pytest
 def native(aiopool):
     """The C extension."""
     if aiopool.implementation == "python":
-        pytest.skip("it is about the types in C")
+        pytest.skip("the test is about the types in C")
     return aiopool._native.native

@@ -1,4 +1,4 @@
-"""The C extension and the Python implementation have the same interface, and are chosen in one place."""
+"""The C extension and the Python implementation have the same interface, and one place chooses between them."""
 
 import inspect
 import os

@@ -93,7 +93,7 @@ def test_freed_blocks_go_back_to_the_system_in_any_order(mapping):
             await asyncio.sleep(0)
         return still_mapped(addresses), kept
 
-    # Something else may have come to lie where a few of them were.
+    # Other mappings may now lie where a few of them were.
     assert asyncio.run(main())[0] < 200
 
 

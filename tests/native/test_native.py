@@ -1,6 +1,7 @@
-"""What can go wrong in C: references, memory, and cycles that no collection finds.
+"""Mistakes that C code can make: with references, with memory, and cycles that no collection finds.
 
-Everything runs over both implementations. The Python one cannot fail most of it, and so shows that the test is right.
+All tests run over both implementations. Pure Python cannot make most of these mistakes, so it shows that the tests are
+right.
 """
 
 import asyncio

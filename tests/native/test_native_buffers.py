@@ -1,6 +1,6 @@
-"""What can go wrong in C under the buffers: references, memory, allocations that fail, types that are cut off.
+"""Mistakes that the C code of buffers can make: with references, with memory, after failed allocations, in garbage.
 
-As test_native.py; everything runs over both implementations.
+Like test_native.py, it runs over both implementations.
 """
 
 import gc
@@ -67,7 +67,7 @@ def test_a_size_class_rejects_wrong_sizes(native, where):
 @WHERE
 @pytest.mark.parametrize("through", ["size class", "buffer pool"])
 def test_a_foreign_object_in_a_size_class_is_rejected(aiopool, native, where, through):
-    """Whatever Python code puts in the store: another class's blocks, one block twice, anything."""
+    """Python code may put anything in the store: another class's blocks, or one block twice."""
     pool = aiopool.BufferPool(min_size=1024, max_size=4096)
 
     def use():
@@ -80,7 +80,7 @@ def test_a_foreign_object_in_a_size_class_is_rejected(aiopool, native, where, th
             references = sys.getrefcount(foreign)
             with pytest.raises(TypeError, match="not an idle block"):
                 acquire(1000)
-            if foreign not in (None, 5, b""):  # which everything uses
+            if foreign not in (None, 5, b""):  # other code refers to these too
                 assert sys.getrefcount(foreign) == references - 1
         acquire(1000)[:] = b"x" * 1000
         block = ours.store.take()
@@ -220,7 +220,7 @@ def test_blocks_belong_to_no_thread(aiopool):
         pytest.skip("CPython frees the objects of Python code")
     pool = aiopool.BufferPool()
     size_class = pool._size_classes[0]
-    view = in_thread(lambda: pool.acquire(100))  # made by a thread that has ended
+    view = in_thread(lambda: pool.acquire(100))  # created by a thread that has ended
     block = view.obj
     view.release()
     del view, block

@@ -12,7 +12,7 @@ from loops import in_threads
 from shared import Thing
 
 
-class Busybody:
+class UsesThePool:
     """Uses a pool in every way in its finalizer."""
 
     def __init__(self, pool, log):
@@ -44,7 +44,7 @@ def test_finalizers_may_use_the_pool_that_drops_them(aiopool, how, strong, on_lo
     async def main():
         nonlocal pool
         for _ in range(20):
-            pool.put(Busybody(pool if strong else weakref.ref(pool), log))
+            pool.put(UsesThePool(pool if strong else weakref.ref(pool), log))
         if how == "cleanup":
             aiopool.cleanup()
             aiopool.cleanup()

@@ -1,4 +1,4 @@
-"""What the C types are asked by code that found them: wrong arguments raise, and nothing crashes."""
+"""Misuse of the private C types: wrong arguments raise, and nothing crashes."""
 
 import contextlib
 
@@ -80,7 +80,7 @@ def test_private_types_reject_wrong_arguments(native):
 
 
 def test_a_pool_whose_attributes_are_deleted_still_raises(aiopool):
-    """In Python an attribute can be deleted, and in C it cannot. Neither crashes."""
+    """In Python an attribute can be deleted, in C it cannot. Neither crashes."""
     for name in ("_new", "_reset", "_store"):
         for setting in (None, list):
             pool = aiopool.Pool(setting, reset=None if setting is None else len)
@@ -98,7 +98,7 @@ def test_a_pool_whose_init_was_not_called_raises(aiopool):
             use()
 
 
-def test_contents_that_are_brought_back_twice_are_emptied(aiopool, native):
+def test_contents_that_are_brought_back_twice_are_empty_the_second_time(aiopool, native):
     pool = aiopool.Pool()
     pool.put(one := Thing())
     kept = pool._store.set_aside()

@@ -1,4 +1,4 @@
-"""Pins, and the shards that a processor remembers: in whatever thread a context is used, it is checked."""
+"""Pins, and the shards that a processor remembers: a context's binding is checked in whatever thread it is used."""
 
 import asyncio
 import contextvars

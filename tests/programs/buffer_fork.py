@@ -1,4 +1,4 @@
-"""Children of forks amid threads that use the pool."""
+"""Forks while other threads use a buffer pool."""
 
 import asyncio
 import threading

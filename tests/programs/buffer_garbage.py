@@ -1,4 +1,4 @@
-"""As pool_garbage.py, with a buffer pool, its blocks, and views over them."""
+"""Like pool_garbage.py, with a buffer pool, its blocks, and views over them."""
 
 import contextvars
 import gc
@@ -7,7 +7,7 @@ import sys
 import weakref
 
 
-def make():
+def create():
     spec = importlib.util.spec_from_file_location("_extension", sys.argv[1])
     native = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(native)
@@ -46,7 +46,7 @@ def make():
 
 
 gc.disable()
-watched = make() + make()
+watched = create() + create()
 gc.collect()
-gc.collect()  # blocks and size classes are not known to the collector, and their types go after them
+gc.collect()  # the collector does not know blocks and size classes, and their types are freed after them
 print([ref() for ref in watched if ref() is not None])

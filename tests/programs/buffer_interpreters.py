@@ -1,4 +1,4 @@
-"""Views that are alive at the end of an interpreter, beside others."""
+"""Views that are alive at the end of an interpreter, one interpreter after another."""
 
 import os
 
@@ -16,4 +16,4 @@ for _ in range(3):
     interpreters.destroy(id)
     assert failure is None, failure
 print("ok", flush=True)
-os._exit(0)  # to see our own doings, not how CPython's shutdown copes with what other interpreters imported
+os._exit(0)  # to test aiopool, not how CPython's shutdown handles modules that other interpreters imported

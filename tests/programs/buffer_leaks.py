@@ -50,7 +50,7 @@ def slices():
     parts = [view[1:], view.cast("b"), memoryview(view), view.toreadonly(), view[::2]]
 
 
-def its_object():
+def object_of_a_view():
     pool.acquire(1000).obj
 
 
@@ -74,7 +74,7 @@ def negative():
     caught(pool.acquire, -1)
 
 
-def no_number():
+def not_a_number():
     caught(pool.acquire, "x")
 
 
@@ -110,11 +110,11 @@ def dropped_by_raising_code():
         pass
 
 
-def released_while_looked_at():
+def released_while_exported():
     view = pool.acquire(1000)
-    looking = pickle.PickleBuffer(view)
+    export = pickle.PickleBuffer(view)
     caught(view.release)
-    looking.release()
+    export.release()
 
 
 def cycle():
@@ -164,20 +164,20 @@ OPERATIONS = [
     three,
     with_block,
     slices,
-    its_object,
+    object_of_a_view,
     wiped,
     not_kept,
     oversize,
     empty,
     negative,
-    no_number,
+    not_a_number,
     too_much,
     overflow,
     off,
     steal,
     dropped_while_raising,
     dropped_by_raising_code,
-    released_while_looked_at,
+    released_while_exported,
     cycle,
     a_new_pool,
     outlives,

@@ -1,6 +1,6 @@
-"""One allocation after another fails, in every operation of a buffer pool, until it has no more of them.
+"""Each allocation in turn fails, in every operation of a buffer pool.
 
-Creating a pool is not among these: CPython 3.12 and 3.13 crash by themselves when they make a function without memory.
+Creating a pool is left out: CPython 3.12 and 3.13 themselves crash when they create a function without memory.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ warnings.filterwarnings("ignore", "Buffers are not reused")
 gc.disable()
 reuses = aiopool.implementation == "native" or sys.version_info >= (3, 12)
 
-sys.unraisablehook = lambda unraisable: None  # a release for which there is no memory, in Python
+sys.unraisablehook = lambda unraisable: None  # a release in Python without memory
 
 
 def drop(pool):
@@ -27,7 +27,7 @@ def drop(pool):
 
 
 cases = {
-    # what happens to a pool; how many buffers are idle and how many are held beforehand; whether off-loop
+    # the operation on a pool; how many buffers are idle and how many are held beforehand; whether off-loop
     "acquire the first": (lambda pool: pool.acquire(1000), 0, 0, False),
     "acquire private": (lambda pool: pool.acquire(1000), 1, 0, False),
     "acquire shared": (lambda pool: [pool.acquire(1000), pool.acquire(1000)], 3, 0, False),
@@ -41,7 +41,7 @@ cases = {
     "stats of the victim": (lambda pool: ([store.rotate() for store in pool._stores], pool.stats()), 3, 1, False),
     "clear": (lambda pool: pool.clear(), 3, 1, False),
     "clear off-loop": (lambda pool: pool.clear(), 3, 1, True),
-    "drop where nobody was": (lambda pool: contextvars.Context().run(drop, pool), 0, 2, False),
+    "drop in a new context": (lambda pool: contextvars.Context().run(drop, pool), 0, 2, False),
 }
 box = []
 
@@ -61,13 +61,13 @@ async def attempt(name, n):
     witness[:] = b"w" * 1000
     view = None
     failed = off_loop(fails, operate, pool, n) if where is True else fails(operate, pool, n)
-    while aiopool._core.freeing._queue:  # a slice that could not be posted is posted by the next who retires something
+    while aiopool._core.freeing._queue:  # a slice that could not be posted is posted when more objects are retired
         aiopool._core.freeing.free_queued()
         await asyncio.sleep(0)
     assert all(bytes(view) == b"held" * 250 for view in box), (name, n)
     view = None
     box.clear()
-    # Nothing is in two hands, the counts are right, and everything is in working order.
+    # No block is handed out twice, the counts are right, and everything works.
     for _ in range(2):
         held = [pool.acquire(1000) for _ in range(8)]
         for mark, view in enumerate(held):
@@ -76,14 +76,14 @@ async def attempt(name, n):
         assert bytes(witness) == b"w" * 1000, (name, n)
         del held, view
     if aiopool.implementation == "python" and not pool._budget.exact:
-        pool._stores  # as a cleanup cycle looks at it
+        pool._stores  # corrects the figure, as a cleanup cycle does
     stats = pool.stats()
     assert stats.bytes_in_use == 1024, (name, n, stats)
     assert stats.bytes_idle == pool._budget.used, (name, n, stats)
     if reuses:
-        made = stats.created
+        created = stats.created
         held = [pool.acquire(1000) for _ in range(6)]
-        assert pool.stats().created <= made + 1, (name, n)
+        assert pool.stats().created <= created + 1, (name, n)
         del held
     assert stats.bytes_idle <= 1 << 16
     pool.clear()
@@ -94,16 +94,16 @@ async def main():
     aiopool.current_processor()
     idle(aiopool.BufferPool(), 1)
     for name in cases:
-        # Until many attempts had no allocation left to fail. (What fails on a fast path is tried again.)
+        # Until many attempts had no allocation left to fail. (A failed fast path is tried again on the slow path.)
         n = passed = 0
         while passed < 30:
             passed = 0 if await attempt(name, n) else passed + 1
             n += 1
             if n % 20 == 0:
-                gc.collect()  # on free-threaded builds from 3.14 on pools live until then, and clear() looks at all
+                gc.collect()  # on free-threaded builds from 3.14 on pools live until then, and clear() visits them all
             assert n < 2000, (name, "never passes")
 
 
 asyncio.run(main())
 print("ok", flush=True)
-os._exit(0)  # CPython's own shutdown is not always up to what it remembers of failed allocations
+os._exit(0)  # CPython's own shutdown can fail after failed allocations

@@ -1,4 +1,4 @@
-"""On 3.11 in pure Python: views are right, blocks are not reused, and one warning says so."""
+"""On 3.11 in pure Python: views are valid, blocks are not reused, and one warning says so."""
 
 import sys
 import warnings

@@ -1,7 +1,7 @@
 """Several interpreters of one process use aiopool at once, end in any order, and pass buffers to each other.
 
-Needs `concurrent.interpreters`, and so CPython 3.14. There, on free-threaded builds, an interpreter learns only at its
-end that another one let go of its buffer; with plain CPython objects it is the same.
+Needs `concurrent.interpreters`, and so CPython 3.14. On free-threaded builds of 3.14, a buffer that another interpreter
+dropped comes back only when its own interpreter ends; the same happens to plain CPython objects.
 """
 
 import gc
@@ -31,14 +31,14 @@ def send(interpreter, mark):
 
 
 def collect(interpreter):
-    """What other interpreters let go of, they are told of when they run next."""
+    """Run code in `interpreter`: it then gets back the buffers that other interpreters dropped."""
     interpreter.exec("import gc; gc.collect()")
 
 
 failures = []
 queue = interpreters.create_queue()
 
-# Buffers of several interpreters, all of them here at a time: each still holds what its interpreter wrote.
+# Buffers of several interpreters, all of them here at the same time: each still holds what its interpreter wrote.
 senders = [interpreters.create() for _ in range(INTERPRETERS)]
 threads = [threading.Thread(target=send, args=(each, 60 * n)) for n, each in enumerate(senders)]
 for thread in threads:
@@ -57,7 +57,7 @@ for each in senders:
     if COME_BACK:
         each.exec("assert buffers.stats().bytes_in_use == 0, buffers.stats()")
 
-# A buffer of this interpreter, in two others: no copy, and not reused before all of them let go of it.
+# A buffer of this interpreter, in two others: no copy, and not reused before all of them have dropped it.
 buffers = aiopool.BufferPool()
 view = buffers.acquire(SIZE)
 view[:] = bytes([5]) * SIZE
@@ -79,11 +79,11 @@ gc.collect()
 if COME_BACK:
     assert buffers.stats().bytes_in_use == in_use, "the buffer of two other interpreters never came back"
 
-# They end in another order than they began, one of them with what it has.
+# They end in another order than they began, and one of them still holds views.
 senders[1].close()
 senders[0].close()
 senders[2].exec("kept = [buffers.acquire(n) for n in (10, 1000, 5000)]; aiopool.BufferPool.kept = kept")
 senders[2].close()
 assert aiopool.Pool(list).get() == []
 print("ok", flush=True)
-os._exit(0)  # to see our own doings, not how CPython's shutdown copes with what other interpreters imported
+os._exit(0)  # to test aiopool, not how CPython's shutdown handles modules that other interpreters imported

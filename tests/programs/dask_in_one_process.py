@@ -28,8 +28,8 @@ def until(condition):
 def sums(client, count):
     """Move arrays from one worker to the other."""
     one, two = (worker.address for worker in client.cluster.workers.values())
-    made = client.map(lambda number: np.full(SIZE, number, "u1"), range(count), workers=[one], pure=False)
-    found = client.map(lambda array: int(array.sum()), made, workers=[two], pure=False)
+    arrays = client.map(lambda number: np.full(SIZE, number, "u1"), range(count), workers=[one], pure=False)
+    found = client.map(lambda array: int(array.sum()), arrays, workers=[two], pure=False)
     assert client.gather(found) == [SIZE * number for number in range(count)]
 
 
@@ -44,7 +44,7 @@ def main(protocol):
     options |= {"protocol": f"{protocol}://", "memory_limit": "4GiB", "preload": [integration.__name__]}
     with LocalCluster(security=security, **options) as cluster, Client(cluster) as client:
         client.cluster = cluster
-        # A bound that both make together.
+        # The bound is the sum of the bounds of both workers.
         assert receiving.bound == 2 * 4 * GIB // 8
         assert tcp.host_array is not stock
         assert tcp.host_array(integration.LEAST - 1).obj is not tcp.host_array(integration.LEAST).obj
@@ -52,10 +52,10 @@ def main(protocol):
         sums(client, 20)
         assert receiving.buffers.stats().served >= 20
         until(lambda: (gc.collect(), receiving.buffers.stats().bytes_in_use == 0)[1])
-        # Nothing is received, and nothing stays.
+        # While nothing is received, nothing stays idle.
         until(lambda: idle() == 0)
 
-        # Nor does anything under pressure, however long it may stay otherwise.
+        # Under memory pressure nothing stays idle either, whatever the timeout.
         integration.IDLE = 1000
         receiving.renew()
         sums(client, 20)
@@ -65,7 +65,7 @@ def main(protocol):
             worker.monitor.get_process_memory = lambda: int(0.61 * 4 * GIB)
         until(lambda: idle() == 0)
 
-        # Nor is more idle than the bound.
+        # No more than the bound is idle.
         for worker in cluster.workers.values():
             worker.monitor.get_process_memory = lambda: 0
         integration.FRACTION = 5 * SIZE / (2 * 4 * GIB)
@@ -75,7 +75,7 @@ def main(protocol):
         assert 0 < idle() <= 5 * SIZE
         integration.FRACTION = 1 / 8
 
-        # What comes back to a pool of before is freed.
+        # A buffer that comes back to a replaced pool is freed.
         held = tcp.host_array(SIZE)
         before = receiving.buffers
         cluster.scale(1)

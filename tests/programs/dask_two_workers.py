@@ -31,7 +31,7 @@ def array(size, number):
 
 
 def change(received, number):
-    """What comes from another worker can be written to, and nothing else writes to it."""
+    """Arrays from another worker are writable, and nothing else writes to them."""
     assert (received == number).all()
     received += 1
     return received
@@ -60,11 +60,11 @@ def main():
                 one, two = client.scheduler_info()["workers"]
                 for size in (1000, 200_000, 1 << 20, 3_000_000):
                     for _ in range(3):
-                        made = client.map(array, [size] * 20, range(20), workers=[one], pure=False)
-                        changed = client.map(change, made, range(20), workers=[two], pure=False)
-                        # Dask frees what the first worker had, and what the second one made stays.
+                        arrays = client.map(array, [size] * 20, range(20), workers=[one], pure=False)
+                        changed = client.map(change, arrays, range(20), workers=[two], pure=False)
+                        # Dask frees the arrays of the first worker, and keeps those of the second.
                         wait(changed)
-                        del made
+                        del arrays
                         back = client.map(check, changed, range(1, 21), workers=[one], pure=False)
                         assert client.gather(back) == [size] * 20
                         del changed, back

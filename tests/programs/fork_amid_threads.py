@@ -1,4 +1,4 @@
-"""Forks while other threads use the pool: the child finds no lock held and no id taken. Prints "ok"."""
+"""Forks while other threads use the pool: in the child no lock is held and no id is taken. Prints "ok"."""
 
 import asyncio
 import threading

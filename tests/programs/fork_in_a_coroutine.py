@@ -1,4 +1,4 @@
-"""The child of a fork from inside a coroutine: it frees, it times out, and its loops have ids of their own."""
+"""The child of a fork from inside a coroutine: freeing and `idle_timeout` work, and its loops have their own ids."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ pool = aiopool.Pool(Thing, idle_timeout=0.05)
 def child():
     refs = [weakref.ref(thing) for thing in (Thing() for _ in range(3)) if pool.put(thing) is None]
     pool.clear()
-    assert [ref() for ref in refs] == [None] * 3, "what was dropped is not freed"
+    assert [ref() for ref in refs] == [None] * 3, "the dropped objects are not freed"
 
     async def wait_for_the_timeout():
         thing = Thing()

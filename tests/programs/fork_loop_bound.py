@@ -19,7 +19,7 @@ async def main():
     thing = await request()
     child = os.fork()
     if child == 0:
-        # The parent's loop does not run here; asyncio agrees.
+        # The parent's loop does not run here, and asyncio.run works.
         code = 1
         try:
             code = int(asyncio.run(request()) is thing)

@@ -11,11 +11,11 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 LIMIT = 20.0
-"""Seconds after which a child hangs."""
+"""Seconds after which a child counts as hanging."""
 
 
 def in_child(function: Callable[[], object]) -> str:
-    """What went wrong with `function` in the child of a fork."""
+    """Run `function` in the child of a fork; returns the error, or an empty string."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -33,7 +33,7 @@ def in_child(function: Callable[[], object]) -> str:
 
 @contextmanager
 def killing_late(pid: int) -> Iterator[Callable[[], bool]]:
-    """Ends the child by force once it is late. A thread would be one more to be forked, so a second child does it."""
+    """Kill the child when it is late. A second child does it: a thread would make later forks unsafe."""
     watcher = os.fork()
     if watcher == 0:
         time.sleep(LIMIT)
@@ -47,18 +47,18 @@ def killing_late(pid: int) -> Iterator[Callable[[], bool]]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marker."""
+    """Add the marker."""
     config.addinivalue_line("markers", "in_child: run in the child of a fork")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """As pytest-forked does."""
+    """Run marked tests in a child, as pytest-forked does."""
     if item.get_closest_marker("in_child") is None:
         return None
 
     def run() -> None:
-        # The child ends with this test, so its session does too.
+        # The child ends after this test, and so does its session.
         for report in runtestprotocol(item, log=False, nextitem=None):
             assert report.passed, report.longreprtext
 

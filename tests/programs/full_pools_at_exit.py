@@ -1,4 +1,4 @@
-"""The interpreter ends while pools are full of objects whose finalizers use them. Prints nothing and does not crash."""
+"""The interpreter ends while pools are full of objects whose finalizers use the pools. Prints nothing, nor crashes."""
 
 import asyncio
 import sys

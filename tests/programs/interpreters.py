@@ -1,4 +1,4 @@
-"""Interpreters with a GIL of their own use pools, one after another, side by side, and beside this one."""
+"""Interpreters with a GIL of their own use pools: one after another, at the same time, and while this one does."""
 
 import asyncio
 import os
@@ -50,4 +50,4 @@ async def main():
 
 asyncio.run(main())
 print(*failures, "ok", flush=True)
-os._exit(0)  # to see our own doings, not how CPython's shutdown copes with what other interpreters imported
+os._exit(0)  # to test aiopool, not how CPython's shutdown handles modules that other interpreters imported

@@ -1,4 +1,4 @@
-"""Chains of objects that hold each other through a pool: letting go of the first does not overflow the C stack."""
+"""Chains of objects that hold each other through a pool: dropping the first does not overflow the C stack."""
 
 import gc
 
@@ -56,7 +56,7 @@ for link, count in {
     end = chain = aiopool.Pool()
     for _ in range(count):
         chain = link(chain)
-    gc.collect()  # which looks along the chain, and finds it in use
+    gc.collect()  # it follows the chain, and finds it in use
     chain = None
     gc.collect()
     pool.put(end)

@@ -1,4 +1,4 @@
-"""Loses one object and puts another. The argument "debug" runs the loop in debug mode."""
+"""Loses one object and puts another. With the argument "debug" the loop runs in debug mode."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""Beyond 32,768 blocks the rest come from malloc: a process may have about 65,530 mappings."""
+"""Beyond 32,768 blocks with mappings, blocks come from malloc: a process may have about 65,530 mappings."""
 
 import random
 from pathlib import Path

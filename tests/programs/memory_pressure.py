@@ -1,4 +1,4 @@
-"""In a control group of 256 MiB: idle buffers that fill it go at once, long before their `idle_timeout`."""
+"""In a control group of 256 MiB: idle buffers that fill it are freed long before their `idle_timeout`."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 Path(sys.argv[1]).write_text(str(os.getpid()))
 
-from aiopool import BufferPool  # noqa: E402 - from the start it is a process of the group
+from aiopool import BufferPool  # noqa: E402 - only after the process has joined the group
 
 MIB = 2**20
 
@@ -18,7 +18,7 @@ async def main() -> None:
     held = []
     for _ in range(15):
         view = buffers.acquire(16 * MIB)
-        view[::4096] = bytes(len(view) // 4096)  # now they take memory
+        view[::4096] = bytes(len(view) // 4096)  # now it takes memory
         held.append(view)
     del view
     held.clear()
@@ -26,7 +26,7 @@ async def main() -> None:
     async with asyncio.timeout(60):
         while buffers.stats().bytes_idle:
             await asyncio.sleep(0.01)
-    print("idle buffers went")
+    print("idle buffers were freed")
 
 
 asyncio.run(main())

@@ -1,4 +1,4 @@
-"""Types, module and objects die in one collection, each cut off from the others in an order that nobody chooses."""
+"""Types, module and objects are freed in one collection, in an order that the collector chooses."""
 
 import contextvars
 import gc
@@ -7,7 +7,7 @@ import sys
 import weakref
 
 
-def make():
+def create():
     spec = importlib.util.spec_from_file_location("_extension", sys.argv[1])
     native = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(native)
@@ -44,6 +44,6 @@ def make():
 
 
 gc.disable()
-watched = make() + make()
+watched = create() + create()
 gc.collect()
 print([ref() for ref in watched if ref() is not None])

@@ -206,7 +206,7 @@ def stats():
     pool.stats()
 
 
-def look():
+def inspect():
     (
         pool._store.primary,
         pool._store.shards(),
@@ -276,7 +276,7 @@ OPERATIONS = [
     fill_and_clear,
     clean_up,
     stats,
-    look,
+    inspect,
     pin_anew,
     get_in_a_new_context,
     get_off_loop,

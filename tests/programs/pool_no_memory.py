@@ -1,4 +1,4 @@
-"""One allocation after another fails, in every operation of a pool, until the operation has no more of them."""
+"""Each allocation in turn fails, in every operation of a pool."""
 
 import asyncio
 import contextvars
@@ -67,7 +67,7 @@ def off(function):
 
 get = aiopool.Pool.get
 cases = {
-    # what happens to a pool; how many things are put beforehand; whether off-loop, so that they must be stolen
+    # the operation on a pool; how many things are put beforehand; whether off-loop, so that they must be stolen
     "get private": (get, 1, False),
     "get shared": (get, 4, False),
     "get nothing": (get, 0, False),
@@ -115,7 +115,7 @@ async def attempt(name, n):
     if name not in ("clear", "cleanup"):
         assert lost <= 1, (name, n, failed, lost)
     del found
-    # Everything is in working order: a shared list that others reach, and locks that are free.
+    # Everything works: other threads reach the shared list, and no lock is held.
     for thing in things:
         pool.put(thing)
     assert pool.stats().idle == len(things), (name, n, pool.stats())
@@ -127,7 +127,7 @@ async def attempt(name, n):
     assert pool.clear() == 1
     for _ in range(20):
         await asyncio.sleep(0)
-    assert not aiopool._core.freeing._queue, (name, n, "what was retired is never freed")
+    assert not aiopool._core.freeing._queue, (name, n, "the retired objects are never freed")
     return failed
 
 
@@ -138,12 +138,12 @@ async def main():
         for n in range(ATTEMPTS):
             failures += await attempt(name, n)
             if n % 20 == 0:
-                gc.collect()  # on free-threaded builds from 3.14 on pools live until then, and cleanup() looks at all
-        # The last attempts had no allocation left to fail. (Some never fail: what fails is tried again.)
-        assert failures < ATTEMPTS - 20, (name, failures, "it makes more allocations than there are attempts")
+                gc.collect()  # on free-threaded builds from 3.14 on pools live until then, and cleanup() visits all
+        # The last attempts had no allocation left to fail. (Some never fail: a failed fast path is tried again.)
+        assert failures < ATTEMPTS - 20, (name, failures, "the operation has more allocations than there are attempts")
 
 
-ATTEMPTS = 240  # clear() in pure Python makes about 105 allocations
+ATTEMPTS = 240  # clear() in pure Python has about 105 allocations
 
 things = [Thing() for _ in range(8)]
 asyncio.run(main())
@@ -151,4 +151,4 @@ gc.collect()
 references = [sys.getrefcount(thing) for thing in things]
 assert len(set(references)) == 1, references
 print("ok", flush=True)
-os._exit(0)  # CPython's own shutdown is not always up to what it remembers of failed allocations
+os._exit(0)  # CPython's own shutdown can fail after failed allocations

@@ -18,7 +18,7 @@ STAYED = "this object lives on an event loop of process .*, which does not run i
 
 
 class Connection:
-    """Works on its own loop only, and knows its process."""
+    """Works only on its own loop, and knows its process."""
 
     def __init__(self):
         self.loop = asyncio.get_running_loop()
@@ -62,7 +62,7 @@ async def fails_at_once_here(connection: LoopBound) -> None:
         await connection.run(Connection.query)
 
 
-# --- handles that came over the fork ---
+# --- handles that the child inherited ---
 
 
 def test_run_sync(connection):
@@ -125,7 +125,7 @@ def test_a_pool_of_processes(connection):
         assert executor.submit(in_worker).result(20) == "failed at once"
 
 
-def test_what_the_child_collects_is_not_closed_for_the_parent(connection):
+def test_a_collection_in_the_child_closes_nothing_for_the_parent(connection):
     assert in_child(gc.collect) == ""
     use(connection)
 
@@ -152,7 +152,7 @@ def test_the_parent_kept_its_own(connection, process):
 
 
 def test_a_fixture_is_torn_down_in_the_child(request, process, caplog):
-    # As after a fork in a test whose child returns instead of ending.
+    # This happens after a fork in a test whose child returns instead of ending.
     def child():
         request.node.session._setupstate.teardown_exact(None)
         gc.collect()

@@ -1,6 +1,6 @@
-"""Whether finalizers in a cycle see another's bytes in a pool that puts in a finalizer. The argument: a generation.
+"""Do finalizers in a cycle see another user's bytes, with a pool that puts in a finalizer? The argument: a generation.
 
-In a new interpreter: free-threaded builds finalize by address, which in an old one says nothing about age.
+It needs a new process: free-threaded builds finalize by address, which later no longer corresponds to age.
 """
 
 import gc

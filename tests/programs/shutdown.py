@@ -1,4 +1,4 @@
-"""What is in use, idle or half done when the interpreter ends: nothing is printed, and nothing crashes."""
+"""The interpreter ends while objects are in use, idle or half done: nothing is printed, and nothing crashes."""
 
 import asyncio
 import atexit
@@ -10,7 +10,7 @@ import aiopool
 
 
 class UsesEverything:
-    """Uses every pool as it dies. Pools in Python are no longer to be used once Python clears modules."""
+    """Uses every pool in its finalizer. Pools in pure Python cannot be used once Python clears modules."""
 
     def __del__(self, is_finalizing=sys.is_finalizing, python=aiopool.implementation == "python"):
         if python and is_finalizing():
@@ -46,7 +46,7 @@ async def use():
         pass
     pool.put(UsesEverything())
     pool.fill(10_000)
-    pool.clear()  # a loop that ends with slices still to run
+    pool.clear()  # so that the loop ends with slices still to run
     pool.put(UsesEverything())
     aiopool.cleanup()
     views.append(buffers.acquire(5000))
@@ -76,7 +76,7 @@ assert started.wait(30)
 local = threading.local()
 local.view, local.borrow = buffers.acquire(10), pool.borrow()
 atexit.register(lambda: (pool.put(UsesEverything()), buffers.acquire(10), pool.clear(), aiopool.cleanup()))
-# What outlives the globals of all modules.
+# These outlive the globals of all modules.
 sys.kept = (UsesEverything(), buffers.acquire(10), pool, borrows[1])
 aiopool.Pool.kept = (UsesEverything(), buffers.acquire(10), pool, borrows[2])
 if sys.argv[1:] == ["no collection"]:

@@ -1,11 +1,11 @@
-"""Loops, threads, cleanup, `clear`, statistics and pools that come and go, all on the same pools, for some seconds.
+"""Loops, threads, cleanup, `clear`, statistics and short-lived pools, all on the same pools, for some seconds.
 
-Every object is in one place at a time, or the program says where it was not and fails: what is pooled are locks, each
-hand-out takes the lock, and each put lets it go. Buffers are filled with a pattern of their own and handed across
-threads before they are looked at again; so is what streams have received.
+The program fails if an object is in two places at a time: the pooled objects are locks, each get takes the lock, and
+each put releases it. Buffers are filled with a pattern of their own and passed to another thread before they are
+checked; so are the views that streams return.
 
-The loops over single operations run in C, as `map` and what consumes it do. Under ThreadSanitizer the interpreter
-itself is so slow that with loops in Python hardly any operation would get its turn.
+The loops over single operations run in C, by `map` and its consumers. Under ThreadSanitizer the interpreter itself is
+so slow that loops in Python would leave hardly any time for the operations.
 
 Run: python stress.py [SECONDS [LOOPS [THREADS]]]
 """
@@ -26,8 +26,8 @@ import aiopool
 
 SIZES = (100, 1500, 4096, 20_000)
 FRAMES = (100, 4096, 20_000)
-IN_TURN = 1000
-"""Gets that are each followed by their put, at a time."""
+IN_TURN = (100, 1000, 20_000)
+"""How many gets, each followed by its put, run at a time."""
 
 
 def for_each(function, *columns):
@@ -36,18 +36,18 @@ def for_each(function, *columns):
 
 
 def calls(function, times):
-    """The results of that many calls of `function`, one after another, in C."""
+    """The results of calling `function` `times` times, in C."""
     return starmap(function, repeat((), times))
 
 
 def take(locks):
-    """Take the locks of objects that were handed out: none of them may be taken already."""
+    """Take the locks of objects that were handed out: none of them may be held already."""
     if not all(map(Lock.acquire, locks, repeat(False))):
         raise AssertionError("an object was handed out twice")
 
 
-def leave(locks):
-    """Let the locks go: the objects are about to be put."""
+def release(locks):
+    """Release the locks: the objects are about to be put."""
     for_each(Lock.release, locks)
 
 
@@ -55,7 +55,7 @@ Lock = type(threading.Lock())
 
 
 class Stress:
-    """What all threads share."""
+    """The pools and results that all threads share."""
 
     def __init__(self, seconds):
         self.until = time.monotonic() + seconds
@@ -69,7 +69,7 @@ class Stress:
         self.errors = []
 
     def run(self, work):
-        """`work` until the time is over; its operations are counted, its errors kept."""
+        """Call `work` until the time is over; count its operations, and keep its errors."""
         rng, count = random.Random(threading.get_ident()), 0
         try:
             while time.monotonic() < self.until and not self.errors:
@@ -80,23 +80,23 @@ class Stress:
         finally:
             self.operations.append(count)
 
-    # --- what they do; each returns how many operations that was ---
+    # --- the work; each returns its number of operations ---
 
     def use_pools(self, rng):
-        """Many gets and as many puts: one in turn with the other, then all gets before all puts."""
-        pool, count = rng.choice((self.pool, self.bounded)), rng.randint(1, 100)
-        for_each(pool.put, calls(pool.get, IN_TURN))
+        """Many gets and as many puts: first in turn, then all gets before all puts."""
+        pool, count, in_turn = rng.choice((self.pool, self.bounded)), rng.randint(1, 100), rng.choice(IN_TURN)
+        for_each(pool.put, calls(pool.get, in_turn))
         held = list(calls(pool.get, count))
         take(held)
-        leave(held)
+        release(held)
         for_each(pool.put, held)
         with pool.borrow() as lock:
             take([lock])
-            leave([lock])
-        return 2 * (IN_TURN + count + 1)
+            release([lock])
+        return 2 * (in_turn + count + 1)
 
     def use_buffers(self, rng):
-        """Fill buffers, and look at those that another thread filled."""
+        """Fill buffers, and check those that another thread filled."""
         size, count = rng.choice(SIZES), rng.randint(1, 30)
         pattern = bytes([rng.randrange(256)]) * size
         views = list(map(self.buffers.acquire, repeat(size, count)))
@@ -106,7 +106,7 @@ class Stress:
         return count
 
     def hand_over(self, views, pattern):
-        """Give views that have these bytes to another thread, and look at what another has given."""
+        """Give views with these bytes to another thread, and check the views that another thread has given."""
         self.handed_over.put((views, pattern))
         try:
             views, pattern = self.handed_over.get_nowait()
@@ -116,7 +116,7 @@ class Stress:
             raise AssertionError("a buffer was reused while it was referenced")
 
     def clean(self, rng):
-        """Whatever takes objects out. Collections are rare: each stops all threads."""
+        """Everything that removes idle objects. Collections are rare: each stops all threads."""
         rng.choice((aiopool.cleanup, self.pool.clear, self.bounded.clear, self.buffers.clear))()
         if rng.random() < 0.01:
             gc.collect()
@@ -132,15 +132,15 @@ class Stress:
         async with self.connections.borrow() as lock:
             take([lock])
             await asyncio.sleep(0)
-            leave([lock])
+            release([lock])
         held = list(calls(self.bound.get, 10))
         take(held)
-        leave(held)
+        release(held)
         for_each(self.bound.put, held)
         return 22
 
     async def use_stream(self, rng, reader, peer):
-        """A frame through a socket; another thread gets what was received."""
+        """Send a frame through a socket; another thread gets the received view."""
         size = rng.choice(FRAMES)
         frame = bytes([rng.randrange(256)]) * size
         sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(peer, frame))
@@ -148,15 +148,15 @@ class Stress:
         await sending
         return 1
 
-    # --- who they are ---
+    # --- the threads ---
 
     def loop(self):
-        """A thread with one loop after another."""
+        """Run one loop after another."""
         while time.monotonic() < self.until and not self.errors:
             asyncio.run(self.on_loop(min(self.until, time.monotonic() + 1)))
 
     async def on_loop(self, until):
-        """One loop's life."""
+        """The work on one loop."""
         rng, count = random.Random(threading.get_ident()), 0
         ours, peer = socket.socketpair()
         peer.setblocking(False)

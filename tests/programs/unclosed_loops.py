@@ -1,6 +1,6 @@
-"""Loops that were never closed are collected with their descriptors, whatever a pool kept for them.
+"""Loops that were never closed are collected with their descriptors, even if a pool kept objects for them.
 
-Run with one of KINDS; prints "ok".
+The argument is one of KINDS. Prints "ok".
 """
 
 import asyncio
@@ -16,7 +16,7 @@ COUNT = 200
 
 def report(unraisable):
     # On free-threaded builds the collector may close a loop's sockets before the loop, which then cannot close itself.
-    # By its words: of the deallocator itself the report has none.
+    # The text identifies it: the report has no reference to the deallocator itself.
     if "BaseEventLoop.__del__" not in f"{unraisable.object} {unraisable.err_msg}":
         sys.__unraisablehook__(unraisable)
 
@@ -64,7 +64,7 @@ KINDS = {kind.__name__: kind for kind in (no_pool, loop_bound, loop_bound_with_c
 
 pool = KINDS[sys.argv[1]]()
 # A loop that is collected warns that it was never closed; and asyncio warns of each async generator that was started on
-# such a loop, as the one is that closes what is bound to it.
+# such a loop, such as the one that closes the objects bound to it.
 warnings.simplefilter("ignore", ResourceWarning)
 warnings.simplefilter("ignore", RuntimeWarning)
 gc.collect()

@@ -1,6 +1,6 @@
-"""A service that waits, with as many pools as its first argument tells and a buffer pool.
+"""A service that waits, with a buffer pool and as many pools as its first argument says.
 
-Prints "ready". With the argument "report", a line on stdin has it print the names in its `__main__` and end.
+Prints "ready". With the argument "report", a line on stdin makes it print the names in its `__main__` and end.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What the tests of streams run over: asyncio's streams beside ours, on TCP, Unix sockets and TLS."""
+"""Fixtures of the tests of streams: asyncio's streams beside aiopool's, on TCP, Unix sockets and TLS."""
 
 import asyncio
 import socket
@@ -13,25 +13,25 @@ reports = pytest.fixture(reported)
 
 @pytest.fixture
 def streams(aiopool):
-    """Ours."""
+    """The streams under test."""
     return aiopool.streams
 
 
 @pytest.fixture
 def buffers(aiopool):
-    """A pool of the test's own."""
+    """A buffer pool for one test."""
     return aiopool.BufferPool()
 
 
 @pytest.fixture(params=["asyncio", "aiopool"])
 def either(request, aiopool):
-    """Both, for what they are to do alike: the streams of asyncio, and ours."""
+    """The streams of asyncio, and those of aiopool, for behaviour that must be the same."""
     return asyncio if request.param == "asyncio" else aiopool.streams
 
 
 @pytest.fixture(scope="session")
 def contexts():
-    """For the server, and for its clients."""
+    """The TLS contexts of the server and of its clients."""
     trustme = pytest.importorskip("trustme", reason="cffi, which it needs, does not support free-threaded 3.13")
     authority = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -49,7 +49,7 @@ class Carrier:
 
     @asynccontextmanager
     async def serve(self, streams, callback, **kwds):
-        """A server."""
+        """Run a server."""
         if self.kind == "unix":
             self.server = await streams.start_unix_server(callback, self._path, **kwds)
         elif self.kind == "tls":
@@ -60,7 +60,7 @@ class Carrier:
             yield self.server
 
     async def connect(self, streams, **kwds):
-        """A reader and a writer."""
+        """Open a connection: a reader and a writer."""
         if self.kind == "unix":
             return await streams.open_unix_connection(self._path, **kwds)
         address = self.server.sockets[0].getsockname()

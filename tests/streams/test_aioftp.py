@@ -1,4 +1,4 @@
-"""aioftp, client and server, over our streams: a program that reads and writes in many ways."""
+"""aioftp, client and server, over aiopool's streams: a program that reads and writes in many ways."""
 
 import asyncio
 from functools import partial
@@ -13,13 +13,13 @@ pytestmark = ON_EACH_LOOP
 
 
 @pytest.fixture
-def over_ours(streams, monkeypatch):
-    """Both ends use our streams."""
+def over_aiopool(streams, monkeypatch):
+    """Both ends use aiopool's streams."""
     monkeypatch.setattr(asyncio, "start_server", partial(streams.start_server, results=bytes))
     monkeypatch.setattr("aioftp.client.open_connection", partial(streams.open_connection, results=bytes))
 
 
-@pytest.mark.usefixtures("over_ours")
+@pytest.mark.usefixtures("over_aiopool")
 async def test_files_go_there_and_back():
     server = aioftp.Server(path_io_factory=aioftp.MemoryPathIO)
     await server.start("127.0.0.1", 0)

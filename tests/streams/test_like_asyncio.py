@@ -1,4 +1,4 @@
-"""Programs that are correct on asyncio's streams, run on those and on ours: the same comes of them."""
+"""Programs that are correct on asyncio's streams, run on those and on aiopool's, with the same results."""
 
 import asyncio
 import gc
@@ -17,7 +17,7 @@ pytestmark = ON_EACH_LOOP
 
 
 async def ask(carrier, body, **kwds):
-    """What a client that sends `body` and then reads gets: of the server, or the error."""
+    """Send `body` and read everything; returns the server's answer, or the type of the error."""
     reader, writer = await carrier.connect(asyncio, **kwds)
     try:
         with anyio.fail_after(PATIENCE):
@@ -69,7 +69,7 @@ async def test_a_handler_that_reads_no_body(either, carrier, size):
 @pytest.mark.parametrize("carrier", ["tls"], indirect=True)
 @pytest.mark.parametrize("size", [250_000, 500_000])
 async def test_over_tls_a_handler_that_reads_no_body_and_answers_late(either, carrier, size):
-    """The transport was paused before, with much unread. (With 2 MB, asyncio's own loop resets the answer of both.)"""
+    """The transport is paused first, with much unread. (With 2 MB, asyncio's own loop resets the answer of both.)"""
     writers = []
 
     async def handler(reader, writer):
@@ -81,12 +81,12 @@ async def test_over_tls_a_handler_that_reads_no_body_and_answers_late(either, ca
 
     async with carrier.serve(either, handler):
         assert await ask(carrier, b"POST\n" + bytes(size)) == b"413"
-        writers[0].transport.abort()  # aiofastnet's, which is paused, would wait for the client until a time-out
+        writers[0].transport.abort()  # that of aiofastnet, which is paused, would wait for the client until a timeout
 
 
 @pytest.mark.parametrize("size", [40_000, 250_000, 500_000])
-async def test_bytes_that_the_kernel_has_do_not_reset_the_answer(streams, buffers, size):
-    """With the larger ones asyncio's own fails: what it does not receive ahead stays in the kernel."""
+async def test_unread_bytes_in_the_kernel_do_not_reset_the_answer(streams, buffers, size):
+    """With the larger sizes asyncio's streams fail: bytes that they do not receive ahead stay in the kernel."""
 
     async def handler(reader, writer):
         await reader.readline()
@@ -104,7 +104,7 @@ async def test_bytes_that_the_kernel_has_do_not_reset_the_answer(streams, buffer
 async def test_a_cancelled_handler(either, carrier):
     tasks = []
     if either is asyncio:
-        # Before Python 3.13 it reports the cancellation.
+        # Before Python 3.13 asyncio reports the cancellation.
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
 
     async def handler(reader, writer):
@@ -225,7 +225,7 @@ async def test_no_option_of_the_socket_is_changed(streams):
 # --- waiting and errors ---
 
 
-async def test_to_cancel_one_wait_closed_cancels_no_other(streams):
+async def test_cancelling_one_wait_closed_cancels_no_other(streams):
     async with connected(streams) as (_, writer, _):
         waiting = [await begun(writer.wait_closed()) for _ in range(3)]
         waiting[0].cancel()
@@ -261,13 +261,13 @@ async def test_errors_do_not_grow_and_hold_no_view(streams, buffers):
 
 
 class NoCoroutine:
-    """What `await` takes, and asyncio's streams ignore."""
+    """An awaitable that asyncio's streams ignore."""
 
     def __await__(self):
         yield
 
 
-@pytest.mark.parametrize("mistake", ["raises", "returns an awaitable that is no coroutine"])
+@pytest.mark.parametrize("mistake", ["raises", "returns an awaitable that is not a coroutine"])
 async def test_a_plain_callback_with_a_mistake_is_reported_and_its_client_closed(streams, reports, mistake):
     def callback(reader, writer):
         if mistake == "raises":
@@ -318,7 +318,7 @@ async def test_no_busy_connection_gets_much_more_than_another(either):
                     try:
                         key.fileobj.send(bytes(64 * KIB))
                     except OSError:
-                        selector.unregister(key.fileobj)  # its receiver has enough
+                        selector.unregister(key.fileobj)  # its receiver has closed
 
     async def receive(number, sock):
         reader, writer = await either.open_connection(sock=sock)

@@ -1,6 +1,6 @@
-"""The reader of `aiopool.streams` beside asyncio's: the same bytes in any pieces, read in any way, give the same.
+"""The reader of `aiopool.streams` beside asyncio's: the same bytes, in any pieces and with any reads, give the same.
 
-Here transports are played (see feeding.py); test_connections.py has real ones.
+Transports are simulated here (see feeding.py); test_connections.py has real ones.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from shared import Thing
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 
 SMALL = {"FIRST": 16, "MOST": 64, "BIG": 32, "ROOM": 4, "PINNED": 4}
-"""Constants with which a few bytes go every way that else takes megabytes."""
+"""Constants with which a few bytes take every path that otherwise needs megabytes."""
 
 
 @pytest.fixture(scope="module")
 def loop():
-    """Never runs: it only makes futures."""
+    """A loop that never runs: it only creates futures."""
     loop = asyncio.new_event_loop()
     loop.set_debug(False)
     yield loop
@@ -38,7 +38,7 @@ def shrink(patch, aiopool):
 
 
 def tell_sizes(aiopool):
-    """The C extension has its own copy."""
+    """Copy the sizes to the C extension, which has its own."""
     if aiopool.implementation == "native":
         sizes = vars(aiopool.streams._receive_buffer)
         aiopool._native.native.set_receive_sizes(*(sizes[name] for name in ("PINNED", "FIRST", "MOST", "BIG", "ROOM")))
@@ -55,13 +55,13 @@ def reader(aiopool, buffers, loop):
 
 
 def turn(loop):
-    """What was to be done soon is done."""
+    """Let the loop run its pending callbacks."""
     loop.call_soon(loop.stop)
     loop.run_forever()
 
 
 def pattern(length, seed=0):
-    """As many bytes of no order."""
+    """`length` random bytes."""
     return random.Random(seed).randbytes(length)
 
 
@@ -76,7 +76,7 @@ ONE_LINE = bytes(random.Random(2).choices(b"abcdefgh", k=1 << 19))
 
 
 class Pair:
-    """Two readers, ours and asyncio's, to which the same happens."""
+    """Two readers, aiopool's and asyncio's, that get the same bytes and calls."""
 
     def __init__(self, ours, theirs, start, over_tls):
         self.ours, self.theirs = ours, theirs
@@ -89,7 +89,7 @@ class Pair:
         self.kept = []
         self.ended = False
 
-    # what may happen
+    # the steps of a program
 
     def feed(self, length, text=LINES):
         if self.ended or not length:
@@ -103,7 +103,7 @@ class Pair:
         self.feed(length, ONE_LINE)
 
     def offer(self):
-        """A record has not come to its end yet."""
+        """An incomplete TLS record has arrived."""
         if self.over_tls and not self.ended:
             self.ours.get_buffer(-1)
             turn(self.ours._loop)
@@ -153,14 +153,14 @@ class Pair:
     def drop(self):
         self.kept.clear()
 
-    # what follows
+    # checks
 
     def waits_for_all(self):
-        """What came then was taken already by the reader of asyncio, which loses it if it is cancelled."""
+        """Whether a read to the end waits: asyncio's reader has already taken bytes, and loses them if cancelled."""
         return self.pending is not None and self.pending[2] == ("read", -1)
 
     def is_free(self, *call):
-        """Whether asyncio's reader has a clear answer: it has none if somebody takes what another has searched."""
+        """Whether asyncio's reader has a clear answer: it has none if a read takes bytes that another has searched."""
         if self.pending is None:
             return True
         if self.waits_for_all() or call == ("read", -1):
@@ -181,7 +181,7 @@ class Pair:
         outcome, expected = ours.outcome(), theirs.outcome()
         if outcome[0] == expected[0] == "gave":
             self.kept.append((ours.result, outcome[1]))
-            # We may give less than there is, and the rest when it is asked for.
+            # aiopool's reader may return less than there is, and the rest with the next read.
             while len(outcome[1]) < len(expected[1]):
                 more = read_now(self.ours.read(len(expected[1]) - len(outcome[1])))
                 assert len(more) > 0
@@ -197,7 +197,7 @@ class Pair:
             self.compare(ours, theirs, call)
 
     def check(self):
-        """What is true after every step."""
+        """Check what must be true after every step."""
         for view, expected in self.kept:
             assert bytes(view) == expected
         if self.ours.exception() is None and not self.waits_for_all():
@@ -208,7 +208,7 @@ class Pair:
 
 
 def programs(lengths):
-    """What may happen to a connection, in a list."""
+    """Lists of steps that may happen to a connection."""
     separators = [b"\n", b"|", b"a|", b"abc", bytearray(b"\n")]
     if sys.version_info >= (3, 13):
         separators += [(b"\n", b"|"), (b"gh|", b"h"), (b"bcdefg", b"cd", b"\n")]
@@ -229,7 +229,7 @@ def programs(lengths):
 
 
 def run(reader_class, buffers, loop, programs, limit, seed):
-    """Two connections over one pool, each with its program, in some order."""
+    """Run two connections over one pool, each with its program, in a random order."""
 
     def readers():
         return reader_class(buffers, limit=limit, loop=loop), asyncio.StreamReader(limit=limit, loop=loop)
@@ -290,14 +290,14 @@ def check_any_program(aiopool, loop, sizes, reader_class, examples):
         tell_sizes(aiopool)
 
 
-# The small programs reach every branch of _receive_buffer.py; after a change there, look with `coverage run --branch`.
+# The small programs reach every branch of _receive_buffer.py; after a change there, check with `coverage run --branch`.
 @pytest.mark.parametrize(("sizes", "examples"), [("as it is", 40), ("small", 300)])
 def test_any_program_gives_what_asyncios_reader_gives(aiopool, loop, sizes, examples):
     check_any_program(aiopool, loop, sizes, aiopool.streams.StreamReader, examples)
 
 
 def with_buffer(buffer_class):
-    """What makes a reader class whose receive buffer is of that class."""
+    """Return a function that creates a reader class whose receive buffer is of that class."""
 
     def broken(streams):
         class Broken(streams.StreamReader):
@@ -313,7 +313,7 @@ def with_buffer(buffer_class):
 
 @with_buffer
 def moves_to_the_front(base):
-    """Makes room by moving what is unread to the front of the chunk, as readers with a buffer of their own do."""
+    """Makes room by moving unread bytes to the front of the chunk, as readers with a buffer of their own do."""
 
     class Broken(base):
         def _grow(self):
@@ -329,7 +329,7 @@ def moves_to_the_front(base):
 
 @with_buffer
 def keeps_its_chunk(base):
-    """Receives into the same chunk again when all of it was taken."""
+    """Receives into the same chunk again when all its bytes have been read."""
 
     class Broken(base):
         def _acquire(self, size):
@@ -343,7 +343,7 @@ def keeps_its_chunk(base):
 
 @with_buffer
 def forgets_what_came_later(base):
-    """Merges the first chunk only."""
+    """Merges only the first chunk."""
 
     class Broken(base):
         def _merge(self, count, size):
@@ -372,7 +372,7 @@ def stays_paused(streams):
     [moves_to_the_front, keeps_its_chunk, forgets_what_came_later, stays_paused],
     ids=lambda broken: broken.__name__,
 )
-def test_such_programs_find_what_is_wrong(reference, loop, broken):
+def test_the_programs_find_broken_readers(reference, loop, broken):
     with pytest.raises((AssertionError, AttributeError)):
         check_any_program(reference, loop, "small", broken(reference.streams), 1000)
 
@@ -383,7 +383,7 @@ KIB = 1024
 
 
 @pytest.mark.parametrize("size", [300 * KIB, 1024 * KIB, 1024 * KIB + 1])
-def test_what_is_big_and_waited_for_is_received_where_it_is_taken(reader, size):
+def test_a_large_message_that_a_read_waits_for_is_received_into_its_view(reader, size):
     written = []
 
     def receive(data):
@@ -401,7 +401,7 @@ def test_what_is_big_and_waited_for_is_received_where_it_is_taken(reader, size):
     assert written == [address(reading.result) + start for start in range(0, size, 100_000)]
 
 
-def test_only_what_came_before_it_was_waited_for_is_copied(reader):
+def test_only_bytes_that_arrived_before_the_read_are_copied(reader):
     """A header comes with the beginning of its body."""
     message = pattern(1024 * KIB)
     feed(reader, b"head" + message[: 10 * KIB])
@@ -429,7 +429,7 @@ def test_many_messages_come_out_of_one_receive(reader):
 
 
 @pytest.mark.parametrize("read", ["readexactly", "read"])
-def test_what_is_smaller_than_a_sixteenth_of_its_chunk_is_a_copy(reader, buffers, read):
+def test_a_message_smaller_than_a_sixteenth_of_its_chunk_is_copied(reader, buffers, read):
     feed(reader, bytes(16 * KIB))
     large = read_now(getattr(reader, read)(KIB))
     small = read_now(getattr(reader, read)(KIB - 1))
@@ -441,8 +441,8 @@ def test_what_is_smaller_than_a_sixteenth_of_its_chunk_is_a_copy(reader, buffers
 
 
 @pytest.mark.parametrize(("before", "held"), [(0, 16 * KIB), (1024 * KIB, 0)])
-def test_the_beginning_of_a_message_holds_no_big_chunk(reader, buffers, before, held):
-    """It may be long until the rest comes, if it ever does."""
+def test_the_beginning_of_a_message_holds_no_large_chunk(reader, buffers, before, held):
+    """The rest may arrive late, or never."""
     reading = Reading(reader.readexactly(before))
     feed(reader, bytes(before) + b"ten bytes!")
     reading.advance()
@@ -456,7 +456,7 @@ def test_the_beginning_of_a_message_holds_no_big_chunk(reader, buffers, before, 
 @pytest.mark.parametrize("at_once", [1, 3, 1000])
 @pytest.mark.parametrize("piece", [16_000, 100_000])
 def test_a_long_line_is_not_moved_over_and_over(aiopool, buffers, loop, piece, at_once):
-    """However much comes before the reader, which was woken, runs. What is acquired bounds what is moved."""
+    """However much arrives before the woken reader runs. The bytes acquired bound the bytes moved."""
     reader = aiopool.streams.StreamReader(buffers, limit=16 << 20, loop=loop)
     line = b"x" * (8 << 20) + b"\n"
     reading = Reading(reader.readline())
@@ -480,9 +480,9 @@ def test_a_transport_is_paused_above_twice_the_limit_and_resumed_at_the_limit(ai
     assert len(read_now(reader.read(1000))) == 1000
     assert transport.paused
     assert len(read_now(reader.read(1))) == 1
-    assert not transport.paused  # though nobody waits
+    assert not transport.paused  # although no read waits
     assert len(read_now(reader.read(1000))) == 1000
-    # The limit is not for what somebody waits for.
+    # Bytes that a read waits for do not count towards the limit.
     reading = Reading(reader.readexactly(5000))
     feed(reader, bytes(5000))
     assert not transport.paused
@@ -490,13 +490,13 @@ def test_a_transport_is_paused_above_twice_the_limit_and_resumed_at_the_limit(ai
     assert transport.paused
     reading.advance()
     assert len(reading.result) == 5000
-    # readexactly looks only when a chunk is at its end, or when it has to wait.
+    # readexactly checks only at the end of a chunk, or when it has to wait.
     read_now(reader.readexactly(2001))
     assert not transport.paused
 
 
-def test_a_transport_is_paused_until_a_big_message_is_taken(aiopool, buffers, loop):
-    """What came meanwhile would have to be copied. But if the reader is cancelled, as much is received as else."""
+def test_a_transport_is_paused_until_a_large_message_is_read(aiopool, buffers, loop):
+    """Bytes that arrived meanwhile would have to be copied. But after a cancelled read, the usual limit applies."""
     reader = aiopool.streams.StreamReader(buffers, limit=1024 * KIB, loop=loop)
     reader.set_transport(transport := Pausable())
     reading = Reading(reader.readexactly(300 * KIB))
@@ -512,7 +512,7 @@ def test_a_transport_is_paused_until_a_big_message_is_taken(aiopool, buffers, lo
     assert reader.buffered == 300 * KIB
 
 
-def test_a_transport_that_cannot_pause_is_no_reason_to_lose_anything(reader):
+def test_a_transport_that_cannot_pause_loses_nothing(reader):
     class Unstoppable(Pausable):
         def pause_reading(self):
             raise NotImplementedError
@@ -553,7 +553,7 @@ def test_without_memory_nothing_is_lost(aiopool, scarce, loop):
     assert reading.result == pattern(100 * KIB)
 
 
-def test_what_lies_in_several_chunks_is_not_lost_without_memory(aiopool, scarce, loop):
+def test_bytes_in_several_chunks_are_not_lost_without_memory(aiopool, scarce, loop):
     reader = aiopool.streams.StreamReader(scarce, loop=loop, limit=1 << 20)
     data = pattern(300 * KIB)
     feed(reader, data)
@@ -566,7 +566,7 @@ def test_what_lies_in_several_chunks_is_not_lost_without_memory(aiopool, scarce,
 
 
 def test_the_end_needs_no_memory(aiopool, scarce, loop):
-    """A connection that there was no memory for is lost for that reason, and says so."""
+    """A connection that is lost for lack of memory says so."""
     reader = aiopool.streams.StreamReader(scarce, loop=loop)
     feed(reader, pattern(100 * KIB))
     feed(reader, pattern(100 * KIB))
@@ -578,7 +578,7 @@ def test_the_end_needs_no_memory(aiopool, scarce, loop):
     assert scarce.stats().bytes_in_use == 0
 
 
-# --- what may come between a wake and the reader ---
+# --- events between the wake and the read ---
 
 READS = {
     "read": lambda reader: reader.read(10),
@@ -592,7 +592,7 @@ READS = {
 
 @pytest.mark.parametrize("read", READS)
 def test_a_woken_reader_learns_of_a_reset(reader, read):
-    """It neither takes what is gone for the end of the stream, nor waits for it."""
+    """It does not take the loss for the end of the stream, nor wait for more."""
     reading = Reading(READS[read](reader))
     feed(reader, b"012345678\n")
     reader.set_exception(ConnectionResetError())
@@ -601,7 +601,7 @@ def test_a_woken_reader_learns_of_a_reset(reader, read):
 
 
 @pytest.mark.parametrize("read", READS)
-def test_a_woken_reader_that_is_cancelled_has_lost_nothing(reader, read):
+def test_cancelling_a_woken_reader_loses_nothing(reader, read):
     reading = Reading(READS[read](reader))
     feed(reader, b"0123456789\n")
     reading.cancel()
@@ -610,7 +610,7 @@ def test_a_woken_reader_that_is_cancelled_has_lost_nothing(reader, read):
 
 @pytest.mark.parametrize("read", READS)
 def test_a_reader_that_finds_nothing_left_goes_on_waiting(reader, read):
-    """Here the `read` of asyncio would say that the stream has ended."""
+    """Here asyncio's `read` would say that the stream has ended."""
     reading = Reading(READS[read](reader))
     feed(reader, b"first")
     assert read_now(reader.read(5)) == b"first"
@@ -657,7 +657,7 @@ class Plain(Pausable):
 
 @pytest.fixture
 def kernel(aiopool, reader, monkeypatch):
-    """Has what is in the list: pieces of bytes, or errors. Then nothing."""
+    """A simulated kernel: it has the pieces of bytes, or the errors, in its list, and then nothing."""
     pieces = []
     asked = []
 
@@ -683,7 +683,7 @@ def kernel(aiopool, reader, monkeypatch):
     return type("Kernel", (), {"pieces": pieces, "asked": asked})
 
 
-def test_what_the_kernel_has_is_received_without_waiting(reader, kernel):
+def test_bytes_in_the_kernel_are_received_without_waiting(reader, kernel):
     kernel.pieces.extend([b"one\ntw", b"o\n", b"34", b"56789"])
     assert read_now(reader.readline()) == b"one\n"
     assert read_now(reader.readline()) == b"two\n"
@@ -691,7 +691,7 @@ def test_what_the_kernel_has_is_received_without_waiting(reader, kernel):
     assert read_now(reader.read(10)) == b"9"
 
 
-def test_a_reader_lets_others_run_however_much_there_is(aiopool, reader, kernel):
+def test_a_reader_lets_other_tasks_run_even_if_the_kernel_has_more(aiopool, reader, kernel):
     budget = aiopool.streams._reader.BUDGET
     kernel.pieces.append(bytes(64 << 20))
     reading = Reading(reader.readexactly(8 << 20))
@@ -724,7 +724,7 @@ def test_a_reader_that_finds_nothing_tries_less_often(aiopool, reader, kernel):
     assert waits <= aiopool.streams._reader.LEAVE_OUT
 
 
-def test_a_connection_that_breaks_meanwhile(reader, kernel):
+def test_a_connection_that_breaks_during_a_receive(reader, kernel):
     kernel.pieces.extend([b"0123", ConnectionResetError(104, "reset")])
     for _ in range(2):
         with pytest.raises(ConnectionResetError, match="reset"):
@@ -732,7 +732,7 @@ def test_a_connection_that_breaks_meanwhile(reader, kernel):
     assert reader._transport.aborted
 
 
-def test_a_transport_that_others_paused_or_took_over_is_left_alone(reader, kernel):
+def test_a_transport_that_other_code_paused_or_took_over_is_left_alone(reader, kernel):
     kernel.pieces.append(b"0123")
     reader._transport.paused = True
     reading = Reading(reader.readexactly(4))
@@ -791,7 +791,7 @@ def test_a_reader_says_what_is_wrong_with_its_arguments(aiopool, reader, buffers
     assert read_now(reader.read(20)) == b"untouched"
 
 
-def test_a_reader_is_true_and_shows_what_it_holds(reader):
+def test_a_reader_is_true_and_its_repr_shows_the_bytes_it_holds(reader):
     assert reader
     assert repr(reader) == "<aiopool.streams.StreamReader 0 bytes>"
     feed(reader, b"abc")
@@ -810,7 +810,7 @@ def test_readinto_takes_any_writable_bytes(reader):
 
 
 def test_separators_of_several_lengths(reader):
-    """The one that ends first; and the shortest, of those that end together."""
+    """The separator that ends first wins, and the shortest of those that end together."""
     feed(reader, b"one--two=-three-=four")
     assert read_now(reader.readuntil((b"--", b"=", b"-="))) == b"one--"
     assert read_now(reader.readuntil((b"--", b"=-", b"="))) == b"two="
@@ -819,8 +819,8 @@ def test_separators_of_several_lengths(reader):
 
 
 @pytest.mark.parametrize("read", ["readexactly", "read"])
-def test_a_length_of_numpys_is_a_number_as_any_other(reader, read):
-    """A position plus one of 8 or 16 bits overflows."""
+def test_a_numpy_integer_is_a_valid_length(reader, read):
+    """A position plus a number of 8 or 16 bits overflows."""
     numpy = pytest.importorskip("numpy")
     data = random.Random(1).randbytes(70_000)
     feed(reader, data)
@@ -830,7 +830,7 @@ def test_a_length_of_numpys_is_a_number_as_any_other(reader, read):
     assert read_now(reader.readexactly(9_700)) == data[60_300:]
 
 
-def test_a_length_with_thousands_of_digits_is_refused_as_any_other(reader):
+def test_a_length_with_thousands_of_digits_is_rejected(reader):
     with pytest.raises(asyncio.LimitOverrunError):
         read_now(reader.readexactly(1 << 80_000))
 
@@ -840,7 +840,7 @@ def test_a_length_with_thousands_of_digits_is_refused_as_any_other(reader):
 
 @pytest.mark.parametrize("read", READS)
 def test_a_read_takes_nothing_before_it_runs(reader, read):
-    """A task that is cancelled before its first step has taken nothing, whatever was there."""
+    """A task that is cancelled before its first step has taken nothing, even if bytes were there."""
     feed(reader, b"012345678\n")
     reader.feed_eof()
     begun = READS[read](reader)
@@ -875,7 +875,7 @@ def test_a_read_creates_no_coroutine(aiopool, reader, read, waits):
     assert slow == []
 
 
-def test_a_read_that_waits_and_is_closed_has_ended(reader):
+def test_a_waiting_read_that_is_closed_has_ended(reader):
     begun = reader.readexactly(5)
     begun.send(None)
     begun.close()
@@ -894,7 +894,7 @@ def test_a_loop_whose_futures_cannot_be_awaited(aiopool, buffers):
         read_now(aiopool.streams.StreamReader(buffers, loop=Odd()).readexactly(5))
 
 
-def test_a_reader_that_was_not_initialised_says_so(aiopool):
+def test_an_uninitialized_reader_raises_attribute_errors(aiopool):
     reader = aiopool.streams.StreamReader.__new__(aiopool.streams.StreamReader)
     for call in (lambda: reader.get_buffer(-1), lambda: reader.buffer_updated(1), reader._have_more):
         with pytest.raises(AttributeError):
@@ -922,7 +922,7 @@ def test_reads_run_as_tasks_and_can_be_told_apart(aiopool):
 
 
 @pytest.mark.parametrize("call", ["read(1, 2)", "readexactly()", "readexactly(m=5)", "readline(5)", "readuntil(n=3)"])
-def test_wrong_arguments_are_told_at_the_call(reader, call):
+def test_wrong_arguments_raise_at_the_call(reader, call):
     with pytest.raises(TypeError, match=r"argument|positional"):
         eval(f"reader.{call}", {"reader": reader})
 
@@ -936,7 +936,7 @@ def test_arguments_by_name(reader):
 
 
 def test_a_read_by_hand_keeps_no_frame_of_its_caller(aiopool, loop):
-    """The exception that ends a read may be used again. A traceback in it would hold frames."""
+    """The exception that ends a read may be reused. A traceback in it would hold frames."""
     reader = aiopool.testing.FedReader(loop=loop)
     reader.feed_data(b"ab")
 

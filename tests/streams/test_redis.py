@@ -1,6 +1,6 @@
-"""redis-py's asyncio client over our streams, against a real server, in both implementations and with both parsers.
+"""redis-py's asyncio client over aiopool's streams, against a real server, in both implementations, with both parsers.
 
-What its commands do is in tests/integrations/test_redis_connections.py.
+tests/integrations/test_redis_connections.py has the tests of its commands.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ pytestmark = [*ON_EACH_LOOP, NEEDS_REDIS_SERVER]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The path of its Unix socket."""
+    """A running server: the path of its Unix socket."""
     with redis_server(tmp_path_factory.mktemp("redis"), "--port", "0") as path:
         yield path
 
 
 @pytest.fixture(params=["Python", "hiredis"])
 async def client(request, aiopool, server):
-    """A client whose connections are ours."""
+    """A client whose connections use aiopool's streams."""
     if request.param == "hiredis":
         pytest.importorskip("hiredis")
         parser = parsers._AsyncHiredisParser

@@ -1,4 +1,4 @@
-"""`aiopool.streams` over TLS, on asyncio and uvloop, with a certificate made here."""
+"""`aiopool.streams` over TLS, on asyncio and uvloop, with a certificate created here."""
 
 import asyncio
 import ssl
@@ -16,7 +16,7 @@ async def close(writer):
 
 
 async def echo(reader, writer):
-    """Frames of a length that is sent before them."""
+    """Send length-prefixed frames back."""
     while not reader.at_eof():
         try:
             length = int.from_bytes(await reader.readexactly(4), "big")
@@ -54,7 +54,7 @@ async def test_frames_over_tls(streams, buffers, contexts, caplog):
 
 
 async def test_start_tls(streams, buffers, contexts):
-    """Both sides begin in the clear."""
+    """Both sides begin without TLS."""
     server_context, client_context = contexts
 
     async def upgrade(reader, writer):
@@ -76,8 +76,8 @@ async def test_start_tls(streams, buffers, contexts):
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
-async def test_a_client_hello_that_comes_with_a_line_begins_the_handshake(streams, contexts, pieces):
-    """As behind a proxy that sends a header of its own. asyncio's own streams do so on the newest versions only."""
+async def test_a_client_hello_right_after_a_line_begins_the_handshake(streams, contexts, pieces):
+    """A proxy may send a header of its own first. asyncio's own streams handle this only on the newest versions."""
     server_context, client_context = contexts
 
     async def greet(reader, writer):
@@ -115,7 +115,7 @@ async def test_a_client_hello_that_comes_with_a_line_begins_the_handshake(stream
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
-async def test_plain_text_behind_starttls_is_never_read_as_if_it_came_over_tls(streams, contexts, who, reports):
+async def test_plain_text_injected_after_starttls_is_never_read_as_if_it_came_over_tls(streams, contexts, who, reports):
     server_context, client_context = contexts
     read = []
 
@@ -155,7 +155,7 @@ async def test_plain_text_behind_starttls_is_never_read_as_if_it_came_over_tls(s
 
 
 async def test_a_sender_that_runs_ahead_is_held_back_after_start_tls(streams, buffers, contexts):
-    """It is the new transport that is paused, and not what lies under it."""
+    """The new transport is paused, and not the one below it."""
     server_context, client_context = contexts
 
     async def send(reader, writer):
@@ -182,7 +182,7 @@ async def test_a_sender_that_runs_ahead_is_held_back_after_start_tls(streams, bu
 
 
 async def handshake(context, reader, writer):
-    """A client whose records can be sent as one likes: what it writes to, and where they come out.
+    """A client whose records a test can send in any pieces: the object to write to, and the BIO with the records.
 
     The last record of the handshake has not been sent yet.
     """
@@ -192,7 +192,7 @@ async def handshake(context, reader, writer):
 
 
 async def finish(tls, incoming, outgoing, reader, writer):
-    """Go on with a handshake to its end."""
+    """Complete a handshake."""
     while True:
         try:
             tls.do_handshake()
@@ -212,7 +212,7 @@ READS = {
 
 @pytest.mark.parametrize("read", READS)
 async def test_part_of_a_record_takes_no_buffer(streams, buffers, contexts, read):
-    """The transport asks where to write to before it knows that it can decrypt nothing yet."""
+    """The transport asks for a buffer before it knows that it can decrypt nothing yet."""
     server_context, client_context = contexts
     got = []
 
@@ -229,7 +229,7 @@ async def test_part_of_a_record_takes_no_buffer(streams, buffers, contexts, read
             sent = outgoing.read()
             for start in range(len(sent) - 1):
                 writer.write(sent[start : start + 1])
-                await asyncio.sleep(0.001)  # so that it comes by itself; if it does not, less is tested
+                await asyncio.sleep(0.001)  # so that it arrives alone; if it does not, less is tested
                 await until(lambda: buffers.stats().bytes_in_use == 0)
             assert buffers.stats().served > 1
             assert got == []
@@ -252,8 +252,8 @@ async def test_a_client_that_does_not_trust_the_server(streams, contexts, report
     reports.clear()  # the failed handshake, in debug mode
 
 
-async def test_what_comes_with_the_end_of_the_handshake_pauses_nothing_for_ever(streams, contexts):
-    """It comes while the reader knows only what lies under TLS, which nobody would resume."""
+async def test_data_that_arrives_with_the_end_of_the_handshake_leaves_nothing_paused(streams, contexts):
+    """It arrives while the reader knows only the transport below TLS, which would never be resumed."""
     server_context, client_context = contexts
     size = 100 * 16_000
     counted = []

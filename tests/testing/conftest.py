@@ -1,4 +1,4 @@
-"""Suites of `tests/programs/suites`, which a test has pytest run as a user would run them."""
+"""Runs the suites of `tests/programs/suites` with pytest, as a user would run them."""
 
 import contextlib
 import importlib
@@ -12,13 +12,13 @@ from shared import PROGRAMS
 
 SUITES = PROGRAMS / "suites"
 
-# Only these plugins; the asserts of no plugin need be rewritten.
+# Only these plugins; plain asserts, because no plugin needs its asserts rewritten.
 OPTIONS = [
     *("-p", "pytest_aiopool", "-p", "asyncio", "-p", "anyio", "-p", "xdist", "-p", "timeout", "-p", "no:cacheprovider"),
     "--assert=plain",
 ]
 
-# pytest takes out of this process what such a suite imported; these would take a second each time.
+# pytest unloads the modules that such a suite imported; importing these each time would take a second.
 for name in ("pytest_asyncio", "anyio.pytest_plugin", "anyio._backends._asyncio", "anyio._backends._trio", "uvloop"):
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
@@ -39,23 +39,23 @@ class Suite:
         self.path = pytester.path
         monkeypatch.setenv("AIOPOOL_NO_EXTENSIONS", "1" if aiopool.implementation == "python" else "")
         monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-        # Under a CI pytest prints the whole of each message a second time, in its summary.
+        # Under a CI pytest prints each whole message a second time, in its summary.
         for name in ("CI", "BUILD_NUMBER"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*filter(None, sys.path), str(PROGRAMS), str(SUITES)]))
-        monkeypatch.syspath_prepend(SUITES)  # what programs there share
-        # A suite that is run in this process imports a copy of its own.
+        monkeypatch.syspath_prepend(SUITES)  # for modules that the suites share
+        # A suite that runs in this process imports its own copy.
         for name in [name for name in sys.modules if name.partition(".")[0] in ("aiopool", "pytest_aiopool")]:
             monkeypatch.delitem(sys.modules, name)
 
     def write(self, *ini: str, **programs: str) -> None:
-        """The lines of the ini file, and what each module is: a program of `tests/programs/suites`."""
+        """Write the lines of the ini file, and each module: a copy of a program of `tests/programs/suites`."""
         self._pytester.makefile(".ini", pytest=INI.format("\n".join(ini)))
         for module, program in programs.items():
             shutil.copy(SUITES / f"{program}.py", self.path / f"{module}.py")
 
     def run(self, *options: str, **outcomes: int) -> str:
-        """What pytest prints, in this process, if the tests come out as expected."""
+        """Run pytest in this process, and check the outcomes; returns what pytest prints."""
         return self._checked(self._pytester.runpytest_inprocess(*OPTIONS, *options), outcomes)
 
     def run_apart(self, *options: str, **outcomes: int) -> str:
@@ -63,7 +63,7 @@ class Suite:
         return self._checked(self._pytester.runpytest_subprocess(*OPTIONS, *options), outcomes)
 
     def run_program(self, name: str, *options: str, **outcomes: int) -> str:
-        """The same of a suite that lies in `tests/programs`."""
+        """The same for a suite in `tests/programs`."""
         self.write()
         return self._checked(
             self._pytester.runpytest_subprocess(*OPTIONS, *options, PROGRAMS / name, timeout=120), outcomes
@@ -74,8 +74,8 @@ class Suite:
         self._pytester.makefile(".ini", pytest="[pytest]")
         return self._checked(self._pytester.runpytest_subprocess(*options), outcomes)
 
-    def refused(self) -> str:
-        """What pytest prints that runs no test."""
+    def rejected(self) -> str:
+        """What pytest prints if it rejects the suite and runs no test."""
         return self._pytester.runpytest_inprocess(*OPTIONS).stderr.str()
 
     def _checked(self, result: pytest.RunResult, outcomes: dict[str, int]) -> str:
@@ -86,5 +86,5 @@ class Suite:
 
 @pytest.fixture
 def suite(aiopool: ModuleType, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
-    """To write a suite and run it."""
+    """Writes a suite and runs it."""
     return Suite(aiopool, pytester, monkeypatch)

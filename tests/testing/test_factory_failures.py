@@ -1,4 +1,4 @@
-"""A factory of a pooled fixture that fails: it runs once, every test says why, and the traceback is the user's code."""
+"""A pooled fixture whose factory fails: it runs once, every test says why, and tracebacks show only the user's code."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ def raised(output, error):
     return len(re.findall(rf"^E +{re.escape(error)}$", output, re.M))
 
 
-TOLD_AGAIN = (
+REPEATED = (
     "the factory of the pooled fixture shop failed in test_shop.py::test_it[0], and is not run again in this session"
 )
 
@@ -21,8 +21,8 @@ def test_a_factory_that_failed_runs_once_for_100_tests(suite, monkeypatch):
     suite.write(test_shop="failing_shop")
     output = suite.run(passed=1, errors=100)
     assert raised(output, "ConnectionError: no shop today") == 100
-    assert output.count(TOLD_AGAIN) == 99
-    # Each of them is as long as the first: a traceback grows each time it is raised.
+    assert output.count(REPEATED) == 99
+    # Each of them is as long as the first, although a traceback grows each time its exception is raised.
     assert output.count('raise ConnectionError("no shop today")') == 100
 
 
@@ -41,10 +41,10 @@ def test_pytest_fail_in_a_factory_is_a_failure_like_any_other(suite, monkeypatch
     suite.write(test_shop="failing_shop")
     output = suite.run(passed=1, errors=100)
     assert output.count("\nno shop today\n") == 100
-    assert output.count(TOLD_AGAIN) == 99
+    assert output.count(REPEATED) == 99
 
 
-def test_each_value_of_a_parameter_is_another_chance(suite):
+def test_the_factory_runs_for_each_value_of_a_parameter(suite):
     suite.write(test_shop="fails_in_one_town")
     assert raised(suite.run(passed=7, errors=3), "ConnectionError: no shop in Utrecht") == 3
 
@@ -59,7 +59,7 @@ def test_a_test_that_is_repeated_runs_the_factory_again(suite):
     suite.run(passed=3)
 
 
-def test_repeats_of_other_tests_do_not_run_it_again(suite, monkeypatch):
+def test_repeating_another_test_does_not_run_the_factory_again(suite, monkeypatch):
     monkeypatch.setenv("FAILURE", "an error")
     monkeypatch.setenv("CALLS", "3")
     suite.write(conftest="conftest_that_repeats", test_shop="failing_shop")
@@ -73,7 +73,7 @@ def test_repeats_of_other_tests_do_not_run_it_again(suite, monkeypatch):
         ("cancelled", "asyncio.exceptions.CancelledError"),
     ],
 )
-def test_what_would_end_the_loop_or_its_task_is_an_error_of_the_test(suite, monkeypatch, failure, shown):
+def test_an_exception_that_would_end_the_loop_or_its_task_is_an_error_of_the_test(suite, monkeypatch, failure, shown):
     monkeypatch.setenv("FAILURE", failure)
     suite.write(test_shop="ends_everything")
     output = suite.run(passed=3, errors=2)
@@ -91,7 +91,7 @@ def test_ctrl_c_ends_the_session_and_cancels_the_factory(suite):
 # --- tracebacks ---
 
 
-def test_tracebacks_show_the_users_code_only(suite):
+def test_tracebacks_show_only_the_users_code(suite):
     suite.write(test_traced="traced")
     output = suite.run("--tb=short", passed=2, failed=3, errors=4)
     assert raised(output, "LookupError: broken") == 7

@@ -1,4 +1,4 @@
-"""`FedReader`: handlers of streams that are tested without a socket."""
+"""`FedReader`: testing handlers of streams without a socket."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python
 
 
 async def handler(reader):
-    """Lines, then a frame."""
+    """Read a length on a line, then that many bytes."""
     length = int(await reader.readline())
     return await reader.readexactly(length)
 
@@ -44,6 +44,6 @@ def test_far_more_than_the_limit_can_be_fed(aiopool):
     asyncio.run(main())
 
 
-def test_what_is_not_there_is_an_error(aiopool):
+def test_a_missing_attribute_is_an_error(aiopool):
     with pytest.raises(AttributeError, match="no attribute 'FeedReader'"):
         aiopool.testing.FeedReader  # noqa: B018

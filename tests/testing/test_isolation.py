@@ -48,7 +48,7 @@ def test_cycles_do_not_reach_objects_set_aside(aiopool):
     assert (pool.stats().idle, pool.stats().cycles) == (1, 0)
 
 
-def test_what_is_lent_in_one_and_put_in_the_other(aiopool):
+def test_objects_that_are_got_before_and_put_during_isolation_or_the_reverse(aiopool):
     pool = aiopool.Pool(object)
     lent = pool.get()
     with aiopool.testing.isolated():
@@ -59,8 +59,8 @@ def test_what_is_lent_in_one_and_put_in_the_other(aiopool):
     assert pool.get() is lent_inside
 
 
-def test_a_processor_of_its_own_is_no_isolation(reference):
-    # The naive version: bind another processor in the context, as the pin does.
+def test_a_processor_of_its_own_does_not_isolate_a_test(reference):
+    # The negative control: bind another processor in the context, as the pin does.
     pool = reference.Pool(object)
     theirs = [object() for _ in range(3)]
 
@@ -72,7 +72,7 @@ def test_a_processor_of_its_own_is_no_isolation(reference):
         own.loop = reference._core.processor.pin().loop
         reference._core.processor.pinned.set(own)
         stolen = pool.get()
-        # And a worker thread has no processor that could be another one.
+        # And a worker thread has no processor that could be replaced.
         return stolen, await asyncio.to_thread(pool.get)
 
     stolen, in_a_thread = asyncio.run(main())
@@ -80,7 +80,7 @@ def test_a_processor_of_its_own_is_no_isolation(reference):
     assert in_a_thread in theirs
 
 
-def test_loops_in_other_threads_go_on_meanwhile(aiopool):
+def test_isolation_includes_loops_in_other_threads(aiopool):
     pool = aiopool.Pool(object)
     with loop_thread() as other:
         things = {other.call(pool.get) for _ in range(3)}
@@ -91,7 +91,7 @@ def test_loops_in_other_threads_go_on_meanwhile(aiopool):
         assert {other.call(pool.get) for _ in things} == things
 
 
-def test_a_loop_that_ends_meanwhile_drops_its_objects_set_aside(aiopool):
+def test_a_loop_that_ends_during_isolation_drops_its_objects_set_aside(aiopool):
     pool = aiopool.Pool(Thing, loop_bound=True)
 
     async def fill():
@@ -120,22 +120,22 @@ def test_blocks_that_overlap_are_an_error(aiopool):
 
 @pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 def test_isolation_of_buffer_pools_and_async_pools(aiopool):
-    buffers, made = aiopool.BufferPool(), aiopool.AsyncPool(bytearray)
+    buffers, objects = aiopool.BufferPool(), aiopool.AsyncPool(bytearray)
     kept = buffers.acquire(10)
     buffers.acquire(10)  # not kept in Python on 3.11
     buffers.acquire(1 << 25)
-    asyncio.run(made.fill(3))
-    before = buffers.stats(), made.stats()
+    asyncio.run(objects.fill(3))
+    before = buffers.stats(), objects.stats()
     with aiopool.testing.isolated():
         assert (buffers.stats().served, buffers.stats().oversize.served, buffers.stats().bytes_idle) == (0, 0, 0)
         assert buffers.stats().bytes_in_use == 1024
-        assert (made.stats().idle, made.stats().created) == (0, 0)
+        assert (objects.stats().idle, objects.stats().created) == (0, 0)
         buffers.acquire(20)
         buffers.acquire(1 << 25)
-        asyncio.run(made.fill(1))
-        assert (buffers.stats().served, buffers.stats().oversize.served, made.stats().idle) == (2, 1, 1)
-    after = buffers.stats(), made.stats()
-    # What is set aside lies idle all the time, so a peak in between is one of both.
+        asyncio.run(objects.fill(1))
+        assert (buffers.stats().served, buffers.stats().oversize.served, objects.stats().idle) == (2, 1, 1)
+    after = buffers.stats(), objects.stats()
+    # Blocks that are set aside stay idle, so a peak during the isolation includes them.
     assert (after[0]._replace(peak_idle=before[0].peak_idle), after[1]) == before
     del kept
     assert buffers.stats().bytes_in_use == 0
@@ -149,7 +149,7 @@ def test_an_isolated_test_sees_empty_pools_and_leaves_no_trace(suite):
     suite.run_apart(passed=16)
 
 
-def test_without_isolation_they_see_each_other(suite, monkeypatch):
+def test_without_isolation_tests_see_objects_of_other_tests(suite, monkeypatch):
     monkeypatch.setenv("ISOLATED", "no")
     suite.write(test_isolated="sees_empty_pools")
     suite.run(passed=1, failed=14)

@@ -7,7 +7,7 @@ from shared import PROGRAMS
 
 
 def reported(output):
-    """The lines that were not put back: test, file, line and function of each get."""
+    """The reported leaks: test, file, line and function of each get."""
     found = []
     name = None
     for line in output.splitlines():
@@ -41,14 +41,14 @@ def test_a_leak_is_an_error_of_its_test_with_file_and_line(suite):
     suite.write("aiopool_leaks = error", test_leaky="leaky")
     found = reported(suite.run(passed=9, errors=7))
     assert [(test, line, function) for test, file, line, function in found if file == "test_leaky.py"] == LEAKS
-    # What a library's code gets for its caller is found where Python code called the pool.
+    # If a library's code calls the pool for its caller, the report names the line in the library.
     assert [test for test, file, _, _ in found if file != "test_leaky.py"] == ["test_in_a_thread"]
 
 
 def test_a_leak_can_be_a_warning(suite):
     suite.write("aiopool_leaks = warn", test_leaky="leaky")
     output = suite.run(passed=9, warnings=7)
-    # pytest shows a warning once, below all tests that have it.
+    # pytest shows a warning once, below all its tests.
     assert {each[2:] for each in reported(output)} >= {each[1:] for each in LEAKS}
     assert all(f"test_leaky.py::{test}" in output for test, _, _ in LEAKS)
     assert "PytestWarning: aiopool: got and not put back by the end of the test:" in output
@@ -58,39 +58,39 @@ def test_a_leak_can_be_a_warning(suite):
     ("mode", "loaded", "outcomes"),
     [("off", False, {"passed": 10}), ("error", True, {"passed": 10, "errors": 7})],
 )
-def test_off_nothing_is_looked_at_and_nothing_loaded(suite, monkeypatch, mode, loaded, outcomes):
+def test_off_nothing_is_checked_and_nothing_loaded(suite, monkeypatch, mode, loaded, outcomes):
     if loaded:
         monkeypatch.setenv("LOADED", "1")
     suite.write(f"aiopool_leaks = {mode}", test_leaky="leaky", test_z="leak_check_loaded")
     assert bool(reported(suite.run(**outcomes))) is loaded
 
 
-def test_the_marker_of_a_test_comes_first(suite):
+def test_the_marker_of_a_test_overrides_the_ini_option(suite):
     suite.write(test_marked="marked_leaks")
     assert len(reported(suite.run(passed=4, errors=1, warnings=1))) == 2
     suite.write("aiopool_leaks = error", test_marked="marked_leaks")
     assert len(reported(suite.run(passed=4, errors=2, warnings=1))) == 3
 
 
-def test_a_mode_that_is_none_is_refused(suite):
+def test_an_unknown_mode_is_rejected(suite):
     suite.write("aiopool_leaks = yes", test_next="one_test")
-    assert "aiopool_leaks must be off, warn or error, not 'yes'" in suite.refused()
+    assert "aiopool_leaks must be off, warn or error, not 'yes'" in suite.rejected()
     suite.write(test_marked="wrongly_marked")
-    assert "test_marked.py::test_marked: aiopool_leaks takes" in suite.refused()
+    assert "test_marked.py::test_marked: aiopool_leaks takes" in suite.rejected()
 
 
-def test_fixtures_that_borrow_for_longer_are_not_reported_at_the_tests_that_use_them(suite):
+def test_fixtures_of_wider_scope_are_not_reported_at_the_tests_that_use_them(suite):
     suite.write("aiopool_leaks = error", test_fixtures="leaky_fixtures", test_next="one_test")
     output = suite.run(passed=7, errors=2)
     assert reported(output) == [
         ("test_four", "test_fixtures.py", line("leaky_fixtures", "# in leaky"), "leaky"),
-        # With its last test the module ends, and so does the fixture.
+        # After its last test the module ends, and so does the fixture.
         ("test_last", "test_fixtures.py", line("leaky_fixtures", "# in of_module"), "of_module"),
     ]
     assert "in of_module, for the fixture of_module (module scope)" in output
 
 
-def test_a_module_wide_loop_of_anyio_is_no_obstacle(suite):
+def test_leaks_on_a_module_wide_loop_of_anyio_are_found(suite):
     suite.write("aiopool_leaks = error", test_wide="module_wide_loop")
     found = reported(suite.run(passed=6, errors=2))
     here = ("test_wide.py", line("module_wide_loop", "# here"), "test_leaky")

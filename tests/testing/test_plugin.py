@@ -32,7 +32,7 @@ def test_without_the_plugin_a_pooled_fixture_says_how_to_load_it(suite, options,
     assert "_pooled_objects" not in output
 
 
-def test_its_advice_works(suite):
+def test_the_advice_of_the_error_works(suite):
     suite.write(test_shop="one_pooled_fixture")
     suite.run_without_plugin("-p", "pytest_aiopool", passed=1)
     suite.write(test_shop="one_pooled_fixture", conftest="conftest_that_loads_the_plugin")

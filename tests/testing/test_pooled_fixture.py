@@ -12,14 +12,14 @@ def test_one_object_serves_tests_on_many_loops(suite, mode):
         f"asyncio_mode = {mode}", "aiopool_leaks = error", conftest="conftest_with_a_shop", test_shop="many_loops"
     )
     output = suite.run("-s", passed=14)
-    assert output.count("<made>") == output.count("<torn down>") == 1
+    assert output.count("<created>") == output.count("<torn down>") == 1
     assert output.index("<torn down>") > output.rindex("<reset>")
 
 
 def test_anyio_in_auto_mode(suite):
     suite.write("anyio_mode = auto", conftest="conftest_with_a_shop", test_shop="anyio_in_auto_mode")
     output = suite.run("-s", passed=2)
-    assert output.count("<made>") == 1
+    assert output.count("<created>") == 1
 
 
 def test_an_object_whose_reset_fails_is_torn_down_and_replaced(suite):
@@ -53,7 +53,7 @@ def test_an_error_in_the_factory_is_shown(suite):
 def test_a_task_group_around_the_yield(suite):
     suite.write(test_shop="task_group")
     output = suite.run("-s", passed=3)
-    assert output.count("<made>") == output.count("<torn down>") == 1
+    assert output.count("<created>") == output.count("<torn down>") == 1
 
 
 def test_a_task_group_around_the_yield_that_fails(suite, monkeypatch):
@@ -62,7 +62,7 @@ def test_a_task_group_around_the_yield_that_fails(suite, monkeypatch):
     output = suite.run("-s", passed=3, errors=1)
     assert "ERROR at teardown of test_other" in output
     assert "RuntimeError: the shop burned down" in output
-    assert (output.count("<made>"), output.count("<torn down>")) == (2, 1)
+    assert (output.count("<created>"), output.count("<torn down>")) == (2, 1)
 
 
 def test_an_object_that_ends_between_two_tests(suite):
@@ -72,7 +72,7 @@ def test_an_object_that_ends_between_two_tests(suite):
     assert "RuntimeError: the shop burned down" in output
 
 
-def test_a_factory_gets_the_fixtures_that_live_as_long(suite):
+def test_a_factory_gets_only_fixtures_of_session_scope(suite):
     suite.write(test_shop="needs_other_fixtures")
     output = suite.run("-s", passed=1, errors=1)
     assert "ScopeMismatch: the pooled fixture wrong lives until" in output
@@ -80,18 +80,18 @@ def test_a_factory_gets_the_fixtures_that_live_as_long(suite):
     assert output.index("<torn down>") < output.index("<address gone>")
 
 
-def test_fixtures_of_the_same_name_are_those_of_the_tests_module(suite):
-    # Whoever asks by the request of the first test for all finds the first module's fixtures, or none.
+def test_a_factory_gets_the_fixtures_of_the_tests_module(suite):
+    # Looking up fixtures by the request of the first test would find those of the first module, or none.
     suite.write(conftest="conftest_of_towns", test_a="towns", test_b="towns")
     output = suite.run("-s", passed=6)
     towns = ("Ghent", "Utrecht")
-    assert [output.count(f"<{what} {town}>") for what in ("made", "torn down") for town in towns] == [1] * 4
+    assert [output.count(f"<{what} {town}>") for what in ("created", "torn down") for town in towns] == [1] * 4
 
 
-def test_a_need_with_parameters_is_there_until_the_teardown(suite):
+def test_a_fixture_with_parameters_lives_until_the_teardown_of_the_pooled_fixture(suite):
     suite.write(test_shop="needs_a_parameter")
     output = suite.run("-s", passed=4)
-    life = ["+ {}", "made in {}", "torn down in {}", "- {}"]
+    life = ["+ {}", "created in {}", "torn down in {}", "- {}"]
     order = [f"<{text.format(town)}>" for town in ("Ghent", "Utrecht") for text in life]
     assert [output.count(each) for each in order] == [1] * 8
     assert sorted(order, key=output.index) == order
@@ -114,16 +114,16 @@ def test_a_session_fixture_of_pytest_asyncio_fails_on_the_loop_of_a_test(
     assert error in suite.run(**outcomes)
 
 
-def test_a_pooled_fixture_takes_its_place(suite):
+def test_a_pooled_fixture_instead_of_the_session_fixture_works(suite):
     suite.write(conftest="conftest_with_a_link", test_link="asks_a_link")
-    assert suite.run("-s", passed=2).count("<made>") == 1
+    assert suite.run("-s", passed=2).count("<created>") == 1
 
 
 def test_under_xdist_each_worker_has_its_own(suite):
     suite.write(conftest="conftest_with_a_shop", test_shop="notes_its_worker")
     suite.run_apart("-n", "2", f"--basetemp={suite.path / 'base'}", passed=8)
-    made = [path.name.partition("-")[0] for path in (suite.path / "base").glob("gw*")]
-    assert sorted(made) == ["gw0", "gw1"]
+    created = [path.name.partition("-")[0] for path in (suite.path / "base").glob("gw*")]
+    assert sorted(created) == ["gw0", "gw1"]
 
 
 def test_the_fixture_is_described(suite):

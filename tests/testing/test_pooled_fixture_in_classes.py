@@ -15,7 +15,7 @@ def test_a_class_method_has_an_object_for_each_class(suite):
     suite.run(passed=5)
 
 
-def test_a_function_without_arguments_is_as_good_as_a_static_method(suite):
+def test_a_function_without_arguments_works_like_a_static_method(suite):
     suite.write(test_shop="function_in_a_class")
     suite.run(passed=1)
 

@@ -1,4 +1,4 @@
-"""A pool is used by functions that run at exit, and what they acquire is kept."""
+"""Functions that run at exit use a pool, and keep the views."""
 
 import atexit
 

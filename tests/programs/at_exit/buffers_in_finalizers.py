@@ -1,4 +1,4 @@
-"""Finalizers that run as late as can be acquire a buffer once more."""
+"""Finalizers that run as late as possible acquire a buffer once more."""
 
 import sys
 
@@ -9,7 +9,7 @@ pool.acquire(10)
 
 
 class Late:
-    """Acquires as it dies, if there is still the Python code for it."""
+    """Acquires in its finalizer, if the Python code for that still exists."""
 
     def __init__(self):
         self.view = pool.acquire(1000)

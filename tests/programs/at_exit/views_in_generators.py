@@ -1,4 +1,4 @@
-"""Generators are in the middle of a `with` over a view."""
+"""Generators are suspended in a `with` over a view."""
 
 import aiopool
 

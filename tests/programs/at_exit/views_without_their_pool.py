@@ -1,4 +1,4 @@
-"""Views that outlive their pool are attributes of `builtins`, which goes last of all modules."""
+"""Views that outlive their pool are attributes of `builtins`, the last module to be cleared."""
 
 import builtins
 

@@ -1,4 +1,4 @@
-"""Sees what another interpreter wrote to its buffer, and writes there; and copies it into a buffer of its own."""
+"""Reads what another interpreter wrote to its buffer, writes there, and copies it into a buffer of its own."""
 
 import __main__
 import aiopool

@@ -1,4 +1,4 @@
-"""Sends as many buffers of a size as another interpreter asks for, each full of a mark of its own."""
+"""Sends buffers to another interpreter, in the number and size that it asks for, each filled with its own mark."""
 
 import asyncio
 

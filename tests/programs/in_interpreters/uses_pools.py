@@ -20,7 +20,7 @@ async def main():
         for other in others:
             other.put(other.get())
         assert aiopool.current_processor().id == 1
-    # What the end of the interpreter finds alive and in cycles.
+    # Objects that are alive, and in cycles, at the end of the interpreter.
     circle = Circle()
     circle.itself = circle
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""A test that is marked for no plugin."""
+"""A test without the marker of any plugin."""
 
 
 async def test_anyio(shop, anyio_backend):

@@ -1,4 +1,4 @@
-"""Tests on loops of their own, which use what a fixture gives."""
+"""Tests on loops of their own that use the object of a fixture."""
 
 import pytest
 from link import Link

@@ -10,7 +10,7 @@ from aiopool.testing import pooled_fixture
 
 
 class Connection:
-    """Works on its own loop only, as they do."""
+    """Works only on its own loop, as real connections do."""
 
     def __init__(self):
         self.lock = asyncio.Lock()
@@ -64,11 +64,11 @@ def test_plain(connection):
     assert "Connection" in repr(connection)
 
 
-def test_as_it_is_it_fails_elsewhere(connection):
+def test_the_object_itself_fails_on_another_loop(connection):
     with pytest.raises(AssertionError):
         asyncio.run(connection._obj.query("a"))
 
 
-def test_at_last():
+def test_counts():
     assert events.count("reset") == 6
     assert events.count("cancelled") == 4

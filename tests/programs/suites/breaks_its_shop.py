@@ -9,4 +9,4 @@ def test_breaks_it(shop):
 
 def test_has_another(shop):
     assert not shop.broken
-    assert events == ["made", "reset", "torn down", "made"]
+    assert events == ["created", "reset", "torn down", "created"]

@@ -13,7 +13,7 @@ burned = threading.Event()
 
 @pooled_fixture(reset=lambda shop: shop.fire.set())
 async def shop():
-    say("made")
+    say("created")
     shop = Shop()
 
     async def burn():
@@ -31,12 +31,12 @@ async def shop():
 
 
 def test_one(shop):
-    """Its reset sets fire."""
+    """The reset after it starts the fire."""
 
 
 def test_between():
     assert burned.wait(30)
-    time.sleep(0.05)  # the rest of the task's last step
+    time.sleep(0.05)  # for the rest of the task's last step
 
 
 def test_cannot_have_it(shop):
@@ -44,4 +44,4 @@ def test_cannot_have_it(shop):
 
 
 def test_has_another(shop):
-    assert events == ["made", "made"]
+    assert events == ["created", "created"]

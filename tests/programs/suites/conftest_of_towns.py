@@ -1,10 +1,10 @@
-"""A pooled fixture that needs one of the same name in each module."""
+"""A pooled fixture that needs a fixture which each module defines under the same name."""
 
 from aiopool.testing import pooled_fixture
 
 
 @pooled_fixture
 async def shared(town):
-    print(f"<made {town}>")
+    print(f"<created {town}>")
     yield town
     print(f"<torn down {town}>")

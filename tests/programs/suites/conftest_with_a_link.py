@@ -1,4 +1,4 @@
-"""A pooled fixture in the place of one for the session."""
+"""A pooled fixture instead of a session fixture."""
 
 from link import Link
 from shop import say
@@ -8,5 +8,5 @@ from aiopool.testing import pooled_fixture
 
 @pooled_fixture(loop_bound=True)
 async def link():
-    say("made")
+    say("created")
     yield Link()

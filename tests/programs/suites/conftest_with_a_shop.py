@@ -16,7 +16,7 @@ async def reset(shop):
 @pooled_fixture(reset=reset)
 async def shop():
     """A shop that is expensive."""
-    say("made")
+    say("created")
     await asyncio.sleep(0)
     yield Shop()
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""A factory and a teardown that raise what would end the loop or its task: `SystemExit`, or what $FAILURE tells."""
+"""A factory and a teardown that raise what would end the loop or its task: `SystemExit` or, by $FAILURE, another."""
 
 import asyncio
 import os

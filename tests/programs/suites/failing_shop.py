@@ -1,6 +1,6 @@
-"""A factory that fails, in the way that $FAILURE tells, and a hundred tests that need its object.
+"""A factory that fails, in the way that $FAILURE says, and a hundred tests that need its object.
 
-It is called once, or as often as $CALLS tells.
+It is called once, or $CALLS times.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ async def shop():
 
 @pytest.mark.parametrize("number", range(100))
 def test_it(shop, number):
-    """Has the shop's error."""
+    """Has the error of the factory."""
 
 
 def test_calls():

@@ -12,4 +12,4 @@ def broken():
 
 def test_failing(broken):
     pool.get()
-    pytest.fail("as it should")
+    pytest.fail("on purpose")

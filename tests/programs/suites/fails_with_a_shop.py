@@ -10,4 +10,4 @@ def test_fails(shop):
 
 def test_next(shop):
     assert not shop.orders
-    assert events == ["made", "reset"]
+    assert events == ["created", "reset"]

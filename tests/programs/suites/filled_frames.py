@@ -8,7 +8,7 @@ from frames import pool
 
 import aiopool
 
-gc.disable()  # what is not isolated would see a cycle: on free-threaded builds each small collection is a full one
+gc.disable()  # a collection would be a cleanup cycle: on free-threaded builds even small collections are full
 
 
 def on_another_loop(work):

@@ -1,4 +1,4 @@
-"""Tests that leak, each in another way, beside some that do not."""
+"""Tests that leak, each in a different way, and some that do not."""
 
 import asyncio
 import threading

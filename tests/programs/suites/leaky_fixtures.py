@@ -58,4 +58,4 @@ def test_five(of_module):
 
 
 def test_last():
-    """With it the module ends, and so do its fixtures."""
+    """After it the module ends, and so do its fixtures."""

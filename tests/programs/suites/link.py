@@ -1,10 +1,10 @@
-"""What waits for answers on the loop that it was made on."""
+"""An object that waits for answers on the loop on which it was created."""
 
 import asyncio
 
 
 class Link:
-    """As clients of databases do."""
+    """Stands for the client of a database."""
 
     def __init__(self):
         self.loop = asyncio.get_running_loop()

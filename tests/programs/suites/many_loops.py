@@ -49,6 +49,6 @@ async def test_session(shop):
     assert not shop.orders
 
 
-def test_at_last():
+def test_counts():
     assert len(set(loops)) == 5
-    assert events == ["made"] + 13 * ["reset"]
+    assert events == ["created"] + 13 * ["reset"]

@@ -12,13 +12,13 @@ class TestShop:
 
         @decorate
         async def shop(self, town):
-            """Cannot be."""
+            """Is rejected."""
 
     else:
 
         @decorate
         async def shop(cls, town):  # noqa: N805 - the mistake
-            """Cannot be."""
+            """Is rejected."""
 
     def test_one(self, shop):
-        """Is not run."""
+        """Does not run."""

@@ -1,4 +1,4 @@
-"""All of these run in one task, with one context: that of the fixture."""
+"""All these tests run in one task, with one context: that of the fixture."""
 
 import pytest
 from frames import pool

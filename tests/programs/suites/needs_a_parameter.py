@@ -16,7 +16,7 @@ def town(request):
 @pooled_fixture
 async def shop(town, request, number=1):
     assert request.scope == "session"
-    say(f"made in {town}")
+    say(f"created in {town}")
     yield (town, number)
     say(f"torn down in {town}")
 

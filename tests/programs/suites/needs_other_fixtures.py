@@ -1,4 +1,4 @@
-"""Factories that need a fixture of the session, and one that ends too early."""
+"""Factories that need other fixtures: one of the session, and one that ends too early."""
 
 import pytest
 from shop import Shop, say
@@ -25,7 +25,7 @@ async def shop(address):
 
 @pooled_fixture
 async def wrong(short):
-    """Cannot be."""
+    """Is rejected."""
 
 
 def test_shop(shop):

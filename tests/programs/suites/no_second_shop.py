@@ -1,4 +1,4 @@
-"""The first object serves one test; then the factory fails, and that is remembered too."""
+"""The first object serves one test; then the factory fails, and does not run again."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Leaves a file for each object that a worker has seen."""
+"""Creates a file for each object in each worker."""
 
 import pytest
 

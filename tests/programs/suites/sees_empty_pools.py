@@ -58,7 +58,7 @@ def anyio_backend(request):
 
 @pytest.fixture(scope="module")
 async def runner(anyio_backend):
-    pool.put(pool.get())  # here the context of all the module's tests is bound to a processor
+    pool.put(pool.get())  # this binds the context of all the module's tests to a processor
 
 
 @pytest.mark.anyio

@@ -1,4 +1,4 @@
-"""What a server in another thread gets while a test runs is not the test's."""
+"""Objects that a server in another thread gets during a test do not belong to the test."""
 
 import asyncio
 import threading

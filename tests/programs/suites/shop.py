@@ -1,15 +1,15 @@
-"""Something that is pooled, and what happens to it."""
+"""An object of a pooled fixture, and a record of what happens to it."""
 
 import importlib.util
 
 UVLOOP = ("asyncio", {"use_uvloop": importlib.util.find_spec("uvloop") is not None})
-"""A backend for anyio; where there is no uvloop, asyncio once more."""
+"""A backend for anyio; without uvloop, asyncio again."""
 
 events = []
 
 
 class Shop:
-    """What a pooled fixture gives."""
+    """The object of a pooled fixture."""
 
     def __init__(self):
         self.orders = []

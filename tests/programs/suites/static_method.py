@@ -27,7 +27,7 @@ class TestShop:
 
 
 class TestMore(TestShop):
-    """The same tests once more."""
+    """The same tests again."""
 
 
 def test_one_object_for_all():

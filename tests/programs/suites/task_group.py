@@ -26,14 +26,14 @@ async def shop():
     async with asyncio.TaskGroup() as group, asyncio.timeout(100):
         shop.order = asyncio.Event()
         group.create_task(sell())
-        say("made")
+        say("created")
         yield shop
         shop.order.set()
     say("torn down")
 
 
 def test_one(shop):
-    """Leaves it as it was."""
+    """Does not change it."""
 
 
 def test_other(shop):

@@ -17,7 +17,7 @@ def test_one(shop):
 
 
 def test_two(shop):
-    """Has the same object."""
+    """Gets the same object."""
 
 
 def test_calls():

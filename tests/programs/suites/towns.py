@@ -1,4 +1,4 @@
-"""A module beside another with fixtures of the same names, and one of the conftest."""
+"""One of two modules with fixtures of the same names, and a test of a fixture of the conftest."""
 
 import pytest
 

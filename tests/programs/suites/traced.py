@@ -42,7 +42,7 @@ def test_factory(failing):
 
 
 def test_factory_again(failing):
-    """Has the same."""
+    """Has the same error."""
 
 
 def test_reset(shop):

@@ -1,8 +1,8 @@
-"""A marker with a mode that there is not."""
+"""A marker with an unknown mode."""
 
 import pytest
 
 
 @pytest.mark.aiopool_leaks("yes")
 def test_marked():
-    """Is not run."""
+    """Does not run."""

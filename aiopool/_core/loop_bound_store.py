@@ -237,7 +237,8 @@ class LoopBoundStore(LoopBoundStoreBase):
                 contents.since = monotonic()
             part = record.part(contents)
         known = _pinned()
-        processor = known if known.thread_id == get_ident() else self._processor()
+        is_valid = known.thread_id == get_ident() and known.wakes_at < inf
+        processor = known if is_valid else self._processor()
         counters = None if processor is None else contents.counters.get(processor.id)
         return record, part, counters or self._counters(processor), processor
 
@@ -245,7 +246,7 @@ class LoopBoundStore(LoopBoundStoreBase):
         known = _pinned()
         processor = known if known.thread_id == get_ident() else pin()
         if processor is not None and processor.wakes_at == inf and self.idle_due() < inf:
-            cleanup.watch(self, processor)  # an exception came before its loop had the timer
+            cleanup.watch(self, processor)  # the thread runs a new loop, which has no timer yet
         return processor
 
     def _counters(self, processor: Processor | None) -> Counters:

@@ -374,10 +374,17 @@ def test_numpy_zstd_as_a_program(run):
 
 # --- arrays_between_processes ---
 
+ARRAYS_OPTIONS = [
+    *("-W", "ignore:Buffers are not reused"),
+    # From 3.15 on, linecache warns of the main module as multiprocessing imports it. It is asked for each new task on a
+    # loop in debug mode.
+    *("-W", "ignore:Module globals is missing a __spec__.loader:DeprecationWarning"),
+]
+
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no Unix sockets in asyncio on Windows")
 def test_arrays_between_processes_as_a_program(run):
-    output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "arrays_between_processes.py")
+    output = run(*ARRAYS_OPTIONS, EXAMPLES / "arrays_between_processes.py")
     found = only_match(
         r"arrays: 20 there and back, each doubled and writable\n"
         r"buffers: (?P<views>\d+) views, (?P<created>\d+) of them of fresh blocks\n",

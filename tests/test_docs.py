@@ -117,7 +117,7 @@ def test_the_programs_on_the_pages_run(aiopool, child_env, program):
         pytest.skip("the program needs Python 3.12")
     if "# not on Windows" in program and sys.platform == "win32":
         pytest.skip("Windows has no fork")
-    for package in re.findall(r"# needs (\w+)", program):
+    for package in re.findall(r"# (?:needs|pip install) (\w+)", program):
         pytest.importorskip(package)
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-W", UNPOOLED, "-c", program],

@@ -36,6 +36,11 @@ NAMES = [
     "worker_threads",
 ]
 
+NEEDS_ZSTANDARD = pytest.mark.skipif(
+    importlib.util.find_spec("zstandard") is None,
+    reason="zstandard is not installed: not every Python has a wheel",
+)
+
 
 def test_every_example_is_tested():
     assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == NAMES
@@ -360,6 +365,7 @@ def test_proxy_as_a_program(run):
 # --- numpy_zstd ---
 
 
+@NEEDS_ZSTANDARD
 def test_numpy_zstd_as_a_program(run):
     output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "numpy_zstd.py")
     found = only_match(
@@ -455,6 +461,7 @@ def test_arrays_between_processes_rejects_arrays_that_are_too_big(announced):
 # --- prometheus_metrics ---
 
 
+@NEEDS_ZSTANDARD
 def test_prometheus_metrics_as_a_program(run):
     output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "prometheus_metrics.py")
     assert 'aiopool_pool_gets_total{pool="compressors",result="private"} 199.0\n' in output
@@ -501,6 +508,7 @@ def test_trio_tasks_as_a_program(run):
 # --- worker_threads ---
 
 
+@NEEDS_ZSTANDARD
 @pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
 def test_worker_threads_as_a_program(run, backend):
     if backend == "uvloop":

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from children import errors_in
+from children import CHILD_LIMIT, errors_in
 from feeding import feed
 
 ROOT = Path(__file__).parent.parent
@@ -124,7 +124,7 @@ def test_the_programs_on_the_pages_run(aiopool, child_env, program):
         env=child_env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=CHILD_LIMIT,
         check=False,
     )
     assert (done.returncode, errors_in(done.stderr)) == (0, "")

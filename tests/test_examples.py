@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from children import errors_in
+from children import CHILD_LIMIT, errors_in
 from loops import free_port
 from redis_servers import NEEDS_REDIS_SERVER, redis_server
 
@@ -56,7 +56,7 @@ def run(child_env: dict[str, str]) -> Callable[..., str]:
             env=child_env | {"PYTEST_ADDOPTS": "-p no:cacheprovider -p no:hypothesispytest"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=CHILD_LIMIT,
         )
         assert (done.returncode, errors_in(done.stderr)) == (0, ""), done.stdout + done.stderr
         return done.stdout

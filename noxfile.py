@@ -13,12 +13,6 @@ nox.options.sessions = ["lint", "types", "tests", "docs"]
 
 SITE = Path("build/site")
 
-PARALLEL = [
-    *("tests/core", "tests/streams", "tests/test_pool.py", "tests/test_stats.py"),
-    *sorted(str(path) for name in ("async_pool", "buffer_pool") for path in Path("tests").glob(f"test_{name}*.py")),
-]
-"""The tests of everything that threads share."""
-
 FRAMEWORKS = "test,test-distributed,test-uvicorn"
 """The extras that the tests of integrations need: whole frameworks."""
 
@@ -81,7 +75,7 @@ def parallel(session: nox.Session) -> None:
     install(session, "test", CFLAGS="-O3 -Wall -Wextra -Werror")
     session.install("pytest-run-parallel>=0.10")
     options = ["--parallel-threads=8", "--skip-thread-unsafe=True", "-rfE"]
-    session.run("python", "-m", "pytest", *options, *(session.posargs or PARALLEL))
+    session.run("python", "-m", "pytest", *options, *(session.posargs or ["@tests/parallel.txt"]))
 
 
 @nox.session

@@ -106,18 +106,19 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
-def run_server(path: Path, started: Any) -> None:
-    run(serve(path, started.set))
+def run_server(path: Path, ready: Any) -> None:
+    run(serve(path, lambda: ready.send(True)))
 
 
 def main() -> None:
     processes = multiprocessing.get_context("spawn")
-    started = processes.Event()
+    starting, ready = processes.Pipe(duplex=False)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "arrays")
-        server = processes.Process(target=run_server, args=(path, started), daemon=True)
+        server = processes.Process(target=run_server, args=(path, ready), daemon=True)
         server.start()
-        started.wait()
+        ready.close()  # so that the server has the only other end: if it fails to start, `recv` raises EOFError
+        starting.recv()
         run(send_arrays(path))
         server.join()
     stats = buffers.stats()

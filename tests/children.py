@@ -10,6 +10,10 @@ import traceback
 
 from shared import PROGRAMS
 
+CHILD_LIMIT = 280.0
+"""Seconds after which a child that does not end is killed: less than pytest's limit for a test, which would not say
+what the child had printed. Only a child that hangs takes that long, however busy the machine."""
+
 
 def errors_in(stderr):
     """A child's output on stderr, without the messages of asyncio's debug mode about slow callbacks.
@@ -26,7 +30,7 @@ def run_child(program, env, arguments=(), options=()):
         env=env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=CHILD_LIMIT,
         check=False,
     )
     assert (done.returncode, errors_in(done.stderr)) == (0, ""), done.stdout + done.stderr

@@ -3,6 +3,8 @@
 That calls each test function in all of the threads at the same time. This module gives each thread a loop and fixtures
 of its own, while all threads share the package, and with it processors, registry and cleanup. It also finds the tests
 that cannot run like this, because they check something that all threads share.
+
+parallel.txt lists the tests of everything that threads share; pytest reads it as `@tests/parallel.txt`.
 """
 
 import functools
@@ -62,6 +64,8 @@ def why_not(item):
     """Why this test cannot run in several threads at once, or None."""
     if not isinstance(item, pytest.Function):
         return "it is no function"
+    if "aiofastnet" in item.name:
+        return "its transports raise in any other thread, where a garbage collection may finalize their writers"
     reasons = [LEFT_OUT.get(item.originalname), *(SHARED_FIXTURES.get(name) for name in item.fixturenames)]
     seen = {streaming.reported}  # it collects, but these tests count nothing that a cleanup cycle changes
     for function in [inspect.unwrap(item.function), *(each.func for each in own_fixtures(item).values())]:

@@ -18,6 +18,10 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 NO_GIL = not getattr(sys, "_is_gil_enabled", lambda: True)()
 """Whether the GIL is off now. On a free-threaded build, importing an extension that needs the GIL may turn it on."""
 
+FORKS_AMID_THREADS = "ignore:This process (pid=:DeprecationWarning"
+"""Option -W for a program that forks amid threads: CPython warns of that from 3.12 on. From 3.15 on, `os.fork` raises
+where a warning is an error."""
+
 KIB = 1024
 MIB = 1024 * KIB
 

@@ -9,6 +9,7 @@ from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
+from children import CHILD_LIMIT
 
 from aiopool.__main__ import main
 from aiopool._advise.results import Case, Measured, Results, bytes_text, seconds_text, verdict
@@ -31,7 +32,7 @@ def advise(env: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess
         env={**env, "COLUMNS": "100", "PYTHONUTF8": "1"},
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=CHILD_LIMIT,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
+from children import CHILD_LIMIT
 
 from aiopool import BufferPool
 from aiopool.__main__ import main
@@ -44,7 +45,7 @@ def run(env: dict[str, str], arguments: Sequence[str], before: str = "") -> subp
     """Run `python -m aiopool` with `arguments`, in an interpreter that runs `before` first."""
     program = f"import runpy, sys\n{before}\nrunpy.run_module('aiopool', run_name='__main__', alter_sys=True)"
     return subprocess.run(
-        [sys.executable, "-c", program, *arguments], env=env, capture_output=True, encoding="utf-8", timeout=60
+        [sys.executable, "-c", program, *arguments], env=env, capture_output=True, encoding="utf-8", timeout=CHILD_LIMIT
     )
 
 

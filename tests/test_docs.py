@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from children import errors_in
+from children import CHILD_LIMIT, errors_in
 from feeding import feed
 
 ROOT = Path(__file__).parent.parent
@@ -117,14 +117,14 @@ def test_the_programs_on_the_pages_run(aiopool, child_env, program):
         pytest.skip("the program needs Python 3.12")
     if "# not on Windows" in program and sys.platform == "win32":
         pytest.skip("Windows has no fork")
-    for package in re.findall(r"# needs (\w+)", program):
+    for package in re.findall(r"# (?:needs|pip install) (\w+)", program):
         pytest.importorskip(package)
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-W", UNPOOLED, "-c", program],
         env=child_env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=CHILD_LIMIT,
         check=False,
     )
     assert (done.returncode, errors_in(done.stderr)) == (0, "")

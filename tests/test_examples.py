@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from children import errors_in
+from children import CHILD_LIMIT, errors_in
 from loops import free_port
 from redis_servers import NEEDS_REDIS_SERVER, redis_server
 
@@ -36,6 +36,11 @@ NAMES = [
     "worker_threads",
 ]
 
+NEEDS_ZSTANDARD = pytest.mark.skipif(
+    importlib.util.find_spec("zstandard") is None,
+    reason="zstandard is not installed: not every Python has a wheel",
+)
+
 
 def test_every_example_is_tested():
     assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == NAMES
@@ -51,7 +56,7 @@ def run(child_env: dict[str, str]) -> Callable[..., str]:
             env=child_env | {"PYTEST_ADDOPTS": "-p no:cacheprovider -p no:hypothesispytest"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=CHILD_LIMIT,
         )
         assert (done.returncode, errors_in(done.stderr)) == (0, ""), done.stdout + done.stderr
         return done.stdout
@@ -360,6 +365,7 @@ def test_proxy_as_a_program(run):
 # --- numpy_zstd ---
 
 
+@NEEDS_ZSTANDARD
 def test_numpy_zstd_as_a_program(run):
     output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "numpy_zstd.py")
     found = only_match(
@@ -374,10 +380,17 @@ def test_numpy_zstd_as_a_program(run):
 
 # --- arrays_between_processes ---
 
+ARRAYS_OPTIONS = [
+    *("-W", "ignore:Buffers are not reused"),
+    # From 3.15 on, linecache warns of the main module as multiprocessing imports it. It is asked for each new task on a
+    # loop in debug mode.
+    *("-W", "ignore:Module globals is missing a __spec__.loader:DeprecationWarning"),
+]
+
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no Unix sockets in asyncio on Windows")
 def test_arrays_between_processes_as_a_program(run):
-    output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "arrays_between_processes.py")
+    output = run(*ARRAYS_OPTIONS, EXAMPLES / "arrays_between_processes.py")
     found = only_match(
         r"arrays: 20 there and back, each doubled and writable\n"
         r"buffers: (?P<views>\d+) views, (?P<created>\d+) of them of fresh blocks\n",
@@ -448,6 +461,7 @@ def test_arrays_between_processes_rejects_arrays_that_are_too_big(announced):
 # --- prometheus_metrics ---
 
 
+@NEEDS_ZSTANDARD
 def test_prometheus_metrics_as_a_program(run):
     output = run("-W", "ignore:Buffers are not reused", EXAMPLES / "prometheus_metrics.py")
     assert 'aiopool_pool_gets_total{pool="compressors",result="private"} 199.0\n' in output
@@ -494,6 +508,7 @@ def test_trio_tasks_as_a_program(run):
 # --- worker_threads ---
 
 
+@NEEDS_ZSTANDARD
 @pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
 def test_worker_threads_as_a_program(run, backend):
     if backend == "uvloop":

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from children import CHILD_LIMIT
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ["aiopool", "benchmarks", "docs", "examples", "tests", "tools"]
@@ -64,7 +65,7 @@ def try_to_build(project: Path, kind: str, **variables: str) -> "subprocess.Comp
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-        timeout=120,
+        timeout=CHILD_LIMIT,
         check=False,
     )
 
@@ -111,7 +112,7 @@ def implementation(wheel: Path, **variables: str) -> str:
         env=environment(PYTHONPATH=str(site), **variables),
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=CHILD_LIMIT,
     )
     assert done.returncode == 0, done.stderr
     chosen, _, file = done.stdout.strip().partition(" ")
@@ -171,7 +172,7 @@ def last_line_of_a_failed_import(site: Path) -> str:
         env=environment(PYTHONPATH=str(site), AIOPOOL_REQUIRE_NATIVE="1"),
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=CHILD_LIMIT,
         check=False,
     )
     assert done.returncode == 1
@@ -221,7 +222,7 @@ def test_a_stale_extension_causes_a_warning_and_is_not_used(project, stand_in):
         env=environment(PYTHONPATH=str(project)),
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=CHILD_LIMIT,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "python\n"

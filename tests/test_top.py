@@ -10,6 +10,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from children import CHILD_LIMIT
 from shared import PROGRAMS
 
 from aiopool import AsyncPool, BufferPool, Pool
@@ -79,7 +80,7 @@ def top(env: dict[str, str], *arguments: object) -> "subprocess.CompletedProcess
         env=env,
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=CHILD_LIMIT,
     )
 
 

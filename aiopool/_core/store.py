@@ -257,7 +257,8 @@ class Store:
                 cleanup.check_time(self)
             return OFF_LOOP, None
         if processor.wakes_at == inf and self.idle_due() < inf:
-            cleanup.watch(self, processor)  # an exception came before its loop had the timer
+            # The thread runs a new loop, or the loop that had the timer has ended. A get adds no shard, which sets one.
+            cleanup.watch(self, processor)
         return processor.id, processor
 
     def _counters(self, id: int) -> Counters:

@@ -146,7 +146,7 @@ store_pin(StoreObject *self, Runner *runner)
     if (processor == NULL) {
         return coarse_monotonic() < store_due(self) || call_and_drop(state->check_time, (PyObject *)self, NULL);
     }
-    /* If objects are idle but no timer is set, an exception came before this loop had it. */
+    /* If objects are idle but no timer is set, the thread runs a new loop, or the loop that had the timer has ended. */
     return has_timer(processor) || store_due(self) == Py_HUGE_VAL
            || call_and_drop(state->watch, (PyObject *)self, (PyObject *)processor);
 }

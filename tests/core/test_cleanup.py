@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from loops import PATIENCE, all_freed, loop_thread
-from shared import Thing
+from shared import Thing, no_other_pools
 
 pytestmark = pytest.mark.anyio
 
@@ -109,6 +109,46 @@ def test_a_live_loop_watches_objects_that_off_loop_code_leaves_idle(aiopool):
         del thing
         # In turns: without a GIL an object is freed in the thread that created it, when that thread next runs bytecode.
         assert any(gone.wait(0.05) for _ in range(int(PATIENCE / 0.05)))
+
+
+def test_a_get_sets_a_timer_for_what_a_loop_that_ended_left_idle(aiopool):
+    """The loop that ended had the only timer, and a loop that only gets adds no shard, which would set one."""
+    with no_other_pools(aiopool), loop_thread() as getting:
+        pool = aiopool.Pool(idle_timeout=60)
+        processor = getting.call(aiopool.current_processor)
+        with loop_thread() as ended:
+            for _ in range(3):
+                ended.call(pool.put, Thing())
+        assert processor.wakes_at == math.inf
+        getting.call(pool.get)
+        assert pool.stats().stolen == 1
+        assert processor.wakes_at < math.inf
+
+
+def test_in_a_context_that_outlives_its_loop_a_get_sets_a_timer_on_the_new_loop(aiopool):
+    """The old loop had no timer whose end would have undone the binding in the context."""
+    context = contextvars.copy_context()
+    pins, timers = [], []
+
+    async def pin():
+        pins.append(aiopool.current_processor())
+
+    async def get():
+        pool.get()
+        timers.append(pins[0].wakes_at)
+
+    def run(coroutine):
+        with asyncio.Runner() as runner:
+            runner.run(coroutine, context=context)
+
+    with no_other_pools(aiopool):
+        pool = aiopool.Pool(idle_timeout=60)
+        run(pin())
+        pool.put(Thing())
+        pool.put(Thing())
+        assert pins[0].wakes_at == math.inf
+        run(get())
+        assert timers[0] < math.inf
 
 
 @pytest.mark.parametrize("control", [False, True], ids=["as it is", "negative control"])

@@ -5,7 +5,7 @@ import os
 
 import pytest
 from children import run_program
-from shared import FREE_THREADED
+from shared import FORKS_AMID_THREADS, FREE_THREADED
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -14,8 +14,7 @@ amid_threads = pytest.mark.skipif(
     reason="free-threaded CPython itself leaves locks of its objects held in the child, about once in 200 forks",
 )
 
-# From 3.12 on, CPython warns of a fork amid threads.
-OPTIONS = ["-W", "ignore::DeprecationWarning"]
+OPTIONS = ["-W", FORKS_AMID_THREADS]
 
 
 def test_pools_work_in_the_child_of_a_fork_inside_a_coroutine(child_env):

@@ -15,7 +15,7 @@ def in_child(work):
     """Call `work()` in the child of a fork, and return its result, a string."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # pytest's plugins may have threads
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded")  # pytest's plugins may have threads
         child = os.fork()
     if child == 0:
         try:

@@ -9,6 +9,7 @@ import threading
 import warnings
 
 import pytest
+from children import CHILD_LIMIT
 from observed import KINDS, debug_mode, place
 from shared import PROGRAMS, Thing
 
@@ -157,7 +158,7 @@ def run(child_env, program, *options, arguments=(), **variables):
         env={**child_env, **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=CHILD_LIMIT,
         check=False,
     )
     assert done.returncode == 0, done.stderr

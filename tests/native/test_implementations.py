@@ -8,6 +8,7 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 
 import pytest
+from children import CHILD_LIMIT
 
 POOLS = ("Pool", "BufferPool", "AsyncPool")
 
@@ -85,7 +86,7 @@ def run(program, env, **variables):
         env={**env, **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=CHILD_LIMIT,
         check=False,
     )
 

@@ -8,10 +8,18 @@ import aiopool
 
 
 class PutsBack:
-    def __del__(self):
-        pool.put(self)
-        other.put(other.get())
-        aiopool.cleanup()
+    """Uses the pools as it dies; but nothing written in Python once Python has cleared the modules.
+
+    That late dies what a loop was still to free, in a thread that Python has stopped.
+    """
+
+    def __del__(self, native=aiopool.implementation == "native"):
+        cleared = aiopool.cleanup is None
+        if native or not cleared:
+            pool.put(self)
+            other.put(other.get())
+        if not cleared:
+            aiopool.cleanup()
 
 
 pool, other = aiopool.Pool(name="full"), aiopool.Pool(object)

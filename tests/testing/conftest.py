@@ -8,6 +8,7 @@ import sys
 from types import ModuleType
 
 import pytest
+from children import CHILD_LIMIT
 from shared import PROGRAMS
 
 SUITES = PROGRAMS / "suites"
@@ -66,7 +67,7 @@ class Suite:
         """The same for a suite in `tests/programs`."""
         self.write()
         return self._checked(
-            self._pytester.runpytest_subprocess(*OPTIONS, *options, PROGRAMS / name, timeout=120), outcomes
+            self._pytester.runpytest_subprocess(*OPTIONS, *options, PROGRAMS / name, timeout=CHILD_LIMIT), outcomes
         )
 
     def run_without_plugin(self, *options: str, **outcomes: int) -> str:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from children import CHILD_LIMIT
 
 
 def test_a_suite_that_does_not_use_it_pays_nothing(suite):
@@ -13,7 +14,7 @@ def test_a_suite_that_does_not_use_it_pays_nothing(suite):
 
 def test_importing_aiopool_does_not_import_pytest(child_env):
     program = "import aiopool, aiopool.testing, sys; assert 'pytest' not in sys.modules"
-    subprocess.run([sys.executable, "-c", program], env=child_env, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], env=child_env, check=True, timeout=CHILD_LIMIT)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ SHARED_FIXTURES = {
 }
 
 LEFT_OUT = {
+    "test_idle_objects_are_dropped_while_the_program_is_idle": "it counts cycles, and any thread's loop may run one",
+    "test_over_tls_a_handler_that_reads_no_body_and_answers_late": "asyncio's own streams lose a busy server's answer",
     "test_a_handler_that_gives_up_in_the_middle_of_a_body": "asyncio's own streams lose the answer of a busy server",
     "test_a_stopped_loop_with_a_posted_slice_does_not_hold_up_freeing": "any loop frees objects of another loop",
     "test_many_large_blocks_displace_small_ones_in_one_round": "a budget counted in Python is not exact without a GIL",

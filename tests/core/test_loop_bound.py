@@ -10,11 +10,13 @@ import contextvars
 import threading
 import weakref
 from collections import Counter
+from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import pytest
 import trio
+from children import run_program
 from interrupts import PACKAGE, at_every_bytecode
 from loops import PATIENCE, in_thread, in_threads, loop_thread, on_a_loop
 from shared import FREE_THREADED, Slotted, Thing
@@ -500,3 +502,14 @@ def test_an_interruption_at_any_bytecode_returns_no_object_twice(aiopool, operat
         return (pool.get if operation == "get" else lambda: pool.put(mine)), intruders[intruder], check
 
     assert on_a_loop(lambda: at_every_bytecode(scenario, files=PACKAGE)) > (5 if native else 50)
+
+
+# --- the fast path of the C extension ---
+
+
+def test_all_of_this_holds_in_a_program_without_trio(aiopool, child_env):
+    """Where trio is loaded, as here, the C extension leaves gets and puts of loop-bound objects to Python."""
+    if aiopool.implementation == "python":
+        pytest.skip("Python has no fast path for loop-bound objects")
+    modules = ["test_loop_bound.py", "test_bound_loops.py", "test_observation.py"]
+    run_program("loop_bound_without_trio.py", child_env, [str(Path(__file__).with_name(name)) for name in modules])

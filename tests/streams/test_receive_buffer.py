@@ -1,0 +1,69 @@
+"""The receive buffer by itself: bytes in several chunks, and what it holds."""
+
+import os
+
+import pytest
+
+
+@pytest.fixture
+def buffers(reusing):
+    return reusing.BufferPool()
+
+
+@pytest.fixture
+def received(reusing, buffers):
+    return reusing.streams._receive_buffer.ReceiveBuffer(buffers)
+
+
+@pytest.fixture
+def first(reusing):
+    """The size of the first chunk."""
+    return reusing.streams._receive_buffer.FIRST
+
+
+def receive(received, data):
+    """Receive `data` as a transport does, into as many chunks as it takes."""
+    while data:
+        room = received.room()
+        room[: len(data)] = data[: len(room)]
+        received.received(min(len(data), len(room)))
+        data = data[len(room) :]
+
+
+@pytest.mark.parametrize("taken", ["take", "take_bytes"])
+@pytest.mark.parametrize("beyond", [0, 1, 2, 10])
+def test_bytes_that_span_two_chunks_are_taken_whole(received, first, taken, beyond):
+    data = os.urandom(first + 10)
+    receive(received, data)
+    assert received.in_a_row() == first
+    assert getattr(received, taken)(first + beyond) == data[: first + beyond]
+    assert received.peek() == data[first + beyond :]
+    assert received.unread == 10 - beyond
+
+
+def test_taking_bytes_ends_the_wait_for_more(received):
+    received.needed = 20
+    receive(received, bytes(10))
+    received.take(3)
+    assert received.needed == 0
+
+
+def test_few_bytes_in_a_large_chunk_and_the_next_are_set_aside_together(received, buffers):
+    large = 200_000
+    received.needed = large
+    chunk = len(received.room())
+    data = os.urandom(chunk + 10)
+    receive(received, data)
+    received.skip(chunk - 10)
+    received.hold_little()
+    assert buffers.stats().bytes_in_use == 0
+    assert received.unread == 20
+    assert received.take(20) == data[-20:]
+
+
+def test_a_chunk_that_received_nothing_is_dropped_with_the_last_byte(received, buffers, first):
+    """uvloop asks for room before it knows that there is no more."""
+    receive(received, bytes(first))
+    received.room()
+    received.take(first)
+    assert buffers.stats().bytes_in_use == 0

@@ -62,7 +62,7 @@ def test_few_bytes_in_a_large_chunk_and_the_next_are_set_aside_together(received
 
 
 def test_a_chunk_that_received_nothing_is_dropped_with_the_last_byte(received, buffers, first):
-    """uvloop asks for room before it knows that there is no more."""
+    """A transport of uvloop asks for room before it knows that there is no more."""
     receive(received, bytes(first))
     received.room()
     received.take(first)

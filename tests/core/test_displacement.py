@@ -107,6 +107,22 @@ def test_of_equally_old_blocks_a_large_one_goes_first(reusing):
     assert idle(pool) == {KIB: 3, 5 * KIB: 1}
 
 
+def test_blocks_that_became_idle_later_than_one_of_its_own_shard_stay(reusing):
+    pool = reusing.BufferPool(max_idle_bytes=7 * KIB)
+
+    def use():
+        held = [pool.acquire(4 * KIB) for _ in range(2)]
+        del held[0]
+        leave(pool, 2 * KIB)
+        leave(pool, KIB)
+        assert idle(pool) == {4 * KIB: 1, 2 * KIB: 1, KIB: 1}
+        held.clear()
+
+    on_a_loop(use)
+    assert idle(pool) == {4 * KIB: 1, 2 * KIB: 1, KIB: 1}
+    assert pool.stats().displaced == 0
+
+
 def test_the_oldest_is_freed_first_within_a_size_class_too(reusing):
     pool = reusing.BufferPool(max_idle_bytes=8 * KIB)
 

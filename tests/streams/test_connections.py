@@ -1,16 +1,14 @@
 """`aiopool.streams` over real sockets, on asyncio and uvloop, compared with asyncio's streams where both must agree.
 
 test_reader.py has the tests of the reader itself. Here are connections, servers, the writer, the end of a connection,
-backpressure, and the memory of an idle connection.
+backpressure, and that an idle connection holds no buffer. (benchmarks/connections.py measures its memory.)
 """
 
 import asyncio
-import gc
 import socket
 import struct
 import sys
-import tracemalloc
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -492,59 +490,3 @@ async def test_an_idle_connection_holds_no_buffer(streams, buffers, read, size):
             assert not reading.done()
             reading.cancel()
             await asyncio.wait([reading])
-
-
-async def test_an_idle_connection_takes_no_more_memory_than_asyncios_streams_without_a_reader(streams):
-    """Each has a task that waits, for a message or for the end. The 64 bytes allow for rounding by allocators.
-
-    The least of several rounds counts, because asyncio's set of all tasks may grow in any of them, by 80 bytes for each
-    connection. In the first round, objects are created that later rounds use again.
-    """
-    loop = asyncio.get_running_loop()
-    loop.set_debug(False)  # otherwise each future keeps a traceback
-    writers = []
-
-    async def waits_for_a_message(reader, writer):
-        writers.append(writer)
-        with suppress(asyncio.IncompleteReadError):
-            await reader.readexactly(4)
-
-    async def waits_for_the_end(_, writer):
-        writers.append(writer)
-        await writer.wait_closed()
-
-    async def measured(server):
-        address = server.sockets[0].getsockname()
-        clients = [socket.socket() for _ in range(100)]
-        tracemalloc.start()
-        for number, client in enumerate(clients):
-            client.setblocking(False)
-            await loop.sock_connect(client, address)
-            await until(lambda number=number: len(writers) == number + 1)
-        gc.collect()
-        taken = tracemalloc.get_traced_memory()[0] / len(clients)
-        tracemalloc.stop()
-        for writer in writers:
-            writer.close()
-            await writer.wait_closed()
-        for client in clients:
-            client.close()
-        writers.clear()
-        server.close()
-        await server.wait_closed()
-        return taken
-
-    async def without_a_reader():
-        return await loop.create_server(
-            lambda: asyncio.StreamReaderProtocol(None, waits_for_the_end, loop=loop), "127.0.0.1", 0
-        )
-
-    servers = {
-        "none": without_a_reader,
-        "aiopool": lambda: streams.start_server(waits_for_a_message, "127.0.0.1", 0),
-        "asyncio": lambda: asyncio.start_server(waits_for_a_message, "127.0.0.1", 0),
-    }
-    rounds = [{name: await measured(await start()) for name, start in servers.items()} for _ in range(5)]
-    taken = {name: min(each[name] for each in rounds) for name in servers}
-    assert taken["aiopool"] - taken["none"] <= 64
-    assert taken["asyncio"] - taken["none"] > 64

@@ -8,7 +8,7 @@ import pytest
 from children import run_program
 from garbage import seen_by_finalizers
 from loops import in_thread, loop_thread, on_a_loop
-from shared import KIB, MIB
+from shared import FREE_THREADED, KIB, MIB
 
 pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 
@@ -69,7 +69,9 @@ def test_a_view_in_a_cycle_comes_back(reusing, wipe):
             gc.collect(0)
             assert pool.stats().bytes_in_use == 0
     assert pool.stats().served == 40
-    assert pool.stats().created == 3, "the most at a time"
+    # At most three are in use at a time. On a free-threaded build each collection is a cleanup cycle, so two of them are
+    # retired while one is in use.
+    assert pool.stats().created == (1 + 2 * 10 if FREE_THREADED else 3)
 
 
 def test_blocks_that_are_freed_leave_nothing_behind(reference):

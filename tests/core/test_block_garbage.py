@@ -69,7 +69,7 @@ def test_a_view_in_a_cycle_comes_back(reusing, wipe):
             gc.collect(0)
             assert pool.stats().bytes_in_use == 0
     assert pool.stats().served == 40
-    # At most three are in use at a time. On a free-threaded build each collection is a cleanup cycle, so two of them are
+    # At most three are in use at a time. On free-threaded builds each collection is a cleanup cycle, so two of them are
     # retired while one is in use.
     assert pool.stats().created == (1 + 2 * 10 if FREE_THREADED else 3)
 

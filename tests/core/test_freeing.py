@@ -11,7 +11,7 @@ from math import inf
 import pytest
 from interrupts import PACKAGE, Interrupted, at_every_bytecode, raise_in_every_gap_on_a_loop
 from loops import PATIENCE, RunsAtOnce, all_freed, loop_thread, on_a_loop
-from shared import Thing, no_other_pools
+from shared import FREE_THREADED, Thing, no_other_pools
 
 
 def filled(aiopool, count):
@@ -135,7 +135,8 @@ def test_a_garbage_collection_during_freeing_does_not_free_inside_it(aiopool):
         patch.setattr(freeing, "_last_progress", -inf)
         patch.setattr(freeing, "PATIENCE", 600)  # no collection takes so long
         freeing.free_queued()
-    assert max(depths) == 1
+    # On free-threaded builds each collection is a cleanup cycle, which frees. A collection inside that does nothing.
+    assert max(depths) == (2 if FREE_THREADED else 1)
     assert not freeing._queue
 
 

@@ -35,6 +35,7 @@ SHARED = {
     "LoopRecord": "it knows the other threads' loops",
     "_pools": "the registry has the other threads' pools",
     "pools": "the registry has the other threads' pools",
+    "tracemalloc": "it counts the other threads' memory",
 }
 """Names that a test, or a helper in this directory, uses only if it changes or checks something that threads share."""
 
@@ -49,6 +50,8 @@ LEFT_OUT = {
     "test_a_handler_that_gives_up_in_the_middle_of_a_body": "asyncio's own streams lose the answer of a busy server",
     "test_a_stopped_loop_with_a_posted_slice_does_not_hold_up_freeing": "any loop frees objects of another loop",
     "test_many_large_blocks_displace_small_ones_in_one_round": "a budget counted in Python is not exact without a GIL",
+    "test_a_block_displaces_none_of_its_own_shard": "a budget counted in Python is not exact without a GIL",
+    "test_blocks_that_are_freed_leave_nothing_behind": "it knows the other threads' size classes",
 }
 
 

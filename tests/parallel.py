@@ -4,7 +4,8 @@ That calls each test function in all of the threads at the same time. This modul
 of its own, while all threads share the package, and with it processors, registry and cleanup. It also finds the tests
 that cannot run like this, because they check something that all threads share.
 
-parallel.txt lists the tests of everything that threads share; pytest reads it as `@tests/parallel.txt`.
+parallel.txt lists these tests, those of pools, buffers and streams; pytest reads it as `@tests/parallel.txt`. Many other
+tests of the core start threads by themselves, and eight times as many would take too long.
 """
 
 import functools
@@ -45,13 +46,8 @@ SHARED_FIXTURES = {
 }
 
 LEFT_OUT = {
-    "test_idle_objects_are_dropped_while_the_program_is_idle": "it counts cycles, and any thread's loop may run one",
     "test_over_tls_a_handler_that_reads_no_body_and_answers_late": "asyncio's own streams lose a busy server's answer",
     "test_a_handler_that_gives_up_in_the_middle_of_a_body": "asyncio's own streams lose the answer of a busy server",
-    "test_a_stopped_loop_with_a_posted_slice_does_not_hold_up_freeing": "any loop frees objects of another loop",
-    "test_many_large_blocks_displace_small_ones_in_one_round": "a budget counted in Python is not exact without a GIL",
-    "test_a_block_displaces_none_of_its_own_shard": "a budget counted in Python is not exact without a GIL",
-    "test_blocks_that_are_freed_leave_nothing_behind": "it knows the other threads' size classes",
 }
 
 

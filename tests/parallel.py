@@ -4,8 +4,8 @@ That calls each test function in all of the threads at the same time. This modul
 of its own, while all threads share the package, and with it processors, registry and cleanup. It also finds the tests
 that cannot run like this, because they check something that all threads share.
 
-parallel.txt lists these tests, those of pools, buffers and streams; pytest reads it as `@tests/parallel.txt`. Many other
-tests of the core start threads by themselves, and eight times as many would take too long.
+parallel.txt lists these tests, those of pools, buffers and streams; pytest reads it as `@tests/parallel.txt`. Many
+other tests of the core start threads by themselves, and eight times as many would take too long.
 """
 
 import functools

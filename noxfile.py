@@ -49,6 +49,7 @@ def install(session: nox.Session, extra: str, **env: str) -> None:
 def enter_copy(session: nox.Session) -> None:
     """Work in a copy of the checkout, without a C extension."""
     copy = Path(session.create_tmp(), "checkout")
+    session.env.pop("TMPDIR", None)  # `create_tmp` sets it, and the paths of Unix sockets there may be too long
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(".", copy, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.so"))
     session.chdir(copy)

@@ -163,7 +163,7 @@ class Stress:
         reader, writer = await aiopool.streams.open_connection(sock=ours, buffers=self.buffers)
         try:
             while time.monotonic() < until and not self.errors:
-                count += sum([self.use_pools(rng) for _ in range(20)]) + self.use_buffers(rng)
+                count += sum([self.use_pools(rng) for _ in range(3)]) + self.use_buffers(rng)
                 count += await self.use_async(rng) + await self.use_stream(rng, reader, peer)
         except BaseException as error:
             self.errors.append(error)

@@ -106,7 +106,7 @@ def mutation(session: nox.Session) -> None:
     for module in modules:
         name = Path(module).stem
         first = [str(path) for path in Path("tests").rglob(f"test_{name}*.py")]  # because most mutants fail there
-        tests = " ".join([*first, "tests/core" if "_core" in module else "", "@tests/parallel.txt"])
+        tests = " ".join([*first, *(["tests/core", "@tests/parallel.txt"] if "_core" in module else ["tests/streams"])])
         Path("mutation.toml").write_text(MUTATION.format(module=module, tests=tests))
         session.run("cosmic-ray", "init", "mutation.toml", "mutation.sqlite")
         session.run("cr-filter-operators", "mutation.sqlite", "mutation.toml")

@@ -36,7 +36,6 @@ SHARED = {
     "LoopRecord": "it knows the other threads' loops",
     "_pools": "the registry has the other threads' pools",
     "pools": "the registry has the other threads' pools",
-    "tracemalloc": "it counts the other threads' memory",
 }
 """Names that a test, or a helper in this directory, uses only if it changes or checks something that threads share."""
 

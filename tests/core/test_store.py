@@ -131,6 +131,11 @@ def test_after_a_clear_nothing_is_found_neither_in_primary_nor_in_the_victim(aio
     assert sum(map(len, retired)) == 2
 
 
+@pytest.fixture
+def shard(reference):
+    return reference._core.shard.Shard(reference._core.shard.Counters())
+
+
 class Emptied(deque):
     """A list from which other code takes the last object between the store's check and its pop."""
 
@@ -144,32 +149,28 @@ class Emptied(deque):
 
 
 @pytest.mark.parametrize("take", ["take_private", "take_newest", "take_oldest", "free_newest"])
-def test_an_object_that_another_took_since_the_look_is_a_miss(reference, take):
-    shard = reference._core.shard.Shard(reference._core.shard.Counters())
+def test_an_object_that_another_took_since_the_look_is_a_miss(shard, take):
     shard.private, shard.shared = Emptied([Thing()]), Emptied([Thing()])
     assert not getattr(shard, take)()
     assert not shard.lock.locked()
 
 
-def test_a_private_object_that_another_took_before_it_is_moved_is_not_missed(reference):
+def test_a_private_object_that_another_took_before_it_is_moved_is_not_missed(shard):
     """The next put moves what a busy lock left in the private list, unless a finalizer takes it first."""
-    shard = reference._core.shard.Shard(reference._core.shard.Counters())
     shard.private = Emptied([Thing(), Thing()])
     shard.put(thing := Thing())
     assert list(shard.shared) == [thing]
     assert not shard.lock.locked()
 
 
-def test_a_steal_does_not_wait_for_a_busy_shared_list(reference):
-    shard = reference._core.shard.Shard(reference._core.shard.Counters())
+def test_a_steal_does_not_wait_for_a_busy_shared_list(shard):
     shard.shared.append(thing := Thing())
     with shard.lock:
         assert shard.take_oldest() is None
     assert shard.take_oldest() is thing
 
 
-def test_the_owner_needs_no_lock_to_take(reference):
-    shard = reference._core.shard.Shard(reference._core.shard.Counters())
+def test_the_owner_needs_no_lock_to_take(shard):
     shard.shared.append(thing := Thing())
     with shard.lock:
         assert shard.take_newest() is thing

@@ -1,10 +1,10 @@
 """The child of a fork from inside a coroutine: freeing and `idle_timeout` work, and its loops have their own ids."""
 
 import asyncio
-import os
 import threading
 import weakref
 
+from children import in_forks
 from shared import Thing
 
 import aiopool
@@ -45,15 +45,7 @@ def child():
 async def main():
     with pool.borrow():
         pass
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            child()
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitpid(pid, 0)[1] == 0, "the child failed"
+    in_forks(child, 1)
     with pool.borrow():
         pass
 

@@ -1,26 +1,14 @@
 """What the child of a fork keeps: of the processors only its own, which is parked; no running loop; no held lock."""
 
 import asyncio
-import os
 import sys
 
 import trio
+from children import in_forks
 from loops import loop_thread
 from shared import Thing
 
 import aiopool
-
-
-def check_in_a_child(check):
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            check()
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitpid(pid, 0)[1] == 0, "the child failed"
 
 
 def live_loops():
@@ -49,7 +37,7 @@ async def main():
         _, shard = pool._store.shards()[0]
         if aiopool.implementation == "python":
             shard.lock.acquire()
-        check_in_a_child(check)
+        in_forks(check, 1)
         assert aiopool.current_processor() is own
         assert len(live_loops()) == 2
 

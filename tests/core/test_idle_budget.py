@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import threading
 
 import pytest
 from loops import in_thread, in_threads, loop_thread
@@ -60,7 +59,6 @@ def test_max_idle_bytes_may_exceed_all_memory(reusing):
 def test_the_bound_holds_when_threads_race(reusing):
     limit = 7 * KIB
     pool = reusing.BufferPool(max_idle_bytes=limit)
-    seen, stop = [], threading.Event()
 
     def churn():
         for turn in range(400):
@@ -70,25 +68,14 @@ def test_the_bound_holds_when_threads_race(reusing):
     async def churn_on_a_loop():
         churn()
 
-    def watch():
-        # With a pause, because in free-threaded CPython a thread that waits for a dict's lock yields to all threads
-        # that can run. If one thread used the dict all the time on a busy machine, this took half a minute.
-        while not stop.wait(0.001):
-            seen.append(sum(each.bytes_idle for each in pool.stats().classes))
-
-    def churn_and_stop():
-        try:
-            in_threads([churn, churn, lambda: asyncio.run(churn_on_a_loop()), lambda: asyncio.run(churn_on_a_loop())])
-        finally:
-            stop.set()
-
-    in_threads([watch, churn_and_stop])
+    in_threads([churn, churn, lambda: asyncio.run(churn_on_a_loop()), lambda: asyncio.run(churn_on_a_loop())])
     stats = pool.stats()
     assert stats.bytes_in_use == 0
     assert stats.bytes_idle == sum(each.bytes_idle for each in stats.classes)
     assert stats.over_budget + stats.displaced > 0, "the bound was never met"
     if reusing._core.idle_budget.EXACT:
-        assert max([*seen, stats.bytes_idle]) <= limit
+        # Not a sum over the size classes taken meanwhile: a block may go while another, that is counted later, comes.
+        assert stats.bytes_idle <= stats.peak_idle <= limit
     else:
         reusing.cleanup()
         assert pool._budget.used == pool.stats().bytes_idle

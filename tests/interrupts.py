@@ -29,6 +29,11 @@ PACKAGE = (os.fspath(Path(_spec.origin).parent) + os.sep,)
 """For `files`: only the modules of the package, whatever the name of the checkout."""
 
 
+def core_files(*modules: str) -> tuple[str, ...]:
+    """For `files`: these modules of the package's core."""
+    return tuple([os.path.join("_core", f"{module}.py") for module in modules])
+
+
 def at_every_bytecode(scenario: Scenario, *, files: tuple[str, ...], into: bool = False) -> int:
     """Interrupt at each bytecode in files whose path contains one of `files`. Returns the number of interruptions.
 

@@ -11,7 +11,7 @@ over, and so does any thread that retires objects or runs a garbage collection.
 The trade-off: two loops may free at the same time. This costs each of them slices of a millisecond, and nothing else.
 """
 
-import sys
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from math import inf
@@ -20,6 +20,7 @@ from time import monotonic, perf_counter
 from .._native import native
 from . import gc_clock, timers
 from .loops import LiveLoop
+from .posted import Posted, waits
 from .processor import Processor, live_loops, processors
 from .registry import Retired
 
@@ -56,22 +57,12 @@ def free_queued() -> None:
 def _post_slice(processor: Processor, loop: LiveLoop) -> bool:
     """Have `loop` free a slice soon. Returns `False` if it is not running."""
     global _last_progress
-    now = monotonic()
-    if now - processor.slice_posted < PATIENCE:
-        return True  # one was posted and has not run yet
-    try:
-        # All this before the call: the slice may run before `call_soon` returns.
-        processor.slice_posted = _last_progress = now
-        slice = _Slice(processor)
-        slice.waiting = True
-        posted = loop.call_soon(slice)
-        if not posted:
-            slice.waiting = False
-            processor.slice_posted = -inf  # otherwise the next caller would assume that a slice was posted
-        return posted
-    except BaseException:
-        processor.slice_posted = -inf  # perhaps it was not posted, so let the next caller post one
-        raise
+    if waits(processor.slice, loop):
+        return True
+    slice = _Slice(processor, loop)
+    processor.slice = weakref.ref(slice)
+    _last_progress = monotonic()  # before the post, because the slice may run before `post` returns
+    return slice.post()
 
 
 def free_until(deadline: float) -> bool:
@@ -101,36 +92,22 @@ def free_each(free_one: Callable[[], bool], deadline: float) -> bool:
     return True
 
 
-class _Slice:
-    """Frees on one loop, a slice at a time, until nothing is left.
+class _Slice(Posted):
+    """Frees on one loop, a slice at a time, until nothing is left. If the loop ends first, others take over."""
 
-    The finalizer has another loop take over if this one ended with the slice in its queue, or if a signal handler
-    raised before the first line of `__call__` or after its last.
-    """
+    __slots__ = ()
 
-    __slots__ = ("_processor", "waiting")
-
-    def __init__(self, processor: Processor) -> None:
-        self._processor = processor
-        #: whether it is posted and has not run to its end
-        self.waiting = False
-
-    def __call__(self) -> None:
+    def run(self) -> None:
         try:
             if free_until(perf_counter() + SLICE):
                 timers.adjust_all()  # no other loop need be ready to take over any more
         finally:
-            # Also if a signal handler raised above, because the rest must still be freed. If one raises here, the
-            # finalizer does this.
-            self._processor.slice_posted = -inf
+            # Also if a signal handler raised above, because the rest must still be freed. If one raises here, `dropped`
+            # does this.
             free_queued()
-            self.waiting = False
 
-    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        # `waiting` is missing if an exception interrupted __init__.
-        if getattr(self, "waiting", False) and not _is_finalizing():
-            self._processor.slice_posted = -inf
-            free_queued()
+    def dropped(self) -> None:
+        free_queued()
 
 
 def _overdue_at() -> float:

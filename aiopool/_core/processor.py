@@ -50,7 +50,7 @@ class Processor(Identity):
     `threading.get_ident()`, or `None` while the processor is parked between two loops and after the thread has ended.
     """
 
-    __slots__ = ("__weakref__", "loop", "slice_posted", "timer")
+    __slots__ = ("__weakref__", "adjusting", "loop", "slice", "timer")
 
     # On the class, because the last threads end after this module's globals are cleared.
     _owners: ClassVar[dict[int, "Processor"]] = {}
@@ -68,8 +68,9 @@ class Processor(Identity):
         #: the loop's one timer, and when it fires or is about to be set to fire, in seconds of time.monotonic()
         self.timer: Any = None
         self.wakes_at = inf
-        #: when the slice that has not run yet was posted, in seconds of time.monotonic(); -infinity: none is posted
-        self.slice_posted = -inf
+        #: weak references to what was last posted to the loop to adjust that timer, and to free retired objects
+        self.adjusting: weakref.ref[Any] | None = None
+        self.slice: weakref.ref[Any] | None = None
 
     def __repr__(self) -> str:
         return f"<aiopool.Processor {self.id} of thread {self.thread_id}>"

@@ -12,12 +12,14 @@ a loop gets no timer, because an idle pool would move its clock. If the clock ca
 noticed when a timer fires early, and the loop gets no timer from then on.
 """
 
+import weakref
 from collections.abc import Callable
 from math import inf
 from time import monotonic
 from typing import NamedTuple
 
 from .loops import LiveLoop
+from .posted import Posted, waits
 from .processor import Processor, came_to_loop, live_loops
 
 LATE = 1.0
@@ -98,35 +100,26 @@ def adjust_all() -> None:
 
 def _adjust_soon(processor: Processor, loop: LiveLoop) -> bool:
     """Have `loop` adjust its timer soon. Returns `False` if it is not running."""
+    if waits(processor.adjusting, loop):
+        return True
     adjusting = _Adjusting(processor, loop)
-    # Before the call, because the loop may run it to its end before `call_soon` returns.
-    adjusting.waiting = True
-    posted = loop.call_soon(adjusting)
-    if not posted:
-        adjusting.waiting = False
-    return posted
+    processor.adjusting = weakref.ref(adjusting)
+    return adjusting.post()
 
 
-class _Adjusting:
+class _Adjusting(Posted):
     """Adjusts a loop's timer. If an exception interrupts this, the processor counts as having no timer."""
 
-    __slots__ = ("_loop", "_processor", "waiting")
+    __slots__ = ()
 
-    def __init__(self, processor: Processor, loop: LiveLoop) -> None:
-        self._processor = processor
-        self._loop = loop
-        #: whether it is posted and has not run to its end
-        self.waiting = False
+    def run(self) -> None:
+        _adjust(self.processor, self.loop)
 
-    def __call__(self) -> None:
-        _adjust(self._processor, self._loop)
-        self.waiting = False
-
-    def __del__(self) -> None:
-        if getattr(self, "waiting", False) and self._processor.loop is self._loop:
-            self._processor.wakes_at = inf
+    def dropped(self) -> None:
+        if self.processor.loop is self.loop:
+            self.processor.wakes_at = inf
             # The loop ended before its timer was set. As in `_Timer`, a context may outlive it.
-            self._processor.park()
+            self.processor.park()
 
 
 def _adjust(processor: Processor, loop: LiveLoop) -> None:

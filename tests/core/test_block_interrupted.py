@@ -1,10 +1,9 @@
 """Finalizers and other threads interrupt an acquire and a drop between any two bytecodes."""
 
-import os
 import sys
 
 import pytest
-from interrupts import at_every_bytecode
+from interrupts import at_every_bytecode, core_files
 from shared import KIB
 
 
@@ -16,7 +15,7 @@ def fill(pool, mark, count):
     return views
 
 
-INTERRUPTED = tuple(f"_core{os.sep}{name}.py" for name in ("block", "idle_budget", "shard", "size_class", "store"))
+INTERRUPTED = core_files("block", "idle_budget", "shard", "size_class", "store")
 INTERRUPTED += ("_buffer_pool.py",)
 
 INTRUSIONS = {

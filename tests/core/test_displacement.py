@@ -2,12 +2,11 @@
 
 import asyncio
 import gc
-import os
 import sys
 import threading
 
 import pytest
-from interrupts import at_every_bytecode
+from interrupts import at_every_bytecode, core_files
 from loops import PATIENCE, in_thread, in_threads, loop_thread, on_a_loop
 from shared import KIB, MIB
 
@@ -293,7 +292,7 @@ def test_keeping_before_displacing_breaks_the_bound(reference, monkeypatch):
 
 
 # Not idle_budget, which relies on the fact that nothing interrupts the bytecodes of a `+=` on an attribute.
-FILES = tuple(f"_core{os.sep}{name}.py" for name in ("displacement", "size_class"))
+FILES = core_files("displacement", "size_class")
 
 INTRUSIONS = {
     "drop": lambda package, pool, views: views.clear(),

@@ -9,7 +9,7 @@ import weakref
 from math import inf
 
 import pytest
-from interrupts import PACKAGE, Interrupted, at_every_bytecode, raise_in_every_gap_on_a_loop
+from interrupts import PACKAGE, Interrupted, at_every_bytecode, core_files, raise_in_every_gap_on_a_loop
 from loops import PATIENCE, RunsAtOnce, all_freed, loop_thread, on_a_loop
 from shared import FREE_THREADED, Thing, no_other_pools
 
@@ -183,7 +183,7 @@ def test_an_exception_between_any_two_bytecodes_disables_nothing(aiopool, operat
                     "cleanup": aiopool.cleanup,
                     "clear": pool.clear,
                     "stats": pool.stats,
-                    "slice": lambda: freeing._Slice(aiopool.current_processor())(),
+                    "slice": lambda: freeing._Slice(aiopool.current_processor(), aiopool.current_processor().loop)(),
                 }[operation]()
             except Interrupted:
                 pass
@@ -251,13 +251,12 @@ def test_after_an_exception_anywhere_the_next_clear_frees_everything(reference, 
 
         return operate, clear_again
 
-    gaps = raise_in_every_gap_on_a_loop(set_up, files=("/_core/freeing", "\\_core\\freeing"))
+    gaps = raise_in_every_gap_on_a_loop(set_up, files=core_files("freeing", "posted"))
     assert gaps > (5 if operation == "cleanup" else 50)
 
 
 INTERRUPTED = [
-    ("freeing", "_Slice"),
-    ("timers", "_Adjusting"),
+    ("posted", "Posted"),
     ("timers", "_Firing"),
     ("processor", "_Ownership"),
     ("bound_loops", "_Tie"),
@@ -318,7 +317,6 @@ def test_a_slice_that_runs_before_the_post_returns_is_not_mistaken_for_dropped(a
 
     async def main():
         processor = aiopool.current_processor()
-        processor.slice_posted = -inf
         assert freeing._post_slice(processor, RunsAtOnce(processor.loop))
 
     monkeypatch.setattr(freeing, "free_queued", lambda: calls.append(1))

@@ -130,7 +130,6 @@ async def test_one_slice_at_a_time_waits_on_a_loop(aiopool, monkeypatch):
     posted = []
     make = aiopool._core.freeing._Slice
     monkeypatch.setattr(aiopool._core.freeing, "_Slice", lambda *args: posted.append(args) or make(*args))
-    monkeypatch.setattr(aiopool._core.freeing, "PATIENCE", math.inf)
     for _ in range(5):
         for _ in range(3):
             pool.put(Thing())

@@ -6,11 +6,11 @@ from collections import Counter, deque
 from math import inf
 
 import pytest
-from interrupts import at_every_bytecode
+from interrupts import at_every_bytecode, core_files
 from loops import in_threads, loop_thread
 from shared import Thing
 
-STORE = ("/_core/store", "\\_core\\store")
+STORE = core_files("store")
 
 
 def retired_in_every_gap(aiopool, operation, intruder):

@@ -11,7 +11,7 @@ from math import inf
 import anyio
 import pytest
 import trio.testing
-from interrupts import Interrupted, raise_in_every_gap_on_a_loop
+from interrupts import Interrupted, core_files, raise_in_every_gap_on_a_loop
 from loops import PATIENCE, RunsAtOnce, in_thread, loop_thread
 from shared import Thing, no_other_pools
 
@@ -287,7 +287,7 @@ def test_after_an_exception_anywhere_the_next_object_is_dropped_in_time(referenc
 
         return operate, put_once_more
 
-    assert raise_in_every_gap_on_a_loop(set_up, files=("/_core/timers", "\\_core\\timers")) > 50
+    assert raise_in_every_gap_on_a_loop(set_up, files=core_files("timers", "posted")) > 50
 
 
 # --- loops with their own clock ---
@@ -365,26 +365,3 @@ def test_an_idle_pool_does_not_make_a_mock_clock_jump(aiopool, bound, threshold)
         return trio.current_time() - start
 
     assert trio.run(main, clock=trio.testing.MockClock(autojump_threshold=threshold)) == 0
-
-
-@pytest.mark.parametrize("set_late", [False, True], ids=["as it is", "negative control"])
-def test_a_loop_that_runs_a_callback_before_the_post_returns_is_not_parked(alone, set_late, monkeypatch):
-    """The negative control marks the callback as waiting only after the post, when it has already run."""
-    timers = alone._core.timers
-
-    def post_and_mark(processor, loop):
-        adjusting = timers._Adjusting(processor, loop)
-        posted = adjusting.waiting = loop.call_soon(adjusting)
-        return posted
-
-    if set_late:
-        monkeypatch.setattr(timers, "_adjust_soon", post_and_mark)
-
-    async def main():
-        processor = alone.current_processor()
-        loop = RunsAtOnce(processor.loop)
-        monkeypatch.setattr(processor, "loop", loop)
-        assert timers._adjust_soon(processor, loop)
-        return processor.thread_id
-
-    assert (asyncio.run(main()) is None) == set_late

@@ -12,6 +12,7 @@ Only a `Mark` outlives the loop: it says which loop a checked-out object is boun
 
 import sys
 import weakref
+from collections import deque
 from collections.abc import AsyncGenerator
 from functools import partial
 from time import perf_counter
@@ -19,6 +20,7 @@ from typing import Any, ClassVar
 
 from .freeing import SLICE, free_each
 from .loops import TRIO, LiveLoop, get_running_loop, innermost_loop, live_loop
+from .posted import Posted, waits
 from .shard import Shard
 
 
@@ -53,7 +55,19 @@ class Part:
 class LoopRecord:
     """One loop and its idle objects."""
 
-    __slots__ = ("__weakref__", "_id", "closers", "closing", "guard", "loop", "mark", "parts", "running", "tie")
+    __slots__ = (
+        "__weakref__",
+        "_id",
+        "closers",
+        "closing",
+        "departures",
+        "guard",
+        "loop",
+        "mark",
+        "parts",
+        "running",
+        "tie",
+    )
 
     # On the class, because the last loops end after this module's globals are cleared.
     _all: ClassVar[dict[int, "weakref.ref[LoopRecord]"]] = {}
@@ -62,6 +76,8 @@ class LoopRecord:
         self._id = id(running)
         self.mark = Mark()
         self.loop: LiveLoop = live_loop(running)
+        #: what was retired and is to be freed on the loop
+        self.departures = Departures(self.loop)
         #: a weak reference to the loop, as `running_loop` returns it; each get and put compares it
         self.running = weakref.ref(running)
         #: by the id of a store's contents
@@ -201,17 +217,81 @@ class Bindings:
         self._entries.pop(id(obj), None)
 
 
+class Departures:
+    """Retired shards of one loop, which frees them in slices: one slice in each of its turns, for all stores."""
+
+    __slots__ = ("_loop", "_posted", "_shards")
+
+    def __init__(self, loop: LiveLoop) -> None:
+        self._loop = loop
+        self._shards: deque[Shard] = deque()
+        self._posted: weakref.ref[_Departing] | None = None
+
+    def add(self, shard: Shard) -> bool:
+        """Have the loop free `shard`. Returns `False` if it is not running. Thread-safe."""
+        self._shards.append(shard)
+        if self.post():
+            return True
+        try:
+            self._shards.remove(shard)
+        except ValueError:
+            return True  # the loop took it, and ended only then
+        return False
+
+    def post(self) -> bool:
+        """Have the loop free a slice soon. Returns `False` if it is not running."""
+        if self._loop.is_running() and waits(self._posted, self._loop):
+            return True
+        departing = _Departing(self._loop, self)
+        self._posted = weakref.ref(departing)
+        return departing.post()
+
+    def free_slice(self) -> None:
+        """Free for a millisecond. Call on the loop, because only there may private objects be taken."""
+        deadline = perf_counter() + SLICE
+        while self._shards:
+            shard = self._shards.popleft()
+            if not free_each(partial(_free_any, shard), deadline):
+                self._shards.appendleft(shard)
+                break
+
+    def continue_later(self) -> None:
+        """Post again if anything is left."""
+        if self._shards:
+            self.post()
+
+
+def _free_any(shard: Shard) -> bool:
+    return shard.take_private() is not None or shard.free_newest()
+
+
+class _Departing(Posted):
+    """Frees a slice of the retired shards of one loop. A loop that ends first frees them when it drops its record."""
+
+    __slots__ = ("_departures",)
+
+    def __init__(self, loop: LiveLoop, departures: Departures) -> None:
+        super().__init__(loop)
+        self._departures = departures
+
+    def run(self) -> None:
+        self._departures.free_slice()
+        self._departures.continue_later()
+
+    def dropped(self) -> None:
+        self._departures.continue_later()
+
+
 class Departure:
     """A retired shard whose objects are to be freed on their own loop.
 
-    The queue of retired objects treats it as a shard; but instead of being freed there, it posts itself to its loop. A
-    loop that ends with it in its queue drops it, which frees the objects too.
+    The queue of retired objects treats it as a shard; but instead of being freed there, it is passed to its loop.
     """
 
-    __slots__ = ("_loop", "_shard")
+    __slots__ = ("_departures", "_shard")
 
-    def __init__(self, loop: LiveLoop, shard: Shard) -> None:
-        self._loop = loop
+    def __init__(self, departures: Departures, shard: Shard) -> None:
+        self._departures = departures
         self._shard = shard
 
     def __len__(self) -> int:
@@ -222,12 +302,4 @@ class Departure:
 
         Returns `False` if nothing is left to do here.
         """
-        return not self._loop.call_soon(self) and self._shard.free_newest()
-
-    def __call__(self) -> None:
-        if not free_each(self._free_any, perf_counter() + SLICE):
-            self._loop.call_soon(self)
-
-    def _free_any(self) -> bool:
-        # This is the owner's thread, so the private objects may be taken.
-        return self._shard.take_private() is not None or self._shard.free_newest()
+        return not self._departures.add(self._shard) and self._shard.free_newest()

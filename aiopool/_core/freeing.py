@@ -59,7 +59,7 @@ def _post_slice(processor: Processor, loop: LiveLoop) -> bool:
     global _last_progress
     if waits(processor.slice, loop):
         return True
-    slice = _Slice(processor, loop)
+    slice = _Slice(loop)
     processor.slice = weakref.ref(slice)
     _last_progress = monotonic()  # before the post, because the slice may run before `post` returns
     return slice.post()

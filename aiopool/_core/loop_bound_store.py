@@ -78,7 +78,7 @@ class BoundContents:
     def retire(self, before: int) -> list[Retired]:
         """Remove the generations with numbers below `before`. Returns their shards, to be freed on their own loops."""
         return [
-            Departure(record.loop, shard)
+            Departure(record.departures, shard)
             for record, part in self.parts()
             for number in sorted(part.shards)
             if number < before and (shard := part.shards.pop(number, None)) is not None

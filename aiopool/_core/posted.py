@@ -5,8 +5,8 @@ other threads clear pools in the meantime, and would be held up again by running
 first checks whether one still waits.
 
 A loop may end or be interrupted at any moment, with the callback in its queue. Then it drops the callback, whose
-finalizer takes care of what would otherwise be forgotten. For the same reason the processor refers to the callback
-weakly: the check must not find a callback that no loop holds any more.
+finalizer takes care of what would otherwise be forgotten. For the same reason the poster keeps only a weak reference:
+the check must not find a callback that no loop holds any more.
 """
 
 import sys
@@ -15,16 +15,14 @@ from collections.abc import Callable
 from typing import Any
 
 from .loops import LiveLoop
-from .processor import Processor
 
 
 class Posted:
-    """A callback for the loop of a processor. Subclasses define `run` and `dropped`."""
+    """A callback for one loop. Subclasses define `run` and `dropped`."""
 
-    __slots__ = ("__weakref__", "_unfinished", "begun", "loop", "processor")
+    __slots__ = ("__weakref__", "_unfinished", "begun", "loop")
 
-    def __init__(self, processor: Processor, loop: LiveLoop) -> None:
-        self.processor = processor
+    def __init__(self, loop: LiveLoop) -> None:
         self.loop = loop
         #: whether the loop has begun to run it, or dropped it
         self.begun = False

@@ -110,16 +110,20 @@ def _adjust_soon(processor: Processor, loop: LiveLoop) -> bool:
 class _Adjusting(Posted):
     """Adjusts a loop's timer. If an exception interrupts this, the processor counts as having no timer."""
 
-    __slots__ = ()
+    __slots__ = ("_processor",)
+
+    def __init__(self, processor: Processor, loop: LiveLoop) -> None:
+        super().__init__(loop)
+        self._processor = processor
 
     def run(self) -> None:
-        _adjust(self.processor, self.loop)
+        _adjust(self._processor, self.loop)
 
     def dropped(self) -> None:
-        if self.processor.loop is self.loop:
-            self.processor.wakes_at = inf
+        if self._processor.loop is self.loop:
+            self._processor.wakes_at = inf
             # The loop ended before its timer was set. As in `_Timer`, a context may outlive it.
-            self.processor.park()
+            self._processor.park()
 
 
 def _adjust(processor: Processor, loop: LiveLoop) -> None:

@@ -183,7 +183,7 @@ def test_an_exception_between_any_two_bytecodes_disables_nothing(aiopool, operat
                     "cleanup": aiopool.cleanup,
                     "clear": pool.clear,
                     "stats": pool.stats,
-                    "slice": lambda: freeing._Slice(aiopool.current_processor(), aiopool.current_processor().loop)(),
+                    "slice": lambda: freeing._Slice(aiopool.current_processor().loop)(),
                 }[operation]()
             except Interrupted:
                 pass

@@ -15,12 +15,11 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator
 from functools import partial
-from time import perf_counter
 from typing import Any, ClassVar
 
-from .freeing import SLICE, free_each
+from .freeing import Slice, free_each
 from .loops import TRIO, LiveLoop, get_running_loop, innermost_loop, live_loop
-from .posted import Posted, waits
+from .posted import waits
 from .shard import Shard
 
 
@@ -246,9 +245,8 @@ class Departures:
         self._posted = weakref.ref(departing)
         return departing.post()
 
-    def free_slice(self) -> None:
-        """Free for a millisecond. Call on the loop, because only there may private objects be taken."""
-        deadline = perf_counter() + SLICE
+    def free_until(self, deadline: float) -> None:
+        """Free until `deadline`. Call on the loop, because only there may private objects be taken."""
         while self._shards:
             shard = self._shards.popleft()
             if not free_each(partial(_free_any, shard), deadline):
@@ -265,7 +263,7 @@ def _free_any(shard: Shard) -> bool:
     return shard.take_private() is not None or shard.free_newest()
 
 
-class _Departing(Posted):
+class _Departing(Slice):
     """Frees a slice of the retired shards of one loop. A loop that ends first frees them when it drops its record."""
 
     __slots__ = ("_departures",)
@@ -275,7 +273,7 @@ class _Departing(Posted):
         self._departures = departures
 
     def run(self) -> None:
-        self._departures.free_slice()
+        self._departures.free_until(self.deadline())
         self._departures.continue_later()
 
     def dropped(self) -> None:

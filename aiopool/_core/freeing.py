@@ -27,6 +27,10 @@ from .registry import Retired
 SLICE = 0.001
 """The longest time that freeing keeps a loop from its other callbacks, in seconds."""
 
+SHARE = 0.05
+"""The part of its time that a loop may spend on freeing, if its other callbacks take so long that this is more than a
+`SLICE` in each turn. Otherwise it would free less than is retired meanwhile, and run out of memory."""
+
 PATIENCE = 0.02
 """How long a loop may take to run a posted slice before others take over, in seconds."""
 
@@ -92,14 +96,29 @@ def free_each(free_one: Callable[[], bool], deadline: float) -> bool:
     return True
 
 
-class _Slice(Posted):
+class Slice(Posted):
+    """Frees for a short time. Subclasses define what."""
+
+    __slots__ = ("_posted",)
+
+    def __init__(self, loop: LiveLoop) -> None:
+        super().__init__(loop)
+        self._posted = perf_counter()
+
+    def deadline(self) -> float:
+        """When the slice that runs now has to end, in seconds of time.perf_counter()."""
+        now = perf_counter()
+        return now + max(SLICE, SHARE * (now - self._posted))
+
+
+class _Slice(Slice):
     """Frees on one loop, a slice at a time, until nothing is left. If the loop ends first, others take over."""
 
     __slots__ = ()
 
     def run(self) -> None:
         try:
-            if free_until(perf_counter() + SLICE):
+            if free_until(self.deadline()):
                 timers.adjust_all()  # no other loop need be ready to take over any more
         finally:
             # Also if a signal handler raised above, because the rest must still be freed. If one raises here, `dropped`

@@ -124,7 +124,7 @@ class Stress:
         passing = aiopool.Pool(threading.Lock)
         passing.put(threading.Lock())
         del passing
-        time.sleep(0.001)
+        time.sleep(0.01)  # under ThreadSanitizer the loops free less than a thread without a pause can retire
         return 1
 
     async def use_async(self, rng):

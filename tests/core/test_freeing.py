@@ -222,6 +222,7 @@ def test_after_an_exception_anywhere_the_next_clear_frees_everything(reference, 
     """It also frees what the interrupted operation retired; with only one loop, and without a garbage collection."""
     freeing = reference._core.freeing
     monkeypatch.setattr(freeing, "SLICE", 0.0)
+    monkeypatch.setattr(freeing, "SHARE", 0.0)
     monkeypatch.setattr(reference._core.registry, "_pools", {})
 
     def set_up():

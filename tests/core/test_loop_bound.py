@@ -241,6 +241,7 @@ def test_a_loop_that_does_not_run_drops_nothing_itself(aiopool):
 
 def test_a_large_victim_is_freed_in_slices_on_its_own_loop(aiopool, monkeypatch):
     monkeypatch.setattr(aiopool._core.freeing, "SLICE", 0.0)
+    monkeypatch.setattr(aiopool._core.freeing, "SHARE", 0.0)
     pool = aiopool.Pool(Thing, loop_bound=True)
 
     async def main():

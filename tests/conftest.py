@@ -11,6 +11,7 @@ from types import ModuleType
 import anyio
 import parallel
 import pytest
+from shared import no_other_pools
 
 pytest_plugins = ["pytester"]
 
@@ -69,6 +70,13 @@ def aiopool(request: pytest.FixtureRequest) -> ModuleType:
 def reference() -> ModuleType:
     """The pure Python package, for tests that replace its internals to see it break."""
     return load("python")
+
+
+@pytest.fixture
+def alone(aiopool: ModuleType) -> Iterator[ModuleType]:
+    """The package, without other pools that have idle objects."""
+    with no_other_pools(aiopool):
+        yield aiopool
 
 
 @pytest.fixture(params=BACKENDS)

@@ -2,7 +2,8 @@
 
 Nothing here depends on the pools. Each module imports only from those before it in this order:
 
-    loops → processor → shard → observation, registry, timers → freeing → cleanup → store → loop-bound store
+    loops → posted, processor → shard → observation, registry, timers → freeing → cleanup → store
+    → departures, bound loops → loop-bound store
 
 `sum` gets lists here, not generator expressions, and callbacks are not lambdas. Both would create a function object in
 the middle of a call, and CPython 3.12 and 3.13 corrupt their state when there is no memory to create one.

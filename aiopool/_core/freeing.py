@@ -25,11 +25,11 @@ from .processor import Processor, live_loops, processors
 from .registry import Retired
 
 SLICE = 0.001
-"""The longest time that freeing keeps a loop from its other callbacks, in seconds."""
+"""The longest time that freeing keeps a loop from its other callbacks, in seconds, except as in `SHARE`."""
 
 SHARE = 0.05
 """The part of its time that a loop may spend on freeing, if its other callbacks take so long that this is more than a
-`SLICE` in each turn. Otherwise it would free less than is retired meanwhile, and run out of memory."""
+`SLICE` in each turn. Otherwise the loop could free less than is retired meanwhile, and memory would grow."""
 
 PATIENCE = 0.02
 """How long a loop may take to run a posted slice before others take over, in seconds."""

@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 from .._checks import identified
 from .._native import in_c
 from . import cleanup
-from .bound_loops import Bindings, Departure, LoopRecord, Mark, Part, current_record, records
+from .bound_loops import Bindings, LoopRecord, Mark, Part, current_record, records
+from .departures import Departure
 from .processor import OFF_LOOP, Processor, pin, pinned
 from .registry import Retired
 from .shard import Counters, Shard

@@ -6,14 +6,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from loops import PATIENCE, RunsAtOnce, all_freed, in_thread, loop_thread
-from shared import Thing, no_other_pools
-
-
-@pytest.fixture
-def alone(aiopool):
-    """The package, without other pools that have idle objects."""
-    with no_other_pools(aiopool):
-        yield aiopool
+from shared import Thing
 
 
 def put_and_clear(pool):
@@ -91,25 +84,23 @@ def test_a_callback_on_a_loop_that_has_ended_does_not_wait_for_ever(alone, end):
     async def last():
         alone.current_processor()
         put_and_clear(alone.Pool(Thing))  # posts, and then the loop stops
-        alone.Pool(Thing)
 
-    with no_other_pools(alone):
-        ended.run_until_complete(last())
-        if end == "closed":
-            ended.close()
-        pool = alone.Pool(Thing)
-        pool.put(Thing())
-
-        async def main():
-            put_and_clear(pool)
-            async with asyncio.timeout(PATIENCE):
-                await all_freed(alone)
-            pool.put(Thing())
-            await asyncio.sleep(0)
-            return alone.current_processor().timer is not None
-
-        assert asyncio.run(main())
+    ended.run_until_complete(last())
+    if end == "closed":
         ended.close()
+    pool = alone.Pool(Thing)
+    pool.put(Thing())
+
+    async def main():
+        put_and_clear(pool)
+        async with asyncio.timeout(PATIENCE):
+            await all_freed(alone)
+        pool.put(Thing())
+        await asyncio.sleep(0)
+        return alone.current_processor().timer is not None
+
+    assert asyncio.run(main())
+    ended.close()
 
 
 def test_a_callback_that_a_running_loop_drops_is_posted_again(alone, monkeypatch):

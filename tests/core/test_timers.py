@@ -13,7 +13,7 @@ import pytest
 import trio.testing
 from interrupts import Interrupted, core_files, raise_in_every_gap_on_a_loop
 from loops import PATIENCE, RunsAtOnce, in_thread, loop_thread
-from shared import Thing, no_other_pools
+from shared import Thing
 
 
 def timers_of(loop):
@@ -27,13 +27,6 @@ async def settle(aiopool):
         await asyncio.sleep(0)
     for _ in range(5):
         await asyncio.sleep(0)
-
-
-@pytest.fixture
-def alone(aiopool):
-    """The package, without other pools that have idle objects."""
-    with no_other_pools(aiopool):
-        yield aiopool
 
 
 def test_a_loop_has_one_timer_for_all_pools(alone):

@@ -66,7 +66,7 @@ static bool
 is_bound_here(BoundStoreObject *self, IdentityObject *processor, PyObject *obj, PyObject **ends)
 {
     PyObject *key = PyLong_FromVoidPtr(obj);
-    PyObject *entry = key == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(self->entries, key));
+    PyObject *entry = key == NULL ? NULL : dict_get(self->entries, key);
     bool here = entry != NULL && PyTuple_CheckExact(entry) && PyTuple_GET_SIZE(entry) == 2
                 && PyTuple_GET_ITEM(entry, 1) == processor->mark;
     if (here && PyTuple_GET_ITEM(entry, 0) == Py_None) {

@@ -34,6 +34,14 @@ contents_make(State *state, void *owner)
     return self;
 }
 
+/* Whether either generation has shards. Call with the store's lock held. */
+static bool
+contents_have_shards(const ContentsObject *self)
+{
+    const ShardsObject *victim = self->victim;
+    return self->primary->end > 0 || (victim != NULL && victim->end > 0);
+}
+
 static int
 contents_traverse(ContentsObject *self, visitproc visit, void *arg)
 {

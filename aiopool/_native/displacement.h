@@ -39,40 +39,41 @@ may_look_at_private(Asker Py_UNUSED(asker), Py_ssize_t Py_UNUSED(id))
 }
 #endif
 
-static ShardObject *
-oldest_shard(const Oldest *place)
+/* The list of a shard that a place names. */
+static inline Ring *
+ring_at(const Oldest *place, ShardObject *shard)
 {
-    ContentsObject *contents = place->store->contents;
-    return shards_at(place->in_victim ? contents->victim : contents->primary, place->id);
+    return place->in_private ? &shard->private : &shard->shared;
 }
 
-/* The block at that place, after locking the list if it is a shared one; NULL if there is none, or if the list is
-   already locked. */
-static BlockObject *
-lock_oldest(const Oldest *place)
+static inline void
+unlock_ring(const Oldest *place, ShardObject *shard)
 {
-    ShardObject *shard = oldest_shard(place);
-    Ring *ring = shard == NULL ? NULL : place->in_private ? &shard->private : &shard->shared;
+    if (!place->in_private) {
+        lock_release(&shard->lock);
+    }
+}
+
+/* The shard at that place, its list locked if it is a shared one, and its oldest block; NULL if it has none, or if the
+   list is already locked. The shard is looked up once and kept: another thread may replace the generations at any
+   moment, and then the place names another shard or none. Call between store_enter and store_leave. */
+static ShardObject *
+lock_oldest(const Oldest *place, BlockObject **block)
+{
+    ContentsObject *contents = place->store->contents;
+    ShardObject *shard = shards_at(place->in_victim ? contents->victim : contents->primary, place->id);
+    Ring *ring = shard == NULL ? NULL : ring_at(place, shard);
     if (ring == NULL || count_read(&ring->count) == 0 || (!place->in_private && !lock_try(&shard->lock))) {
         return NULL;
     }
     PyObject *obj = count_read(&ring->count) == 0 ? NULL : ring->items[ring->first];
     /* It may not be a block, because Python code that finds the store can put anything there. */
     if (obj == NULL || !Py_IS_TYPE(obj, place->store->state->block_type) || !((BlockObject *)obj)->idle) {
-        if (!place->in_private) {
-            lock_release(&shard->lock);
-        }
+        unlock_ring(place, shard);
         return NULL;
     }
-    return (BlockObject *)obj;
-}
-
-static void
-unlock_oldest(const Oldest *place)
-{
-    if (!place->in_private) {
-        lock_release(&oldest_shard(place)->lock);
-    }
+    *block = (BlockObject *)obj;
+    return shard;
 }
 
 static bool
@@ -93,13 +94,14 @@ look_at_shard(Oldest place, Asker asker, Oldest *oldest, uint64_t *next)
         if (private && !may_look_at_private(asker, place.id)) {
             continue;
         }
-        BlockObject *block = lock_oldest(&place);
-        if (block == NULL) {
+        BlockObject *block;
+        ShardObject *shard = lock_oldest(&place, &block);
+        if (shard == NULL) {
             continue;
         }
         place.since = block->idle_since;
         place.size = block->size;
-        unlock_oldest(&place);
+        unlock_ring(&place, shard);
         if (is_older(&place, oldest)) {
             *next = oldest->store == NULL ? *next : oldest->since;
             *oldest = place;
@@ -158,16 +160,17 @@ find_oldest(BudgetObject *self, Asker asker, Oldest *oldest, uint64_t *next)
 static BlockObject *
 take_oldest(const Oldest *place, Asker asker, uint64_t next)
 {
+    BlockObject *block = NULL;
     store_enter(place->store, asker.runner);
-    BlockObject *block = lock_oldest(place);
-    if (block != NULL) {
-        bool is_due = block->idle_since <= place->since || block->idle_since < next;
-        ShardObject *shard = oldest_shard(place);
-        if (is_due) {
-            ring_pop_oldest(place->in_private ? &shard->private : &shard->shared);
+    ShardObject *shard = lock_oldest(place, &block);
+    if (shard != NULL) {
+        if (block->idle_since <= place->since || block->idle_since < next) {
+            ring_pop_oldest(ring_at(place, shard));
         }
-        unlock_oldest(place);
-        block = is_due ? block : NULL;
+        else {
+            block = NULL;
+        }
+        unlock_ring(place, shard);
     }
     store_leave(place->store, asker.runner);
     return block;
@@ -177,18 +180,15 @@ take_oldest(const Oldest *place, Asker asker, uint64_t next)
 static void
 empty_store(StoreObject *self)
 {
-    State *state = self->state;
     ShardsObject *retired[2];
     if (!store_take_out(self, retired)) {
         PyErr_Clear(); /* no memory: the objects stay until the next block comes back */
         return;
     }
-    PyObject *processors = state->processors == NULL ? NULL : PyObject_CallNoArgs(state->processors);
-    if (processors != NULL && PyList_CheckExact(processors)) {
-        wait_for_busy(state, processors);
+    if (!wait_for_all_busy(self->state)) {
+        PyErr_Clear(); /* no memory: the shards are lost, because another thread may still be using them */
+        return;
     }
-    PyErr_Clear();
-    Py_XDECREF(processors);
     for (int i = 0; i < 2; i++) {
         if (retired[i] != NULL) {
             /* No thread gets or puts here any more; at most, one that collects statistics reads the counts. The shards

@@ -380,6 +380,27 @@ wait_for_busy(State *state, PyObject *processors)
 #endif
 }
 
+/* The same for all processors. Returns false, with an exception set, if there is no memory for a list of them. Then
+   what another thread may still be using must not be freed. */
+static bool
+wait_for_all_busy(State *state)
+{
+#ifdef Py_GIL_DISABLED
+    if (state->processors == NULL) {
+        return true; /* the module was cleared, so no thread runs its code */
+    }
+    PyObject *processors = PyObject_CallNoArgs(state->processors);
+    if (processors == NULL) {
+        return false;
+    }
+    wait_for_busy(state, processors);
+    Py_DECREF(processors);
+#else
+    (void)state;
+#endif
+    return true;
+}
+
 static PyObject *
 quiesce(PyObject *module, PyObject *processors)
 {

@@ -128,6 +128,19 @@ defer_reference_counting(PyObject *object)
 #endif
 }
 
+/* The value of a key: a new reference. Returns NULL if there is none; with an exception set, if the lookup raised. */
+static PyObject *
+dict_get(PyObject *dict, PyObject *key)
+{
+#if PY_VERSION_HEX >= 0x030d0000
+    PyObject *value;
+    PyDict_GetItemRef(dict, key, &value);
+    return value;
+#else
+    return Py_XNewRef(PyDict_GetItemWithError(dict, key));
+#endif
+}
+
 /* Try to take a lock; with a GIL it is always free. Its holder runs no Python code and frees nothing. */
 static inline bool
 lock_try(Flag *lock)

@@ -217,7 +217,7 @@ store_counters(StoreObject *self, Runner runner)
         return counters;
     }
     PyObject *key = PyLong_FromSsize_t(runner.id);
-    PyObject *found = key == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(known, key));
+    PyObject *found = key == NULL ? NULL : dict_get(known, key);
     if (found == NULL && key != NULL && !PyErr_Occurred()) {
         PyObject *fresh = self->state->counters_type->tp_alloc(self->state->counters_type, 0);
         found = fresh == NULL ? NULL : Py_XNewRef(PyDict_SetDefault(known, key, fresh));
@@ -350,7 +350,7 @@ store_add_shard(StoreObject *self, Runner runner)
     store_enter(self, none);
     ContentsObject *contents = self->contents;
     ShardsObject *primary = contents->primary;
-    if (primary->end == 0 && (contents->victim == NULL || contents->victim->end == 0)) {
+    if (!contents_have_shards(contents)) {
         contents->since = now;
     }
     bool reserved = shards_reserve(primary, runner.id);

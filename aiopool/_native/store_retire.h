@@ -1,6 +1,8 @@
 /* Replacing generations of shards, in cleanup cycles, in clear, and when contents are set aside; and inspecting them.
 
-   Each function exchanges references under the store's lock and returns the shards that it removed, to be queued. */
+   Each function exchanges references under the store's lock and returns the shards that it removed, to be queued. A
+   store without shards stays as it is: most size classes of a buffer pool are never used, and replacing their
+   generations would cost more than all others together. */
 
 #pragma once
 
@@ -8,19 +10,30 @@
 
 /* --- retiring --- */
 
-/* Return a list of the arguments that are not NULL. Steals the references. If there is no memory, raises an exception
-   and drops them. */
+/* An empty list with room for the shards that are about to be removed. It is created before they are removed: without
+   memory for it they could only be dropped, and another thread may still be using them. */
 static PyObject *
-retired_list(ShardsObject *first, ShardsObject *second)
+make_retired_list(void)
 {
-    PyObject *list = PyList_New(0);
-    PyObject *retired[] = {(PyObject *)first, (PyObject *)second};
-    for (int i = 0; i < 2; i++) {
-        if (list != NULL && retired[i] != NULL && PyList_Append(list, retired[i]) < 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(retired[i]);
+    PyObject *list = PyList_New(2);
+    if (list != NULL) {
+        Py_SET_SIZE(list, 0);
     }
+    return list;
+}
+
+/* Append the arguments that are not NULL to such a list. Steals the references; needs no memory. */
+static PyObject *
+fill_retired_list(PyObject *list, ShardsObject *first, ShardsObject *second)
+{
+    Py_ssize_t count = 0;
+    ShardsObject *retired[] = {first, second};
+    for (int i = 0; i < 2; i++) {
+        if (retired[i] != NULL) {
+            PyList_SET_ITEM(list, count++, (PyObject *)retired[i]);
+        }
+    }
+    Py_SET_SIZE(list, count);
     return list;
 }
 
@@ -28,24 +41,32 @@ static PyObject *
 store_rotate(StoreObject *self, PyObject *Py_UNUSED(ignored))
 {
     Runner none = {NULL, 0};
-    ShardsObject *fresh = shards_make(self->state);
+    PyObject *list = make_retired_list();
+    ShardsObject *fresh = list == NULL ? NULL : shards_make(self->state);
     if (fresh == NULL) {
+        Py_XDECREF(list);
         return NULL;
     }
     double now = monotonic();
+    ShardsObject *retired = NULL;
     store_enter(self, none);
     ContentsObject *contents = self->contents;
-    ShardsObject *retired = contents->victim;
-    contents->victim = contents->primary;
-    contents->primary = fresh;
-    contents->since = now;
     count_add(&contents->cycles, 1);
-    store_publish(self);
+    if (contents_have_shards(contents)) {
+        retired = contents->victim;
+        contents->victim = contents->primary;
+        contents->primary = fresh;
+        contents->since = now;
+        fresh = NULL;
+        store_publish(self);
+    }
     store_leave(self, none);
-    return retired_list(retired, NULL);
+    Py_XDECREF(fresh);
+    return fill_retired_list(list, retired, NULL);
 }
 
-/* Remove both generations. Returns false if there is no memory. */
+/* Remove both generations, unless there are no shards: retired is then {NULL, NULL}. Returns false if there is no
+   memory. */
 static bool
 store_take_out(StoreObject *self, ShardsObject *retired[2])
 {
@@ -54,14 +75,19 @@ store_take_out(StoreObject *self, ShardsObject *retired[2])
     if (fresh == NULL) {
         return false;
     }
+    retired[0] = retired[1] = NULL;
     store_enter(self, none);
     ContentsObject *contents = self->contents;
-    retired[0] = contents->primary;
-    retired[1] = contents->victim;
-    contents->primary = fresh;
-    contents->victim = NULL;
-    store_publish(self);
+    if (contents_have_shards(contents)) {
+        retired[0] = contents->primary;
+        retired[1] = contents->victim;
+        contents->primary = fresh;
+        contents->victim = NULL;
+        fresh = NULL;
+        store_publish(self);
+    }
     store_leave(self, none);
+    Py_XDECREF(fresh);
     return true;
 }
 
@@ -69,7 +95,12 @@ static PyObject *
 store_clear(StoreObject *self, PyObject *Py_UNUSED(ignored))
 {
     ShardsObject *retired[2];
-    return store_take_out(self, retired) ? retired_list(retired[0], retired[1]) : NULL;
+    PyObject *list = make_retired_list();
+    if (list == NULL || !store_take_out(self, retired)) {
+        Py_XDECREF(list);
+        return NULL;
+    }
+    return fill_retired_list(list, retired[0], retired[1]);
 }
 
 static Py_ssize_t
@@ -113,22 +144,16 @@ store_bring_back(StoreObject *self, PyObject *kept)
     if (!Py_IS_TYPE(kept, self->state->contents_type) || ((ContentsObject *)kept)->owner != self) {
         return PyErr_Format(PyExc_TypeError, "bring_back() takes what set_aside() returned, not %.80R", kept);
     }
-    ShardsObject *retired[2];
-    PyObject *processors;
-    if (!store_take_out(self, retired)) {
+    PyObject *list = store_clear(self, NULL);
+    if (list == NULL) {
         return NULL;
     }
-    PyObject *list = retired_list(retired[0], retired[1]);
     ContentsObject *passing = store_exchange_contents(self, (ContentsObject *)Py_NewRef(kept));
-    /* A thread that found the contents that are being replaced may still be using them. */
-    processors = PyObject_CallNoArgs(self->state->processors);
-    if (processors != NULL && PyList_Check(processors)) {
-        wait_for_busy(self->state, processors);
+    if (!wait_for_all_busy(self->state)) { /* both are lost, because another thread may still be using them */
+        return NULL;
     }
-    PyErr_Clear();
-    Py_XDECREF(processors);
     Py_DECREF(passing);
-    return list == NULL ? PyErr_NoMemory() : list;
+    return list;
 }
 
 static PyObject *
@@ -197,8 +222,7 @@ store_due(StoreObject *self)
     Runner none = {NULL, 0};
     store_enter(self, none);
     ContentsObject *contents = self->contents;
-    bool any = contents->primary->end > 0 || (contents->victim != NULL && contents->victim->end > 0);
-    double due = any ? contents->since + self->idle_timeout : Py_HUGE_VAL;
+    double due = contents_have_shards(contents) ? contents->since + self->idle_timeout : Py_HUGE_VAL;
     store_leave(self, none);
     return due;
 }

@@ -6,6 +6,7 @@ import sys
 import threading
 
 import pytest
+from children import run_program
 from interrupts import at_every_bytecode, core_files
 from loops import PATIENCE, in_thread, in_threads, loop_thread, on_a_loop
 from shared import KIB, MIB
@@ -237,6 +238,11 @@ def test_a_locked_shard_is_skipped(reference):
     with shard.lock:
         leave(pool, 4 * KIB)
     assert idle(pool) == {2 * KIB: 1, 4 * KIB: 1}
+
+
+def test_generations_may_be_replaced_in_the_middle_of_a_displacement(reusing, child_env):
+    """By another thread, on a free-threaded build: the lock that is released is the one that was taken."""
+    assert run_program("displacement_amid_clears.py", child_env, ["200"]) == "ok\n"
 
 
 # --- the bound ---

@@ -131,6 +131,12 @@ def test_after_a_clear_nothing_is_found_neither_in_primary_nor_in_the_victim(aio
     assert sum(map(len, retired)) == 2
 
 
+def test_a_store_that_was_never_used_retires_nothing(aiopool):
+    """A buffer pool has many of them, and each cleanup cycle would have to free what each one retires."""
+    store = aiopool.Pool()._store
+    assert (store.rotate(), store.clear(), store.forget_empty(), store.cycles()) == ([], [], [], 1)
+
+
 @pytest.fixture
 def shard(reference):
     return reference._core.shard.Shard(reference._core.shard.Counters())

@@ -31,7 +31,6 @@ ON_EACH_LOOP = [
         "anyio_backend", [pytest.param(("asyncio", options), id=loop) for loop, options in LOOPS.items()]
     ),
     pytest.mark.usefixtures("reports"),
-    pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning"),
 ]
 
 

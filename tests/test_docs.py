@@ -37,7 +37,6 @@ def findable(aiopool, monkeypatch):
     return aiopool
 
 
-@pytest.mark.filterwarnings(UNPOOLED)
 def test_the_examples_in_docstrings_run(findable):
     aiopool = findable
     assert aiopool.testing.FedReader  # which is imported when it is first used

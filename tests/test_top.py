@@ -26,8 +26,6 @@ from aiopool._top.look import _stats
 from aiopool._top.snapshot import Snapshot, snapshot
 from aiopool._top.tables import tables
 
-UNPOOLED = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
-
 
 def can_look() -> bool:
     """Whether one process may run a script in another here, which a container may forbid."""
@@ -215,7 +213,6 @@ def shown(now: Snapshot, before: Snapshot | None) -> str:
     return file.getvalue()
 
 
-@UNPOOLED
 def test_a_snapshot_agrees_with_stats() -> None:
     pool, buffers = Pool(bytearray, name="one"), BufferPool(max_size=4096, name="two")
     pool.put(pool.get())

@@ -17,11 +17,10 @@ from collections.abc import Callable, Iterable
 from math import inf
 from time import monotonic, perf_counter
 
-from .._native import native
 from . import gc_clock, timers
 from .loops import LiveLoop
 from .posted import Posted, waits
-from .processor import Processor, live_loops, processors
+from .processor import Processor, live_loops
 from .registry import Retired
 
 SLICE = 0.001
@@ -78,10 +77,6 @@ def free_until(deadline: float) -> bool:
             retired = _queue.popleft()
         except IndexError:
             return True
-        if native is not None:
-            # No store refers to the shard any more, but a thread that found it before may still use it without
-            # holding a reference.
-            native.quiesce(processors())
         if not free_each(retired.free_newest, deadline):
             _queue.append(retired)
             return False

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, ClassVar
 
 from .._checks import identified
-from .._native import in_c
+from .._native import in_c, native
 from . import cleanup
 from .bound_loops import Bindings, LoopRecord, Mark, Part, current_record, records
 from .departures import Departure
@@ -78,12 +78,18 @@ class BoundContents:
 
     def retire(self, before: int) -> list[Retired]:
         """Remove the generations with numbers below `before`. Returns their shards, to be freed on their own loops."""
-        return [
+        retired = [
             Departure(record.departures, shard)
             for record, part in self.parts()
             for number in sorted(part.shards)
             if number < before and (shard := part.shards.pop(number, None)) is not None
         ]
+        if retired:
+            # Again, because a shard may have been remembered after `begin`: the number of its generation was smaller.
+            self._publish()
+            if native is not None:
+                native.quiesce()  # a loop that found its shard before may still be using it, without a reference
+        return retired
 
 
 class LoopBoundStore(LoopBoundStoreBase):
@@ -105,13 +111,12 @@ class LoopBoundStore(LoopBoundStoreBase):
         self._label = label
         self._bindings = Bindings(self.entries)
         self._contents = self._new_contents()
+        self._publish()
 
     def _new_contents(self) -> BoundContents:
         # A weak reference to the store, to avoid a reference cycle.
         method = weakref.WeakMethod(self._publish)
-        contents = BoundContents(lambda: None if (publish := method()) is None else publish())
-        self._publish()
-        return contents
+        return BoundContents(lambda: None if (publish := method()) is None else publish())
 
     def _publish(self) -> None:
         self.publish(not self._observed, not self._observed and self.max_idle is None)
@@ -197,6 +202,9 @@ class LoopBoundStore(LoopBoundStoreBase):
 
     def keep(self, obj: object) -> bool:
         """Put `obj`, which was admitted. Returns `False` if that would exceed `max_idle`, and `obj` was rejected."""
+        # Before all else: if a cycle, a clear or test isolation replaces anything that is read below, this number is
+        # outdated, and the fast path does not find the shard by it.
+        published = self.published
         record, part, counters, processor = self._pin()
         counters.puts += 1
         if self.max_idle is not None and len(part) >= self.max_idle:
@@ -205,14 +213,13 @@ class LoopBoundStore(LoopBoundStoreBase):
             counters.over_max_idle += 1
             return False
         self._bindings.came_back(obj)
-        published = self.published  # before the next line, so that a cycle in between makes this number outdated
         newest = self._contents.newest
         shard = part.shards.get(newest)
         if shard is None:
             shard = part.shards.setdefault(newest, Shard(counters, self._slots))
             cleanup.watch(self, processor)
         shard.put(obj)
-        if published and processor is not None:
+        if published and processor is not None and not record.mark.ended:
             self.remember(published, processor, shard, record.mark)
         return True
 
@@ -276,6 +283,7 @@ class LoopBoundStore(LoopBoundStoreBase):
     def set_aside(self) -> BoundContents:
         """Behave as a new store until `bring_back` is called with the result."""
         kept, self._contents = self._contents, self._new_contents()
+        self._publish()  # after that, or a put in between would let the new generation find a shard of `kept`
         return kept
 
     def bring_back(self, kept: BoundContents) -> list[Retired]:

@@ -215,4 +215,4 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 if native is not None:
-    native.bind(pinned=pinned, pin=pin, processors=processors)
+    native.bind(pinned=pinned, pin=pin, processors=Processor._owners)

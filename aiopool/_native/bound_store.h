@@ -153,9 +153,12 @@ bound_store_publish(BoundStoreObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "pp:publish", &gets, &puts)) {
         return NULL;
     }
+    /* In one step, because no number may remain that was published before the newest one. */
+    Py_BEGIN_CRITICAL_SECTION(self);
     uint64_t number = ++self->state->generations;
     self->fast_get = gets ? number : 0;
     self->fast_put = puts ? number : 0;
+    Py_END_CRITICAL_SECTION();
     Py_RETURN_NONE;
 }
 
@@ -169,8 +172,10 @@ bound_store_remember(BoundStoreObject *self, PyObject *args)
         return NULL;
     }
     IdentityObject *identity = (IdentityObject *)processor;
-    /* If the numbers are equal, the shard is not retired yet: a cycle publishes a new number first. */
-    if (published != 0 && published == self->fast_get) {
+    /* If the numbers are equal, the shard is not retired yet: removing it publishes a new number. And the processor must
+       be on the loop of the shard, which a processor is not if its thread runs two loops in turn in one context. */
+    if (published != 0 && published == self->fast_get && pin(self->state) == identity
+        && is_on_its_loop(self->state, identity)) {
         identity->remembered[published % REMEMBERED] =
             (Remembered){published, (ShardObject *)shard, ((ShardObject *)shard)->counters};
         Py_XSETREF(identity->mark, Py_NewRef(mark));

@@ -185,10 +185,7 @@ empty_store(StoreObject *self)
         PyErr_Clear(); /* no memory: the objects stay until the next block comes back */
         return;
     }
-    if (!wait_for_all_busy(self->state)) {
-        PyErr_Clear(); /* no memory: the shards are lost, because another thread may still be using them */
-        return;
-    }
+    wait_for_busy(self->state);
     for (int i = 0; i < 2; i++) {
         if (retired[i] != NULL) {
             /* No thread gets or puts here any more; at most, one that collects statistics reads the counts. The shards

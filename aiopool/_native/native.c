@@ -21,7 +21,7 @@
 #include "read.h"
 #include "receive_now.h"
 
-/* Set the ContextVar that holds the processor, and the Python functions that are called from C. */
+/* Set the ContextVar that holds the processor, the dict of all processors, and the Python functions called from C. */
 static PyObject *
 native_bind(PyObject *module, PyObject *args, PyObject *kwargs)
 {
@@ -36,6 +36,9 @@ native_bind(PyObject *module, PyObject *args, PyObject *kwargs)
     }
     if (given[0] != NULL && !PyContextVar_CheckExact(given[0])) {
         return PyErr_Format(PyExc_TypeError, "pinned must be a ContextVar, not %.80R", given[0]);
+    }
+    if (given[2] != NULL && !PyDict_CheckExact(given[2])) {
+        return PyErr_Format(PyExc_TypeError, "processors must be a dict, not %.80R", given[2]);
     }
     for (int i = 0; i < 6; i++) {
         if (given[i] != NULL) {
@@ -119,7 +122,7 @@ static PyMethodDef native_methods[] = {
     {"bind", (PyCFunction)(void (*)(void))native_bind, METH_VARARGS | METH_KEYWORDS,
      "Set the Python objects that are used from C."},
     {"defer_reference_counting", defer_counting, METH_O, "Let all threads use an object without writing to it."},
-    {"quiesce", quiesce, METH_O, "Wait until each processor that is busy with a shard has finished."},
+    {"quiesce", quiesce, METH_NOARGS, "Wait until each processor that is busy with a shard has finished."},
 #ifdef Py_GIL_DISABLED
     {"drop_spare_borrows", drop_spare_borrows, METH_O, "Drop the spare borrows of processors, which hold pools."},
 #endif

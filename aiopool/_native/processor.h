@@ -35,7 +35,7 @@ struct IdentityObject {
 /* "busy": without a GIL another thread may run two cleanup cycles after an owner found a shard and before it has
    finished with it, and would free the shard while it is in use. So the owner sets its flag before it reads a store's
    generations, and clears it when it has finished. Code that frees shards removes them from their store first, and then
-   waits until each flag that it finds set has been cleared once (quiesce): an owner that sets its flag later sees the
+   waits until each flag that it finds set has been cleared once (wait_for_busy): an owner that sets its flag later sees the
    new generations. Both the flag and the generations are accessed with sequentially consistent atomics, which have one
    total order; with a weaker order both sides could miss each other's write. The flag is in the processor, so the owner
    writes only to its own cache lines. */
@@ -293,6 +293,9 @@ identity_set_thread_id(IdentityObject *self, PyObject *value, void *Py_UNUSED(cl
     }
     self->thread_id = ident;
     unpin(self);
+    if (ident == 0) {
+        drop_spare_borrow(self); /* it holds a pool, and a context may keep the processor alive for long */
+    }
     return 0;
 }
 
@@ -363,51 +366,38 @@ static PyType_Spec identity_spec = {
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE, identity_slots,
 };
 
-/* Wait until each processor that is busy has finished once. */
+/* Wait until each processor that is busy has finished once. Runs no Python code and allocates nothing, so it cannot
+   fail: what was removed from a store is freed after this, and could not be put back. */
 static void
-wait_for_busy(State *state, PyObject *processors)
-{
-#ifdef Py_GIL_DISABLED
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(processors); i++) {
-        PyObject *each = PyList_GET_ITEM(processors, i);
-        if (PyObject_TypeCheck(each, state->identity_type)) {
-            lock_wait_for(&((IdentityObject *)each)->busy);
-        }
-    }
-#else
-    (void)state;
-    (void)processors;
-#endif
-}
-
-/* The same for all processors. Returns false, with an exception set, if there is no memory for a list of them. Then
-   what another thread may still be using must not be freed. */
-static bool
-wait_for_all_busy(State *state)
+wait_for_busy(State *state)
 {
 #ifdef Py_GIL_DISABLED
     if (state->processors == NULL) {
-        return true; /* the module was cleared, so no thread runs its code */
+        return; /* the module was cleared, so no thread runs its code */
     }
-    PyObject *processors = PyObject_CallNoArgs(state->processors);
-    if (processors == NULL) {
-        return false;
+    Py_BEGIN_CRITICAL_SECTION(state->processors);
+    Py_ssize_t position = 0;
+    PyObject *each;
+    while (PyDict_Next(state->processors, &position, NULL, &each)) {
+        if (!PyObject_TypeCheck(each, state->identity_type)) {
+            continue;
+        }
+        Py_INCREF(each);
+        bool suspended = lock_wait_for(&((IdentityObject *)each)->busy);
+        Py_DECREF(each);
+        if (suspended) {
+            position = 0; /* other threads may have changed the dict, and a processor may have a smaller position now */
+        }
     }
-    wait_for_busy(state, processors);
-    Py_DECREF(processors);
+    Py_END_CRITICAL_SECTION();
 #else
     (void)state;
 #endif
-    return true;
 }
 
 static PyObject *
-quiesce(PyObject *module, PyObject *processors)
+quiesce(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
-    if (!PyList_CheckExact(processors)) {
-        PyErr_SetString(PyExc_TypeError, "quiesce() takes a list of processors");
-        return NULL;
-    }
-    wait_for_busy(PyModule_GetState(module), processors);
+    wait_for_busy(PyModule_GetState(module));
     Py_RETURN_NONE;
 }

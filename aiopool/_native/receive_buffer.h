@@ -107,6 +107,30 @@ copied_view(const char *bytes, Py_ssize_t n)
     return view;
 }
 
+/* Return a view of a part of a chunk. Without a GIL it does not share CPython's managed buffer with the chunk, because
+   CPython does not count the views of one managed buffer atomically (python/cpython#127716): this loop goes on slicing
+   the chunk while another thread may slice or drop the result. */
+static PyObject *
+view_of_part(PyObject *chunk, Py_ssize_t start, Py_ssize_t n)
+{
+#ifdef Py_GIL_DISABLED
+    PyObject *whole = PyMemoryView_FromObject(PyMemoryView_GET_BUFFER(chunk)->obj);
+    if (whole == NULL) {
+        return NULL;
+    }
+    /* The exporter of the chunk may have more bytes than the chunk, or others if the pool is a subclass. */
+    Py_ssize_t before = bytes_of(chunk) + start - bytes_of(whole);
+    bool is_inside = before >= 0 && before <= length_of(whole) - n && PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(whole), 'C')
+                     && PyMemoryView_GET_BUFFER(whole)->itemsize == 1 && PyMemoryView_GET_BUFFER(whole)->ndim == 1;
+    PyObject *part = is_inside ? PySequence_GetSlice(whole, before, before + n)
+                               : copied_view(bytes_of(chunk) + start, n);
+    Py_DECREF(whole);
+    return part;
+#else
+    return PySequence_GetSlice(chunk, start, start + n);
+#endif
+}
+
 /* Copy the first n unread bytes to target. */
 static void
 copy_out(ReceiveBufferObject *self, char *target, Py_ssize_t n)
@@ -402,7 +426,7 @@ receive_take(ReceiveBufferObject *self, Py_ssize_t n)
             view = copied_view(bytes_of(chunk) + self->start, n);
         }
         else {
-            view = PySequence_GetSlice(chunk, self->start, self->start + n);
+            view = view_of_part(chunk, self->start, n);
             if (n >= sizes->big) {
                 self->size = sizes->first;
             }

@@ -167,21 +167,22 @@ lock_wait(Flag *lock)
     }
 }
 
-/* Wait until the lock has been free at least once, without taking it. */
-static inline void
+#ifdef Py_GIL_DISABLED
+/* Wait until the lock has been free at least once, without taking it. Returns whether critical sections of this thread
+   were suspended meanwhile. */
+static inline bool
 lock_wait_for(Flag *lock)
 {
-#ifdef Py_GIL_DISABLED
-    for (int spins = 1; atomic_load(lock); spins++) {
+    int spins = 1;
+    for (; atomic_load(lock); spins++) {
         if (spins % 1024 == 0) {
             Py_BEGIN_ALLOW_THREADS
             Py_END_ALLOW_THREADS
         }
     }
-#else
-    (void)lock;
-#endif
+    return spins > 1024;
 }
+#endif
 
 static inline void
 lock_release(Flag *lock)

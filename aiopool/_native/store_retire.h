@@ -1,6 +1,7 @@
 /* Replacing generations of shards, in cleanup cycles, in clear, and when contents are set aside; and inspecting them.
 
-   Each function exchanges references under the store's lock and returns the shards that it removed, to be queued. A
+   Each function exchanges references under the store's lock, waits until no thread uses the shards that it removed
+   (wait_for_busy), and returns them, to be queued. A
    store without shards stays as it is: most size classes of a buffer pool are never used, and replacing their
    generations would cost more than all others together. */
 
@@ -10,8 +11,8 @@
 
 /* --- retiring --- */
 
-/* An empty list with room for the shards that are about to be removed. It is created before they are removed: without
-   memory for it they could only be dropped, and another thread may still be using them. */
+/* An empty list with room for the shards that are about to be removed. It is created before they are removed, because
+   without memory for it they could only be dropped, and another thread may still be using them. */
 static PyObject *
 make_retired_list(void)
 {
@@ -22,9 +23,10 @@ make_retired_list(void)
     return list;
 }
 
-/* Append the arguments that are not NULL to such a list. Steals the references; needs no memory. */
+/* Fill such a list with the arguments that are not NULL, and return it when no thread can be using them any more: code
+   that gets the list may be interrupted anywhere, and drop it. Steals all references. */
 static PyObject *
-fill_retired_list(PyObject *list, ShardsObject *first, ShardsObject *second)
+fill_retired_list(State *state, PyObject *list, ShardsObject *first, ShardsObject *second)
 {
     Py_ssize_t count = 0;
     ShardsObject *retired[] = {first, second};
@@ -34,6 +36,9 @@ fill_retired_list(PyObject *list, ShardsObject *first, ShardsObject *second)
         }
     }
     Py_SET_SIZE(list, count);
+    if (count > 0) {
+        wait_for_busy(state);
+    }
     return list;
 }
 
@@ -62,7 +67,7 @@ store_rotate(StoreObject *self, PyObject *Py_UNUSED(ignored))
     }
     store_leave(self, none);
     Py_XDECREF(fresh);
-    return fill_retired_list(list, retired, NULL);
+    return fill_retired_list(self->state, list, retired, NULL);
 }
 
 /* Remove both generations, unless there are no shards: retired is then {NULL, NULL}. Returns false if there is no
@@ -100,7 +105,7 @@ store_clear(StoreObject *self, PyObject *Py_UNUSED(ignored))
         Py_XDECREF(list);
         return NULL;
     }
-    return fill_retired_list(list, retired[0], retired[1]);
+    return fill_retired_list(self->state, list, retired[0], retired[1]);
 }
 
 static Py_ssize_t
@@ -149,9 +154,7 @@ store_bring_back(StoreObject *self, PyObject *kept)
         return NULL;
     }
     ContentsObject *passing = store_exchange_contents(self, (ContentsObject *)Py_NewRef(kept));
-    if (!wait_for_all_busy(self->state)) { /* both are lost, because another thread may still be using them */
-        return NULL;
-    }
+    wait_for_busy(self->state);
     Py_DECREF(passing);
     return list;
 }

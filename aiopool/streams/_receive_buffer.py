@@ -22,7 +22,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from .._buffer_pool import KIB, BufferPool
-from .._native import in_c, native
+from .._native import has_gil, in_c, native
 
 PINNED = 16
 """A result is a view if it is at least as large as its chunk divided by this; otherwise a copy."""
@@ -39,6 +39,11 @@ BIG = 128 * KIB
 ROOM = 4 * KIB
 """The least room for a receive: receiving fewer bytes at a time costs more than copying them."""
 
+
+COPIES = not has_gil()
+"""Whether each result is a copy. Without a GIL, CPython does not count the slices of one view atomically, and the loop
+goes on slicing the chunk while another thread may slice or drop the result. (In C, each result can have a view of the
+chunk that it shares with no other.)"""
 
 if native is not None:
     native.set_receive_sizes(PINNED, FIRST, MOST, BIG, ROOM)
@@ -195,7 +200,7 @@ class ReceiveBuffer:
         if chunk is None or n > self._end - self._start:
             return self._take_across(n)
         view = chunk[self._start : self._start + n]
-        if n * PINNED < len(chunk):
+        if COPIES or n * PINNED < len(chunk):
             view = memoryview(bytearray(view))
         elif n >= BIG:
             # The next message may be as large, and bytes received before its size is known would have to be copied.

@@ -443,6 +443,89 @@ def test_a_guest_and_its_host_are_two_loops(aiopool, bound):
     asyncio.run(main())
 
 
+def test_two_loops_in_turn_in_one_context_keep_their_objects(aiopool):
+    """The processor that the context binds moves between the loops, but the shards that it remembers must not."""
+    pool = aiopool.Pool(Thing, loop_bound=True)
+    context = contextvars.copy_context()
+
+    async def use_one():
+        obj = pool.get()
+        pool.put(obj)
+        return obj
+
+    with asyncio.Runner() as one, asyncio.Runner() as two:
+        used = [runner.run(use_one(), context=context) for _ in range(3) for runner in (one, two)]
+    assert used == [used[0], used[1]] * 3
+    assert used[0] is not used[1]
+
+
+def use_again(pool):
+    """Gets and puts. The pool counts them only if the puts were to shards that it still has."""
+    objects = [pool.get(), pool.get()]
+    assert {type(obj) for obj in objects} == {Thing}
+    for obj in objects:
+        pool.put(obj)
+    assert pool.stats().idle == 2
+
+
+class Meanwhile:
+    """The bindings of a pool, with `happens` called once in the middle of the next put."""
+
+    def __init__(self, pool, happens):
+        self._store, self._real, self._happens = pool._store, pool._store._bindings, happens
+        self._store._bindings = self
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+    def came_back(self, obj):
+        self._real.came_back(obj)
+        self._store._bindings = self._real
+        self._happens()
+
+
+@pytest.mark.anyio
+async def test_isolation_that_another_thread_ends_in_the_middle_of_a_put(aiopool):
+    """The shard of the put is freed with what was isolated, so it must not be remembered."""
+    pool = aiopool.Pool(Thing, loop_bound=True)
+    pool.put(pool.get())
+    isolation = aiopool.testing.isolated()
+    isolation.__enter__()
+    obj = pool.get()
+    Meanwhile(pool, lambda: isolation.__exit__(None, None, None))
+    pool.put(obj)
+    del obj
+    use_again(pool)
+
+
+@pytest.mark.anyio
+async def test_isolation_that_another_thread_begins_in_the_middle_of_a_put(aiopool):
+    pool = aiopool.Pool(Thing, loop_bound=True)
+    obj = pool.get()
+    isolation = aiopool.testing.isolated()
+    Meanwhile(pool, isolation.__enter__)
+    pool.put(obj)
+    assert pool.get() is not obj
+    isolation.__exit__(None, None, None)
+
+
+@pytest.mark.anyio
+async def test_a_shard_that_overlapping_cycles_retire_late_is_forgotten(aiopool):
+    """Two threads begin a generation at once, and the smaller number wins; then the larger one retires it."""
+    pool = aiopool.Pool(Thing, loop_bound=True)
+    pool.put(pool.get())
+    contents = pool._store._contents
+    obj = pool.get()
+    smaller = next(contents.numbers)
+    larger = contents.begin()
+    contents.newest = smaller
+    contents._publish()
+    pool.put(obj)
+    assert sum(map(len, contents.retire(larger))) == 1
+    del obj
+    use_again(pool)
+
+
 def test_loops_that_come_and_go_while_cycles_run(aiopool):
     homes = {}
     crossed = []

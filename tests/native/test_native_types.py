@@ -59,7 +59,7 @@ def test_private_types_reject_wrong_arguments(native):
         (TypeError, lambda: native.Ready()),
         (TypeError, lambda: native.bind(pinned=5)),
         (TypeError, lambda: native.bind(5)),
-        (TypeError, lambda: native.quiesce(None)),
+        (TypeError, lambda: native.bind(processors=[])),
         (TypeError, lambda: native.methods(int)),
         (TypeError, lambda: native.methods(5)),
         (TypeError, lambda: native.method_descriptor(int, "get", "get()")),

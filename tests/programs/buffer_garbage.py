@@ -23,7 +23,7 @@ def create():
     native.bind(
         pinned=contextvars.ContextVar("pinned"),
         pin=lambda: None,
-        processors=list,
+        processors={},
         watch=lambda store, processor: native.__doc__,
         check_time=lambda store: None,
         record_holder=lambda size, stands_for: native.__doc__,

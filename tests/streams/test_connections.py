@@ -474,6 +474,7 @@ async def test_a_view_can_be_sent_to_a_slow_peer_while_reading_goes_on(streams, 
 # --- the memory of an idle connection ---
 
 
+@pytest.mark.usefixtures("results_are_views")
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("size", [10, 16 * KIB, 64 * KIB, MIB])
 async def test_an_idle_connection_holds_no_buffer(streams, buffers, read, size):

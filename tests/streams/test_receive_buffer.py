@@ -1,8 +1,10 @@
 """The receive buffer by itself: bytes in several chunks, and what it holds."""
 
+import gc
 import os
 
 import pytest
+from shared import NO_GIL
 
 
 @pytest.fixture
@@ -67,3 +69,17 @@ def test_a_chunk_that_received_nothing_is_dropped_with_the_last_byte(received, b
     received.room()
     received.take(first)
     assert buffers.stats().bytes_in_use == 0
+
+
+@pytest.mark.skipif(not NO_GIL, reason="with a GIL, views may share a managed buffer")
+@pytest.mark.parametrize("n", [100, 4096, 6000])
+def test_a_result_shares_no_managed_buffer_with_the_chunk_or_another_result(received, n):
+    """CPython does not count the views of one atomically, and results are sliced and dropped in other threads."""
+    room = received.room()
+    received.received(2 * n)
+    one, two = received.take(n), received.take(n)
+    assert len(one) == len(two) == n
+    managed = [gc.get_referents(view) for view in (room, one, two, received.room())]
+    assert managed[1] != managed[2]
+    assert managed[1] not in (managed[0], managed[3])
+    assert managed[2] not in (managed[0], managed[3])

@@ -78,7 +78,7 @@ class BoundContents:
 
     def retire(self, before: int) -> list[Retired]:
         """Remove the generations with numbers below `before`. Returns their shards, to be freed on their own loops."""
-        retired = [
+        retired: list[Retired] = [
             Departure(record.departures, shard)
             for record, part in self.parts()
             for number in sorted(part.shards)

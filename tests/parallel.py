@@ -73,7 +73,9 @@ def why_not(item):
     reasons = [LEFT_OUT.get(item.originalname), *(SHARED_FIXTURES.get(name) for name in item.fixturenames)]
     names = names_of_the_test(item)
     reasons += [SHARED.get(name) for name in names]
-    if "python" in item.name and not COUNTED_IN_PYTHON.isdisjoint(names):
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    in_python = "reference" in item.fixturenames or params.get("aiopool") == "python"
+    if in_python and not COUNTED_IN_PYTHON.isdisjoint(names):
         reasons.append("another thread may be counting again what the budget has")
     return next(filter(None, reasons), None)
 

@@ -40,7 +40,7 @@ _last_progress = -inf
 
 
 def retire(retired: Iterable[Retired]) -> None:
-    """Queue `retired`, which is no longer in any store."""
+    """Queue `retired`, which is no longer in any store, and which no thread uses any more."""
     _queue.extend(retired)
 
 

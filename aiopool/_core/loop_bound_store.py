@@ -47,7 +47,7 @@ class LoopBoundStoreBase:
         """Forget the last generation's shards. `gets` and `puts` say which of these may take the fast path."""
 
     def remember(self, published: int, processor: Processor, shard: Shard, mark: Mark) -> None:
-        """Let the loop with `mark`, which `processor` runs, find `shard`, if `published` is still the generation."""
+        """Let the loop with `mark` find `shard`, if `processor` runs it and `published` is still the generation."""
 
 
 class BoundContents:
@@ -78,22 +78,28 @@ class BoundContents:
 
     def retire(self, before: int) -> list[Retired]:
         """Remove the generations with numbers below `before`. Returns their shards, to be freed on their own loops."""
-        retired: list[Retired] = [
-            Departure(record.departures, shard)
-            for record, part in self.parts()
-            for number in sorted(part.shards)
-            if number < before and (shard := part.shards.pop(number, None)) is not None
-        ]
-        if retired:
-            # Again, because a shard may have been remembered after `begin`: the number of its generation was smaller.
+        retired: list[Retired] = []
+        try:
+            for record, part in self.parts():
+                for number in sorted(part.shards):
+                    if number < before and (shard := part.shards.pop(number, None)) is not None:
+                        retired.append(Departure(record.departures, shard))
+        finally:
+            # Publish again: if overlapping cycles set `newest` back to a smaller number, a put may have remembered one
+            # of these shards after `begin`.
             self._publish()
-            if native is not None:
-                native.quiesce()  # a loop that found its shard before may still be using it, without a reference
+            _wait_for_loops()
         return retired
 
 
+def _wait_for_loops() -> None:
+    """Wait until no loop uses a shard that it found before, to which it holds no reference."""
+    if native is not None:
+        native.quiesce()
+
+
 class LoopBoundStore(LoopBoundStoreBase):
-    """Idle objects, each for the loop it was created on. Thread-safe; never waits."""
+    """Idle objects, each for the loop it was created on. Thread-safe; gets and puts never wait."""
 
     __slots__ = ("__weakref__", "_bindings", "_contents", "_idle_timeout", "_label", "_observed", "_slots", "max_idle")
 
@@ -282,8 +288,10 @@ class LoopBoundStore(LoopBoundStoreBase):
 
     def set_aside(self) -> BoundContents:
         """Behave as a new store until `bring_back` is called with the result."""
+        self._publish()  # first, or an exception before the second time could free shards that can still be found
         kept, self._contents = self._contents, self._new_contents()
-        self._publish()  # after that, or a put in between would let the new generation find a shard of `kept`
+        self._publish()  # again, because a put in between may have remembered a shard of `kept`
+        _wait_for_loops()
         return kept
 
     def bring_back(self, kept: BoundContents) -> list[Retired]:

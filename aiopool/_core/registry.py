@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 
 class Retired(Protocol):
-    """Objects that a cleanup cycle removed from a store for good."""
+    """Objects that were removed from a store for good, and that no thread uses any more."""
 
     def __len__(self) -> int: ...
 

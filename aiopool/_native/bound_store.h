@@ -153,7 +153,7 @@ bound_store_publish(BoundStoreObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "pp:publish", &gets, &puts)) {
         return NULL;
     }
-    /* In one step, because no number may remain that was published before the newest one. */
+    /* In one step: if two threads publish at once, the newer number must stay. */
     Py_BEGIN_CRITICAL_SECTION(self);
     uint64_t number = ++self->state->generations;
     self->fast_get = gets ? number : 0;
@@ -172,8 +172,8 @@ bound_store_remember(BoundStoreObject *self, PyObject *args)
         return NULL;
     }
     IdentityObject *identity = (IdentityObject *)processor;
-    /* If the numbers are equal, the shard is not retired yet: removing it publishes a new number. And the processor must
-       be on the loop of the shard, which a processor is not if its thread runs two loops in turn in one context. */
+    /* If the numbers are equal, the shard is not retired yet: removing it publishes a new number. The processor must
+       also be on the shard's loop; it may not be, if its thread runs two loops in turn in one context. */
     if (published != 0 && published == self->fast_get && pin(self->state) == identity
         && is_on_its_loop(self->state, identity)) {
         identity->remembered[published % REMEMBERED] =

@@ -39,7 +39,7 @@ may_look_at_private(Asker Py_UNUSED(asker), Py_ssize_t Py_UNUSED(id))
 }
 #endif
 
-/* The list of a shard that a place names. */
+/* The list of the shard that the place is in. */
 static inline Ring *
 ring_at(const Oldest *place, ShardObject *shard)
 {
@@ -54,9 +54,10 @@ unlock_ring(const Oldest *place, ShardObject *shard)
     }
 }
 
-/* The shard at that place, its list locked if it is a shared one, and its oldest block; NULL if it has none, or if the
-   list is already locked. The shard is looked up once and kept: another thread may replace the generations at any
-   moment, and then the place names another shard or none. Call between store_enter and store_leave. */
+/* Return the shard at that place, with its list locked if that is the shared one, and set *block to its oldest block.
+   NULL if it has none, or if the list is already locked. The shard is looked up once and kept: another thread may
+   replace the generations at any moment, and then there is another shard at the place, or none. Call between
+   store_enter and store_leave. */
 static ShardObject *
 lock_oldest(const Oldest *place, BlockObject **block)
 {

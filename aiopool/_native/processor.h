@@ -35,8 +35,8 @@ struct IdentityObject {
 /* "busy": without a GIL another thread may run two cleanup cycles after an owner found a shard and before it has
    finished with it, and would free the shard while it is in use. So the owner sets its flag before it reads a store's
    generations, and clears it when it has finished. Code that frees shards removes them from their store first, and then
-   waits until each flag that it finds set has been cleared once (wait_for_busy): an owner that sets its flag later sees the
-   new generations. Both the flag and the generations are accessed with sequentially consistent atomics, which have one
+   waits until each flag that it finds set has been cleared once (wait_for_busy): an owner that sets its flag later sees
+   the new generations. Both the flag and the generations are accessed with sequentially consistent atomics, which have one
    total order; with a weaker order both sides could miss each other's write. The flag is in the processor, so the owner
    writes only to its own cache lines. */
 static inline void
@@ -294,7 +294,7 @@ identity_set_thread_id(IdentityObject *self, PyObject *value, void *Py_UNUSED(cl
     self->thread_id = ident;
     unpin(self);
     if (ident == 0) {
-        drop_spare_borrow(self); /* it holds a pool, and a context may keep the processor alive for long */
+        drop_spare_borrow(self); /* the borrow holds a pool, and a context may keep this processor alive for long */
     }
     return 0;
 }
@@ -372,18 +372,27 @@ static void
 wait_for_busy(State *state)
 {
 #ifdef Py_GIL_DISABLED
-    if (state->processors == NULL) {
-        return; /* the module was cleared, so no thread runs its code */
+    if (state->processors == NULL || is_finalizing()) {
+        return; /* no other thread runs the code of this module any more */
     }
+    bool waited[1024] = {false}; /* by id; processors with larger ids are waited for again after a restart */
     Py_BEGIN_CRITICAL_SECTION(state->processors);
     Py_ssize_t position = 0;
     PyObject *each;
     while (PyDict_Next(state->processors, &position, NULL, &each)) {
+        IdentityObject *processor = (IdentityObject *)each;
         if (!PyObject_TypeCheck(each, state->identity_type)) {
             continue;
         }
+        bool is_small = processor->id < (Py_ssize_t)Py_ARRAY_LENGTH(waited);
+        if (is_small && waited[processor->id]) {
+            continue;
+        }
+        if (is_small) {
+            waited[processor->id] = true; /* also right for the next processor with this id, which begins later */
+        }
         Py_INCREF(each);
-        bool suspended = lock_wait_for(&((IdentityObject *)each)->busy);
+        bool suspended = lock_wait_for(&processor->busy);
         Py_DECREF(each);
         if (suspended) {
             position = 0; /* other threads may have changed the dict, and a processor may have a smaller position now */

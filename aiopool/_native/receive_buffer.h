@@ -107,6 +107,15 @@ copied_view(const char *bytes, Py_ssize_t n)
     return view;
 }
 
+#ifdef Py_GIL_DISABLED
+static bool
+is_plain(const Py_buffer *buffer)
+{
+    return buffer->ndim == 1 && !buffer->readonly && PyBuffer_IsContiguous(buffer, 'C')
+           && (buffer->format == NULL || strcmp(buffer->format, "B") == 0);
+}
+#endif
+
 /* Return a view of a part of a chunk. Without a GIL it does not share CPython's managed buffer with the chunk, because
    CPython does not count the views of one managed buffer atomically (python/cpython#127716): this loop goes on slicing
    the chunk while another thread may slice or drop the result. */
@@ -114,18 +123,20 @@ static PyObject *
 view_of_part(PyObject *chunk, Py_ssize_t start, Py_ssize_t n)
 {
 #ifdef Py_GIL_DISABLED
-    PyObject *whole = PyMemoryView_FromObject(PyMemoryView_GET_BUFFER(chunk)->obj);
-    if (whole == NULL) {
-        return NULL;
+    PyObject *exporter = PyMemoryView_GET_BUFFER(chunk)->obj;
+    PyObject *whole = exporter == NULL ? NULL : PyMemoryView_FromObject(exporter);
+    if (whole != NULL && is_plain(PyMemoryView_GET_BUFFER(whole))) {
+        Py_ssize_t before = bytes_of(chunk) + start - bytes_of(whole);
+        if (before >= 0 && before <= length_of(whole) - n) {
+            PyObject *part = PySequence_GetSlice(whole, before, before + n);
+            Py_DECREF(whole);
+            return part;
+        }
     }
-    /* The exporter of the chunk may have more bytes than the chunk, or others if the pool is a subclass. */
-    Py_ssize_t before = bytes_of(chunk) + start - bytes_of(whole);
-    bool is_inside = before >= 0 && before <= length_of(whole) - n && PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(whole), 'C')
-                     && PyMemoryView_GET_BUFFER(whole)->itemsize == 1 && PyMemoryView_GET_BUFFER(whole)->ndim == 1;
-    PyObject *part = is_inside ? PySequence_GetSlice(whole, before, before + n)
-                               : copied_view(bytes_of(chunk) + start, n);
-    Py_DECREF(whole);
-    return part;
+    /* A pool that is a subclass may use other exporters: some have no second view, or one with another format. */
+    PyErr_Clear();
+    Py_XDECREF(whole);
+    return copied_view(bytes_of(chunk) + start, n);
 #else
     return PySequence_GetSlice(chunk, start, start + n);
 #endif

@@ -173,14 +173,15 @@ lock_wait(Flag *lock)
 static inline bool
 lock_wait_for(Flag *lock)
 {
-    int spins = 1;
-    for (; atomic_load(lock); spins++) {
+    bool suspended = false;
+    for (unsigned spins = 1; atomic_load(lock); spins++) {
         if (spins % 1024 == 0) {
+            suspended = true;
             Py_BEGIN_ALLOW_THREADS
             Py_END_ALLOW_THREADS
         }
     }
-    return spins > 1024;
+    return suspended;
 }
 #endif
 
@@ -261,7 +262,7 @@ typedef struct {
     PyTypeObject *public_type; /* Pool */
     PyObject *pinned;          /* the ContextVar */
     PyObject *pin;             /* Python functions: see bind() */
-    PyObject *processors;
+    PyObject *processors; /* the dict of all processors, by id */
     PyObject *watch;
     PyObject *check_time;
     PyObject *record_holder;

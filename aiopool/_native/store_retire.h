@@ -1,9 +1,8 @@
 /* Replacing generations of shards, in cleanup cycles, in clear, and when contents are set aside; and inspecting them.
 
-   Each function exchanges references under the store's lock, waits until no thread uses the shards that it removed
-   (wait_for_busy), and returns them, to be queued. A
-   store without shards stays as it is: most size classes of a buffer pool are never used, and replacing their
-   generations would cost more than all others together. */
+   Each function exchanges references under the store's lock, waits until no thread uses what it removed
+   (wait_for_busy), and returns that, to be queued. A store without shards stays as it is: most size classes of a buffer pool are never
+   used, and replacing their generations would cost more than all others together. */
 
 #pragma once
 
@@ -26,7 +25,7 @@ make_retired_list(void)
 /* Fill such a list with the arguments that are not NULL, and return it when no thread can be using them any more: code
    that gets the list may be interrupted anywhere, and drop it. Steals all references. */
 static PyObject *
-fill_retired_list(State *state, PyObject *list, ShardsObject *first, ShardsObject *second)
+finish_retired_list(State *state, PyObject *list, ShardsObject *first, ShardsObject *second)
 {
     Py_ssize_t count = 0;
     ShardsObject *retired[] = {first, second};
@@ -67,7 +66,7 @@ store_rotate(StoreObject *self, PyObject *Py_UNUSED(ignored))
     }
     store_leave(self, none);
     Py_XDECREF(fresh);
-    return fill_retired_list(self->state, list, retired, NULL);
+    return finish_retired_list(self->state, list, retired, NULL);
 }
 
 /* Remove both generations, unless there are no shards: retired is then {NULL, NULL}. Returns false if there is no
@@ -105,7 +104,7 @@ store_clear(StoreObject *self, PyObject *Py_UNUSED(ignored))
         Py_XDECREF(list);
         return NULL;
     }
-    return fill_retired_list(self->state, list, retired[0], retired[1]);
+    return finish_retired_list(self->state, list, retired[0], retired[1]);
 }
 
 static Py_ssize_t
@@ -140,7 +139,12 @@ static PyObject *
 store_set_aside(StoreObject *self, PyObject *Py_UNUSED(ignored))
 {
     ContentsObject *fresh = contents_make(self->state, self);
-    return fresh == NULL ? NULL : (PyObject *)store_exchange_contents(self, fresh);
+    if (fresh == NULL) {
+        return NULL;
+    }
+    ContentsObject *kept = store_exchange_contents(self, fresh);
+    wait_for_busy(self->state);
+    return (PyObject *)kept;
 }
 
 static PyObject *

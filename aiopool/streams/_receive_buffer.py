@@ -39,11 +39,11 @@ BIG = 128 * KIB
 ROOM = 4 * KIB
 """The least room for a receive: receiving fewer bytes at a time costs more than copying them."""
 
-
 COPIES = not has_gil()
 """Whether each result is a copy. Without a GIL, CPython does not count the slices of one view atomically, and the loop
 goes on slicing the chunk while another thread may slice or drop the result. (In C, each result can have a view of the
 chunk that it shares with no other.)"""
+
 
 if native is not None:
     native.set_receive_sizes(PINNED, FIRST, MOST, BIG, ROOM)
@@ -200,9 +200,10 @@ class ReceiveBuffer:
         if chunk is None or n > self._end - self._start:
             return self._take_across(n)
         view = chunk[self._start : self._start + n]
-        if COPIES or n * PINNED < len(chunk):
+        is_small = n * PINNED < len(chunk)
+        if is_small or COPIES:
             view = memoryview(bytearray(view))
-        elif n >= BIG:
+        if n >= BIG and not is_small:
             # The next message may be as large, and bytes received before its size is known would have to be copied.
             self._size = FIRST
         self.skip(n)

@@ -1,7 +1,10 @@
 """The receive buffer by itself: bytes in several chunks, and what it holds."""
 
+import array
+import ctypes
 import gc
 import os
+import sys
 
 import pytest
 from shared import NO_GIL
@@ -76,10 +79,56 @@ def test_a_chunk_that_received_nothing_is_dropped_with_the_last_byte(received, b
 def test_a_result_shares_no_managed_buffer_with_the_chunk_or_another_result(received, n):
     """CPython does not count the views of one atomically, and results are sliced and dropped in other threads."""
     room = received.room()
-    received.received(2 * n)
+    received.received(2 * n + 1)  # so that the next room is in the same chunk
     one, two = received.take(n), received.take(n)
     assert len(one) == len(two) == n
     managed = [gc.get_referents(view) for view in (room, one, two, received.room())]
     assert managed[1] != managed[2]
     assert managed[1] not in (managed[0], managed[3])
     assert managed[2] not in (managed[0], managed[3])
+
+
+class Exporter:
+    """Python code that exports bytes, which CPython wraps in an object that exports nothing by itself."""
+
+    def __init__(self, n):
+        self._bytes = bytearray(n)
+
+    def __buffer__(self, flags):
+        return memoryview(self._bytes)
+
+
+MEMORY = ctypes.create_string_buffer(64 * 1024)
+
+
+def view_without_exporter(n):
+    """A view of memory that nothing keeps alive."""
+    prototype = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
+    writable = 0x200
+    return prototype(("PyMemoryView_FromMemory", ctypes.pythonapi))(ctypes.addressof(MEMORY), n, writable)
+
+
+EXPORTERS = {
+    "ctypes": lambda n: memoryview((ctypes.c_char * n)()).cast("B"),
+    "array": lambda n: memoryview(array.array("b", bytes(n))).cast("B"),
+    "nothing": view_without_exporter,
+    "Python": lambda n: memoryview(Exporter(n)),
+}
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_results_are_right_whatever_exports_the_chunks_of_a_subclass(reusing, exporter):
+    if exporter == "Python" and sys.version_info < (3, 12):
+        pytest.skip("Python code cannot export buffers before 3.12")
+
+    class Other(reusing.BufferPool):
+        def acquire(self, n, /):
+            return EXPORTERS[exporter](n)
+
+    received = reusing.streams._receive_buffer.ReceiveBuffer(Other())
+    data = bytes(range(256)) * 24
+    receive(received, data)
+    half = len(data) // 2
+    views = [received.take(half), received.take(half)]
+    assert views == [data[:half], data[half:]]
+    assert (views[0].format, views[0][200]) == ("B", 200)

@@ -12,9 +12,6 @@ from children import run_program
 from loops import PATIENCE
 from shared import KIB, MIB, collect_deferred
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
-
-
 # --- the view ---
 
 

@@ -15,8 +15,6 @@ from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from loops import LoopThread, in_thread
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
-
 # The same programs each time, and nothing stored between runs.
 EXAMPLES = settings(
     max_examples=40,

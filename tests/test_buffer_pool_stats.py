@@ -6,8 +6,6 @@ import pytest
 from loops import WHERE, on_a_loop
 from shared import KIB, MIB, class_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
-
 
 def test_stats(reusing):
     pool = reusing.BufferPool(min_size=1024, max_size=2048, name="frames")

@@ -428,7 +428,6 @@ def there_and_back(example: ModuleType, *messages: object) -> list[object]:
     return asyncio.run(main())
 
 
-@pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 def test_arrays_between_processes_of_every_kind():
     example = load("arrays_between_processes")
     np = example.np
@@ -448,7 +447,6 @@ def test_arrays_between_processes_of_every_kind():
     assert received.flags.writeable == sent.flags.writeable is False
 
 
-@pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 @pytest.mark.parametrize(
     "announced",
     [struct.pack("!II", 2**32 - 1, 0), struct.pack("!II", 10, 2**32 - 1), struct.pack("!IIQ", 10, 1, 2**63)],

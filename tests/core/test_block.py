@@ -16,8 +16,6 @@ from control_buffers import PutByHand
 from loops import PATIENCE
 from shared import MIB
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
-
 LOOPS = [pytest.param(asyncio.new_event_loop, id="asyncio")]
 try:
     import uvloop

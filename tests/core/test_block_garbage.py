@@ -10,8 +10,6 @@ from garbage import seen_by_finalizers
 from loops import in_thread, loop_thread, on_a_loop
 from shared import FREE_THREADED, KIB, MIB
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
-
 
 @pytest.mark.parametrize("generation", [0, 2])
 def test_a_finalizer_in_the_same_garbage_still_sees_the_bytes(aiopool, generation):

@@ -9,8 +9,6 @@ import pytest
 from loops import WHERE, loop_thread, on_a_loop
 from shared import KIB, MIB
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
-
 
 def here():
     return sys._getframe(1).f_lineno

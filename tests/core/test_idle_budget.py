@@ -7,8 +7,6 @@ import pytest
 from loops import in_thread, in_threads, loop_thread
 from shared import KIB, class_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
-
 
 def test_blocks_beyond_max_idle_bytes_are_freed(reusing):
     pool = reusing.BufferPool(max_idle_bytes=10 * KIB)

@@ -383,7 +383,6 @@ def control_group(limit: int) -> Iterator[Path]:
     pytest.skip("no control group can be created here")
 
 
-@pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 def test_in_a_real_control_group(aiopool, child_env):
     if aiopool.implementation == "python" and sys.version_info < (3, 12):
         pytest.skip("no buffers are kept there")

@@ -11,8 +11,6 @@ import pytest
 from loops import PATIENCE, in_thread, in_threads, loop_thread
 from shared import FREE_THREADED, KIB, MIB, class_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
-
 
 def counts(pool, n):
     """The sources of blocks in the size class for `n` bytes: private, shared, stolen, victim, created."""

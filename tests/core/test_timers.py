@@ -190,7 +190,6 @@ def test_a_loop_that_cannot_be_woken_is_passed_over(alone, monkeypatch, stopped)
         assert running.wakes_at < inf
 
 
-@pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 @pytest.mark.parametrize("bound", [False, True])
 def test_clear_and_aclose_leave_no_timer(alone, bound):
     async def main():

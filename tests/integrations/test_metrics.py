@@ -8,8 +8,6 @@ from aiopool import AsyncPool, BufferPool, Pool, PoolStats, ProcessorStats, clea
 from aiopool.integrations import _metrics
 from aiopool.integrations._metrics import METRICS, OTHER, UNNAMED, PoolSeries
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
-
 
 @pytest.fixture
 def series() -> PoolSeries:

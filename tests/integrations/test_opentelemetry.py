@@ -16,8 +16,6 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from aiopool.integrations import opentelemetry
 from aiopool.integrations._metrics import METRICS, PoolSeries
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
-
 
 @pytest.fixture
 def reader() -> Any:

@@ -30,8 +30,6 @@ from aiopool.integrations._metrics import METRICS  # noqa: E402
 
 DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana-dashboard.json"
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
-
 
 @pytest.fixture
 def registry() -> Any:

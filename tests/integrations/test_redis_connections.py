@@ -17,7 +17,6 @@ integration = pytest.importorskip("aiopool.integrations.redis")
 pytestmark = [
     pytest.mark.asyncio,
     NEEDS_REDIS_SERVER,
-    pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning"),
 ]
 
 MIB = 1 << 20

@@ -20,7 +20,6 @@ from shared import FREE_THREADED
 uvicorn = pytest.importorskip("uvicorn", reason="the extra test-uvicorn is not installed")
 pytest.importorskip("httptools", reason="the extra test-uvicorn is not installed")
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 
 LOOPS = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["asyncio"]
 SIZES = [0, 1, 64 * KIB - 1, 64 * KIB, 64 * KIB + 1, 1 * MIB, 3 * MIB + 7]

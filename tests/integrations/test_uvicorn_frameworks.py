@@ -10,7 +10,6 @@ pytest.importorskip("uvicorn", reason="the extra test-uvicorn is not installed")
 pytest.importorskip("httptools", reason="the extra test-uvicorn is not installed")
 httpx = pytest.importorskip("httpx", reason="the extra test-uvicorn is not installed")
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 
 BODY = os.urandom(3 * MIB)
 DIGEST = hashlib.sha256(BODY).hexdigest()

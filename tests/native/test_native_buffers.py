@@ -12,8 +12,6 @@ from children import run_program
 from loops import PATIENCE, WHERE, in_thread
 from shared import FREE_THREADED
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
-
 
 def test_no_operation_leaks_a_reference_or_a_block(child_env):
     assert run_program("buffer_leaks.py", child_env) == "ok\n"

@@ -15,8 +15,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from shared import NO_GIL, Thing
 
-pytestmark = pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
-
 SMALL = {"FIRST": 16, "MOST": 64, "BIG": 32, "ROOM": 4, "PINNED": 4}
 """Constants with which a few bytes take every path that otherwise needs megabytes."""
 

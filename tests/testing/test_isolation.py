@@ -118,7 +118,6 @@ def test_blocks_that_overlap_are_an_error(aiopool):
     second.__exit__(None, None, None)
 
 
-@pytest.mark.filterwarnings("ignore:Buffers are not reused on Python 3.11:RuntimeWarning")
 def test_isolation_of_buffer_pools_and_async_pools(aiopool):
     buffers, objects = aiopool.BufferPool(), aiopool.AsyncPool(bytearray)
     kept = buffers.acquire(10)

@@ -30,6 +30,7 @@ SHARED = {
     "at_every_bytecode": "bytecodes can be monitored only once at a time",
     "raise_in_every_gap_on_a_loop": "bytecodes can be monitored only once at a time",
     "_debug": "the debug mode is for all pools",
+    "isolated": "only one test at a time can be isolated in one process",
     "freeing": "any loop frees objects that another has retired",
     "getrefcount": "another thread that goes through all pools refers to them for a moment",
     "MonkeyPatch": "a replaced attribute is replaced for all threads",

@@ -290,9 +290,14 @@ async def test_a_plain_callback_may_return_a_task(either):
         writer.write(await reader.readline())
         await closed(writer)
 
-    async with await either.start_server(
-        lambda reader, writer: asyncio.create_task(handler(reader, writer)), "127.0.0.1", 0
-    ) as server:
+    tasks = []
+
+    def callback(reader, writer):
+        task = asyncio.create_task(handler(reader, writer))
+        tasks.append(task)  # asyncio's streams refer to it only weakly, so a garbage collection could end it
+        return task
+
+    async with await either.start_server(callback, "127.0.0.1", 0) as server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(b"line\n")
         assert await reader.read() == b"line\n"

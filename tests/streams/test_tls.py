@@ -132,9 +132,11 @@ async def test_plain_text_injected_after_starttls_is_never_read_as_if_it_came_ov
 
     injected = b"STARTTLS\n" + b"injected, and nothing that TLS knows\n" * 10
     if who == "server":
-        async with await streams.start_server(
-            lambda reader, writer: asyncio.create_task(upgrade(reader, writer, server_context)), "localhost", 0
-        ) as server:
+
+        async def serve(reader, writer):
+            await upgrade(reader, writer, server_context)
+
+        async with await streams.start_server(serve, "localhost", 0) as server:
             _, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
             writer.write(injected)
             await until(lambda: read)

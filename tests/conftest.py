@@ -125,13 +125,6 @@ def reusing(aiopool: ModuleType) -> ModuleType:
 
 
 @pytest.fixture
-def results_are_views(aiopool: ModuleType) -> None:
-    """Skips the test if the results of streams are copies of what was received."""
-    if aiopool.implementation == "python" and aiopool.streams._receive_buffer.COPIES:
-        pytest.skip("without a GIL, results are copies in pure Python")
-
-
-@pytest.fixture
 def child_env(aiopool: ModuleType) -> dict[str, str]:
     """The environment for a child interpreter that uses the same implementation."""
     return {

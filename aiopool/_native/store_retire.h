@@ -1,8 +1,8 @@
 /* Replacing generations of shards, in cleanup cycles, in clear, and when contents are set aside; and inspecting them.
 
    Each function exchanges references under the store's lock, waits until no thread uses what it removed
-   (wait_for_busy), and returns that, to be queued. A store without shards stays as it is: most size classes of a buffer pool are never
-   used, and replacing their generations would cost more than all others together. */
+   (wait_for_busy), and returns that, to be queued. A store without shards stays as it is: most size classes of a buffer
+   pool are never used, and replacing their generations would cost more than all others together. */
 
 #pragma once
 

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from loops import PATIENCE
-from shared import NO_GIL
 from streaming import KIB, MIB, ON_EACH_LOOP, begun, connected, until
 
 pytestmark = ON_EACH_LOOP
@@ -477,14 +476,14 @@ async def test_a_view_can_be_sent_to_a_slow_peer_while_reading_goes_on(streams, 
 
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("size", [10, 16 * KIB, 64 * KIB, MIB])
-async def test_an_idle_connection_holds_no_buffer(streams, aiopool, buffers, read, size):
+async def test_an_idle_connection_holds_no_buffer(streams, copies, buffers, read, size):
     """16 KiB fill a chunk exactly: libuv asks for another before it knows that nothing more has arrived."""
     async with connected(streams, buffers=buffers) as (reader, _, peer), anyio.create_task_group() as tasks:
         for _ in range(3):
             tasks.start_soon(peer.send, bytes(size))
             view = await reader.readexactly(size)
             reading = await begun(READS[read](reader))
-            if size * 16 >= 16 * KIB and not (aiopool.implementation == "python" and NO_GIL):  # there it is a copy
+            if size * 16 >= 16 * KIB and not copies:
                 assert buffers.stats().bytes_in_use > 0
             del view
             await until(lambda: buffers.stats().bytes_in_use == 0)

@@ -49,11 +49,6 @@ COUNTED_IN_PYTHON = {"bytes_idle", "peak_idle", "over_budget", "displaced"}
 """What a budget counts. In Python without a GIL, each thread that goes through all pools counts again, and what another
 thread is just adding to its own pool is lost."""
 
-LEFT_OUT = {
-    "test_over_tls_a_handler_that_reads_no_body_and_answers_late": "asyncio's own streams lose a busy server's answer",
-    "test_a_handler_that_gives_up_in_the_middle_of_a_body": "asyncio's own streams lose the answer of a busy server",
-}
-
 
 def prepare(items):
     """Mark those `items` that cannot run in several threads; the others get fixtures and a loop for each thread."""
@@ -71,10 +66,12 @@ def why_not(item):
         return "it is no function"
     if "aiofastnet" in item.name:
         return "its transports raise in any other thread, where a garbage collection may finalize their writers"
-    reasons = [LEFT_OUT.get(item.originalname), *(SHARED_FIXTURES.get(name) for name in item.fixturenames)]
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if params.get("either") == "asyncio":
+        return "asyncio's own streams, which are only there to compare, lose answers of a server with too much to do"
+    reasons = [SHARED_FIXTURES.get(name) for name in item.fixturenames]
     names = names_of_the_test(item)
     reasons += [SHARED.get(name) for name in names]
-    params = item.callspec.params if hasattr(item, "callspec") else {}
     in_python = "reference" in item.fixturenames or params.get("aiopool") == "python"
     if in_python and not COUNTED_IN_PYTHON.isdisjoint(names):
         reasons.append("another thread may be counting again what the budget has")

@@ -30,6 +30,13 @@ async def ask(carrier, body, **kwds):
         writer.transport.abort()
 
 
+async def all_arrived(readers, size):
+    """Wait until the server's handler waits for more than these bytes: nothing that could reset the answer is left in
+    the kernel.
+    """
+    await until(lambda: readers and len(readers[0]._buffer) == size)
+
+
 async def closed(writer):
     writer.close()
     try:
@@ -42,16 +49,23 @@ async def closed(writer):
 
 
 async def test_a_handler_that_gives_up_in_the_middle_of_a_body(either, carrier):
+    readers = []
+    timeout = asyncio.timeout(None)
+
     async def handler(reader, writer):
+        readers.append(reader)
         try:
-            async with asyncio.timeout(0.05):
+            async with timeout:
                 await reader.readexactly(MIB)
         except TimeoutError:
             writer.write(b"408")
         await closed(writer)
 
     async with carrier.serve(either, handler):
-        assert await ask(carrier, bytes(600 * KIB)) == b"408"
+        asking = asyncio.create_task(ask(carrier, bytes(600 * KIB)))
+        await all_arrived(readers, 600 * KIB)
+        timeout.reschedule(0)
+        assert await asking == b"408"
 
 
 @pytest.mark.parametrize("size", [40_000, 120_000])
@@ -102,12 +116,13 @@ async def test_unread_bytes_in_the_kernel_do_not_reset_the_answer(streams, buffe
 
 
 async def test_a_cancelled_handler(either, carrier):
-    tasks = []
+    readers, tasks = [], []
     if either is asyncio:
         # Before Python 3.13 asyncio reports the cancellation.
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
 
     async def handler(reader, writer):
+        readers.append(reader)
         tasks.append(asyncio.current_task())
         try:
             await reader.readexactly(MIB)
@@ -117,16 +132,16 @@ async def test_a_cancelled_handler(either, carrier):
 
     async with carrier.serve(either, handler):
         asking = asyncio.create_task(ask(carrier, bytes(300 * KIB)))
-        await until(lambda: tasks)
-        await anyio.sleep(0.02)
+        await all_arrived(readers, 300 * KIB)
         tasks[0].cancel()
         assert await asking == b"503"
 
 
 async def test_close_by_another_task(either, carrier):
-    writers = []
+    readers, writers = [], []
 
     async def handler(reader, writer):
+        readers.append(reader)
         writers.append(writer)
         try:
             await reader.readexactly(MIB)
@@ -135,8 +150,7 @@ async def test_close_by_another_task(either, carrier):
 
     async with carrier.serve(either, handler):
         asking = asyncio.create_task(ask(carrier, bytes(300 * KIB)))
-        await until(lambda: writers)
-        await anyio.sleep(0.02)
+        await all_arrived(readers, 300 * KIB)
         writers[0].write(b"bye")
         writers[0].close()
         assert await asking == b"bye"
@@ -144,10 +158,10 @@ async def test_close_by_another_task(either, carrier):
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="Server.close_clients came with Python 3.13")
 async def test_close_clients(either, carrier):
-    writers = []
+    readers = []
 
     async def handler(reader, writer):
-        writers.append(writer)
+        readers.append(reader)
         writer.write(b"hello")
         try:
             await reader.readexactly(MIB)
@@ -158,8 +172,7 @@ async def test_close_clients(either, carrier):
         if not hasattr(server, "close_clients"):
             pytest.skip("this loop has no Server.close_clients")
         asking = asyncio.create_task(ask(carrier, bytes(300 * KIB)))
-        await until(lambda: writers)
-        await anyio.sleep(0.02)
+        await all_arrived(readers, 300 * KIB)
         server.close_clients()
         assert await asking == b"hello"
 
@@ -201,9 +214,9 @@ async def test_two_peers_that_write_drain_and_then_read(either, carrier):
 
 
 async def test_receiving_goes_on_until_twice_the_limit_is_unread(either):
-    async with connected(either, limit=MIB) as (_, writer, peer):
+    async with connected(either, limit=MIB) as (reader, writer, peer):
         await peer.send(bytes(2 * MIB))
-        await anyio.sleep(0.02)
+        await until(lambda: len(reader._buffer) == 2 * MIB)
         assert writer.transport.is_reading()
         sending = asyncio.create_task(peer.send(bytes(16 * MIB)))
         await until(lambda: not writer.transport.is_reading())

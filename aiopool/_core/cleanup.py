@@ -19,7 +19,7 @@ from time import monotonic
 from . import freeing, gc_clock, timers
 from .pressure import memory_pressure
 from .processor import Processor, running_processor
-from .registry import CollectableStore, pools, stores_of
+from .registry import CollectableStore, all_stores
 
 
 def cleanup() -> None:
@@ -33,11 +33,10 @@ def cleanup() -> None:
     >>> aiopool.cleanup(); pool.stats().idle
     0
     """
-    known = pools()
-    _cycle(stores_of(known))
+    _cycle(all_stores())
 
 
-def _cycle(stores: list[CollectableStore]) -> None:
+def _cycle(stores: Iterable[CollectableStore]) -> None:
     """One cleanup cycle. It touches no object and no shard, so gets and puts need not stop for it."""
     for store in stores:
         freeing.retire(store.rotate())
@@ -45,8 +44,7 @@ def _cycle(stores: list[CollectableStore]) -> None:
 
 
 def _idle_due() -> float:
-    known = pools()
-    return min([store.idle_due() for store in stores_of(known)], default=inf)
+    return min((store.idle_due() for store in all_stores()), default=inf)
 
 
 def _with_pressure(idle_due: float) -> float:
@@ -61,8 +59,7 @@ def _due() -> float:
 def _run_due() -> None:
     """Run a cycle over the stores whose `idle_timeout` has passed without one; over all stores if memory is short."""
     now = inf if memory_pressure.is_felt() else monotonic()
-    known = pools()
-    due = [store for store in stores_of(known) if store.idle_due() <= now]
+    due = [store for store in all_stores() if store.idle_due() <= now]
     _cycle(due)
     for store in due:
         freeing.retire(store.forget_empty())
@@ -99,7 +96,7 @@ def emptied(stores: Iterable[CollectableStore]) -> None:
 
 
 def _after_fork_in_child() -> None:
-    for store in stores_of(pools()):
+    for store in all_stores():
         store.renew_locks()
 
 

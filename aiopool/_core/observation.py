@@ -7,7 +7,7 @@ Bound methods that a program stored earlier are observed too, because the store 
 
 from typing import Any, ClassVar, Protocol
 
-from .registry import pools, register, stores_of
+from .registry import all_stores, register
 
 
 class Observer(Protocol):
@@ -35,7 +35,7 @@ class Observation:
 def observe(observer: Observer | None) -> None:
     """Set the observer of all gets and puts; `None` ends observation."""
     Observation.observer = observer
-    for store in stores_of(pools()):
+    for store in all_stores():
         store.observe(observer is not None)
 
 

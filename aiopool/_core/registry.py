@@ -5,6 +5,7 @@ by identity, because a subclass may define its own equality.
 """
 
 import weakref
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Protocol
 
@@ -76,6 +77,18 @@ def pools() -> list[Any]:
     return [pool for ref in list(_pools.values()) if (pool := ref()) is not None]
 
 
+def all_stores() -> Iterator[CollectableStore]:
+    """Go through the stores of all live pools. Only the pool that it has come to is kept alive.
+
+    On free-threaded builds garbage collections free pools. If each thread that is here kept all of them alive, and some
+    thread were always here, no collection could free any.
+    """
+    for ref in list(_pools.values()):
+        pool = ref()
+        if pool is not None:
+            yield from pool._stores
+
+
 def stores_of(pools: list[Any]) -> list[CollectableStore]:
-    """The stores of `pools`. The caller keeps these alive: a pool freed during a cycle would free its objects there."""
+    """The stores of `pools`."""
     return [store for pool in pools for store in pool._stores]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import math
 import threading
 import weakref
@@ -215,6 +216,44 @@ def test_a_cycle_touches_no_object_and_no_shard(reference):
     contents.generations[max(contents.generations)][1] = Untouchable()
     assert pool._store.rotate() == []
     assert len(pool._store.rotate()) == 1
+
+
+@pytest.mark.parametrize("method", ["rotate", "idle_due"])
+def test_what_visits_all_pools_keeps_none_alive_but_the_one_it_is_at(aiopool, method):
+    """On free-threaded builds a garbage collection frees pools, and some thread may be in here at any time."""
+    pools, alive = [aiopool.Pool()], []
+
+    def drop_and_count():
+        pools.clear()
+        gc.collect()
+        alive.append(sum(ref() is not None for ref in refs))
+
+    visited = VisitedPool(**{method: drop_and_count})
+    aiopool._core.registry.register(visited)
+    pools.append(aiopool.Pool())
+    refs = [weakref.ref(pool) for pool in pools]
+
+    visit = aiopool.cleanup if method == "rotate" else aiopool._core.timers.next_due
+    visit()
+    assert alive == [0]
+
+
+class VisitedPool:
+    """Is registered like a pool, and calls a function when a visitor calls a method of its only store."""
+
+    def __init__(self, **callbacks):
+        self._callbacks = callbacks
+        self._stores = (self,)
+
+    def _called(self, method, result):
+        self._callbacks.pop(method, lambda: None)()
+        return result
+
+    def rotate(self):
+        return self._called("rotate", [])
+
+    def idle_due(self):
+        return self._called("idle_due", math.inf)
 
 
 def test_finalizers_may_start_a_cycle(aiopool):

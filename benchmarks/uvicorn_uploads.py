@@ -2,8 +2,9 @@
 
 One client uploads bodies of one size over one connection, one at a time, header and body in one go, to a server process
 with each protocol. The result is the server's CPU time for each upload, system time included, divided by that of
-uvicorn's own protocol in the same round. Each round has two fresh processes, because once a process has freed something
-large, glibc keeps more memory from then on. Two processes of one program also differ by some percent.
+uvicorn's own protocol in the same round. Each round has fresh processes, because once a process has freed something
+large, glibc keeps more memory from then on. Two processes of one program also differ: "control" is a second server with
+uvicorn's own protocol, and its ratio says by how much.
 
 "Whole" is an application that joins the body, as frameworks do for `request.body()`; "stream" reads each piece and
 drops it.
@@ -31,11 +32,12 @@ MOST_UPLOADS = 1000
 SIZES = {"0": 0, "16 KiB": 16 * KIB, "64 KiB": 64 * KIB, "1 MiB": MIB, "16 MiB": 16 * MIB}
 LOOPS = ["asyncio", "uvloop"]
 ALLOCATORS = {allocator.name: allocator for allocator in allocators()}
-PROTOCOLS = {"stock": "httptools", "pooled": "aiopool.integrations.uvicorn:PooledHttpToolsProtocol"}
+POOLED = "aiopool.integrations.uvicorn:PooledHttpToolsProtocol"
+PROTOCOLS = {"stock": "httptools", "control": "httptools", "pooled": POOLED}
 
 
 class Case(NamedTuple):
-    """One row of the table, measured with both protocols."""
+    """One row of the table, measured with each protocol."""
 
     loop: str
     allocator: str
@@ -117,14 +119,15 @@ def main() -> None:
         for size, count in SIZES.items()
         for path in (["whole", "stream"] if count >= MIB else ["whole"])
     ]
-    table = plain_table("CPU time for each upload", "loop, allocator, application, size", "stock, µs", "ratio")
+    columns = ["loop, allocator, application, size", "stock, µs", "control", "pooled"]
+    table = plain_table("CPU time for each upload", *columns)
     figures = []
     for case in cases:
         seconds = measure(case, args.rounds)
-        ratio = Spread.of_ratios(seconds["pooled"], seconds["stock"])
-        table.add_row(", ".join(case), f"{Spread.of(seconds['stock']).median * 1e6:,.0f}", spread(ratio))
+        ratios = [spread(Spread.of_ratios(seconds[name], seconds["stock"])) for name in ("control", "pooled")]
+        table.add_row(", ".join(case), f"{Spread.of(seconds['stock']).median * 1e6:,.0f}", *ratios)
         figures.append({**case._asdict(), "seconds": seconds})
-        print(", ".join(case), spread(ratio), file=sys.stderr)
+        print(", ".join(case), *ratios, file=sys.stderr)
     show(headline(), table)
     write_json(args.json, {"uploads": figures})
 

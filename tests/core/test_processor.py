@@ -2,9 +2,11 @@
 
 import asyncio
 import contextvars
+import gc
 import sys
 import threading
 import types
+import weakref
 
 import anyio.from_thread
 import anyio.to_thread
@@ -83,6 +85,21 @@ def test_an_ended_thread_leaves_its_shared_list_to_stealers(aiopool):
         second.stop()
         second.stop = lambda: None
         assert first.call(pool.get) is things[1]
+
+
+def test_a_context_that_outlives_its_thread_keeps_no_pool_of_a_borrow_alive(aiopool):
+    """With the C extension and without a GIL, a processor keeps its last borrow for the next one."""
+
+    def use():
+        pool = aiopool.Pool(list)
+        with pool.borrow():
+            return contextvars.copy_context(), weakref.ref(pool)
+
+    with loop_thread() as thread:
+        context, pool = thread.call(use)
+    gc.collect()
+    assert context[aiopool._core.processor.pinned] is not aiopool._core.processor.UNBOUND
+    assert pool() is None
 
 
 # --- contexts that travel ---

@@ -155,7 +155,8 @@ lock_try(Flag *lock)
 }
 
 /* Wait for a lock; only for code that cannot do without it. The holder needs only a few instructions, unless the system
-   has descheduled it. Therefore this lets other threads run from time to time. */
+   has descheduled it. Therefore this detaches the thread from time to time: a garbage collection, which stops all
+   threads, does not wait for it. */
 static inline void
 lock_wait(Flag *lock)
 {

@@ -133,10 +133,15 @@ async def test_errors_reach_the_caller(connect):
 
 
 async def test_a_command_works_after_a_cancelled_one(connect):
-    client = connect()
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await client.blpop("nothing", timeout=PATIENCE)
+    client, another = connect(), connect()
+    await client.ping()  # a cancelled handshake would be another test
+    waiting = asyncio.create_task(client.blpop("nothing", timeout=PATIENCE))
+    async with asyncio.timeout(PATIENCE):
+        while not (await another.info("clients"))["blocked_clients"]:
+            await asyncio.sleep(0.001)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
     assert await client.ping()
 
 

@@ -322,7 +322,7 @@ class LoopBoundStore(LoopBoundStoreBase):
 
     def counts(self) -> dict[int, Counters]:
         """The counters of each processor, by id."""
-        return self._contents.counters.copy()
+        return dict(self._contents.counters)
 
     def cycles(self) -> int:
         """How many cleanup cycles the store has gone through."""

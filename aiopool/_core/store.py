@@ -118,7 +118,7 @@ class Store:
             if (
                 contents is self._contents
                 and observed == self._observed
-                and numbers[-1] == max(contents.generations.copy())
+                and numbers[-1] == max(dict(contents.generations))
             ):
                 return
 
@@ -267,7 +267,7 @@ class Store:
 
     def _add_shard(self, id: int, processor: Processor | None) -> Shard:
         contents = self._contents
-        if not any(contents.generations.copy().values()):
+        if not any(dict(contents.generations).values()):
             contents.since = monotonic()
         new = Shard(self._counters(id), 0 if processor is None else self._slots)
         # One atomic step; otherwise our shard would replace that of a finalizer that got here too, with its objects.
@@ -339,12 +339,14 @@ class Store:
 
     def shards(self) -> list[tuple[int, Shard]]:
         """All shards, including the victim's, each with its processor's id."""
-        # Copies, because a garbage collection during an iteration may run a finalizer that adds a shard.
-        return [pair for shards in self._contents.generations.copy().values() for pair in shards.copy().items()]
+        # Copies, because a garbage collection during an iteration may run a finalizer that adds a shard. Here and
+        # elsewhere not by `copy()`: without a GIL it waits for a lock of its own thread if the dict has lost entries,
+        # for 20 µs or, on a busy machine, much longer.
+        return [pair for shards in dict(self._contents.generations).values() for pair in dict(shards).items()]
 
     def counts(self) -> dict[int, Counters]:
         """The counters of each processor, by id."""
-        return self._contents.counters.copy()
+        return dict(self._contents.counters)
 
     def cycles(self) -> int:
         """How many cleanup cycles the store has gone through."""

@@ -322,10 +322,10 @@ class TestInterrupted:
 
     @staticmethod
     @contextlib.contextmanager
-    def running(env: dict[str, str], **options: Any) -> "Iterator[subprocess.Popen[str]]":
+    def running(env: dict[str, str], seconds: str = "60", **options: Any) -> "Iterator[subprocess.Popen[str]]":
         """The running demo."""
         with subprocess.Popen(
-            [sys.executable, "-m", "aiopool", "demo", "--seconds", "60", "--size", "64K"],
+            [sys.executable, "-m", "aiopool", "demo", "--seconds", seconds, "--size", "64K"],
             env={**env, "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -368,6 +368,14 @@ class TestInterrupted:
             _, error = demo.communicate(timeout=30)
         assert (demo.returncode, self.own_lines(error)) == (130, ["aiopool demo: interrupted"])
         assert not load.is_running()
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to consoles, not to processes")
+    def test_ctrl_c_never_ends_the_load(self, env: dict[str, str], listening_to_ctrl_c: None) -> None:
+        """Not even at its very start; else the demo could report it as failed before it is interrupted itself."""
+        with self.running(env, seconds="0.1") as demo:
+            self.load_of(demo).send_signal(signal.SIGINT)
+            _, error = demo.communicate(timeout=30)
+        assert (demo.returncode, self.own_lines(error)) == (0, [])
 
     def test_by_the_end_of_the_load(self, env: dict[str, str]) -> None:
         with self.running(env) as demo:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from .._child_process import child_process
 from .allocators import allocator, tuning
 from .results import Measured, Results
 from .user_code import UserCode, UserCodeError
@@ -54,29 +55,24 @@ class _shown:  # noqa: N801 - used as a function
 
 
 def _measure(code: UserCode, seconds: float, settings: dict[str, str], progress: Callable[[float], None]) -> Measured:
-    process = subprocess.Popen(
+    with child_process(
         [sys.executable, "-m", f"{__package__}.process"],
         env={**os.environ, **settings},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         encoding="utf-8",
-    )
-    with process:
-        try:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            with contextlib.suppress(BrokenPipeError), process.stdin as stdin:  # if it ended, so does its output
-                json.dump({"code": code._asdict(), "seconds": seconds}, stdin)
-            for line in process.stdout:
-                answer = json.loads(line)
-                if "done" in answer:
-                    progress(answer["done"])
-                else:
-                    return _measured(answer)
-        finally:
-            if process.poll() is None:
-                process.kill()
-    raise MeasuringError(f"the measuring process ended with exit code {process.returncode}")
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin as stdin:  # if it ended, so does its output
+            json.dump({"code": code._asdict(), "seconds": seconds}, stdin)
+        for line in process.stdout:
+            answer = json.loads(line)
+            if "done" in answer:
+                progress(answer["done"])
+            else:
+                return _measured(answer)
+        raise MeasuringError(f"the measuring process ended with exit code {process.wait()}")
 
 
 def _measured(answer: dict[str, Any]) -> Measured:

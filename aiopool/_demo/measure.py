@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import psutil  # type: ignore[import-untyped]
 
 from .._buffer_pool import BufferPool
+from .._child_process import child_process
 from .load import READY
 from .results import Results, Round
 from .server import Server
@@ -119,28 +120,13 @@ class Load:
 
 @contextlib.contextmanager
 def load_process(server: Server, plan: Plan) -> Iterator[Load]:
-    """Run the load process during a block. It has ended when the block has, even after an exception.
-
-    It is started and ended without asyncio. So there is no `await` at which Ctrl-C could come between the start and the
-    block, and a thread that waits for a line gets an end of file when the process ends.
-    """
+    """Run the load process during a block."""
     ports = [",".join(map(str, server.ports(kind))) for kind in KINDS]
     command = [sys.executable, "-m", "aiopool._demo.load", str(plan.size), str(plan.connections), *ports]
-    with subprocess.Popen(
-        command,
-        # Unbuffered; otherwise bytes that could not be written to an ended process are written again when the file is
-        # closed, which raises again.
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        # In a group of its own, because Ctrl-C in a terminal goes to the whole group, and this process ends the load.
-        process_group=None if sys.platform == "win32" else 0,
-        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-    ) as process:
-        try:
-            yield Load(process)
-        finally:
-            process.kill()
+    # Unbuffered; otherwise bytes that could not be written to an ended process are written again when the file is
+    # closed, which raises again.
+    with child_process(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield Load(process)
 
 
 class ResidentPeak:

@@ -36,6 +36,21 @@ def buffers(aiopool):
     return aiopool.BufferPool()
 
 
+@pytest.fixture(scope="module")
+def loop():
+    """A loop that never runs: it only creates futures."""
+    loop = asyncio.new_event_loop()
+    loop.set_debug(False)
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def reader(aiopool, buffers, loop):
+    """A reader without a transport."""
+    return aiopool.streams.StreamReader(buffers, loop=loop)
+
+
 @pytest.fixture(params=["asyncio", "aiopool"])
 def either(request, aiopool):
     """The streams of asyncio, and those of aiopool, for behaviour that must be the same."""

@@ -1,7 +1,7 @@
 """`aiopool.streams` over real sockets, on asyncio and uvloop, compared with asyncio's streams where both must agree.
 
-test_reader.py has the tests of the reader itself. Here are connections, servers, the writer, the end of a connection,
-backpressure, and that an idle connection holds no buffer. (benchmarks/connections.py measures its memory.)
+Here are connections, servers, the writer, the end of a connection, backpressure, and that an idle connection holds no
+buffer. (benchmarks/connections.py measures its memory.) test_reader.py and test_reads.py have no sockets.
 """
 
 import asyncio

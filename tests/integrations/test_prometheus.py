@@ -141,9 +141,10 @@ def ask(address: str, query: str) -> list[Any]:
             result: list[Any] = json.load(answer)["data"]["result"]
             return result
     except urllib.error.HTTPError as error:
-        if error.code == 503:
-            return []  # it is starting
-        raise AssertionError(f"{query}: {error.read().decode()}") from error
+        with error:
+            if error.code == 503:
+                return []  # it is starting
+            raise AssertionError(f"{query}: {error.read().decode()}") from error
     except urllib.error.URLError:
         return []
 

@@ -35,11 +35,15 @@ check_names("uvicorn", HttpToolsProtocol.on_body, ["body", "cycle"])
 check_names("uvicorn", RequestResponseCycle.__init__, ["body", "more_body", "response_complete"])
 check_names("uvicorn", RequestResponseCycle.receive, ["body", "message_event"])
 
-LARGE = 64 * KIB
-"""Bodies of at least this size are collected in a buffer; for smaller ones that costs more than it saves."""
+LARGE = 256 * KIB
+"""Bodies of at least this size are collected in a buffer; for smaller ones that costs more than it saves, above all if
+they arrive after their header."""
 
 PART = 32 * KIB
 """The smallest part of a large body that is worth collecting. Smaller parts are left to uvicorn."""
+
+KEPT = 64 * KIB
+"""The smallest collected piece that goes to the application as the parser creates it."""
 
 ROOM = 4 * KIB
 """How much larger than the rest of a body its buffer is, because uvloop receives once more after filling a buffer."""
@@ -75,35 +79,33 @@ class PooledHttpToolsProtocol(HttpToolsProtocol):
     """
 
     #: the pool that all connections of the process receive into
-    buffers: ClassVar[BufferPool] = BufferPool(min_size=LARGE, max_size=PIECE, name="uvicorn")
+    buffers: ClassVar[BufferPool] = BufferPool(min_size=KEPT, max_size=PIECE, name="uvicorn")
 
     _receiver: "_Receiver | None" = None
-    _whole_body_next = False
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport, except while a large body is being received."""
-        start, end = _large_body(data) if len(data) >= PART else (0, 0)
-        if end > len(data):
-            super().data_received(data[:start])
-            if self.transport.is_closing():
-                return  # the header was invalid
-            body = memoryview(data)[start:]
-            if (missing := self.missing()) > len(body):
-                self._receive(missing).hold(body)
-                return
-            self.hand_on(body)
-        else:
-            self._whole_body_next = end > 0
+        cycle = self.cycle
+        if len(data) < PART or (cycle is not None and cycle.more_body):
             super().data_received(data)
-        if missing := self.missing():
+        elif self._begin_body(data):
+            return
+        cycle = self.cycle
+        if cycle is not None and cycle.more_body and (missing := self.missing()):
             self._receive(missing)
 
-    def on_headers_complete(self) -> None:
-        """Called by the parser."""
-        super().on_headers_complete()
-        if self._whole_body_next:
-            self._whole_body_next = False
-            self._keep_next_piece()
+    def _begin_body(self, data: bytes) -> bool:
+        """Pass on `data`, which begins with a header. Returns whether the receiver has begun to collect the body."""
+        start = _start_of_large_body(data)
+        super().data_received(data[:start] if start else data)
+        if not start or self.transport.is_closing():  # closing: the header was invalid
+            return start > 0
+        body = memoryview(data)[start:]
+        if (missing := self.missing()) > len(body):
+            self._receive(missing).hold(body)
+            return True
+        self.hand_on(body)
+        return False
 
     def missing(self) -> int:
         """How many bytes of a large body have not arrived yet, if they are worth collecting; otherwise 0."""
@@ -123,7 +125,7 @@ class PooledHttpToolsProtocol(HttpToolsProtocol):
 
     def hand_on(self, data: memoryview) -> None:
         """Pass `data` to uvicorn, which does not keep it, because its parser creates a `bytes` object from it."""
-        if len(data) >= LARGE:
+        if len(data) >= KEPT:
             self._keep_next_piece()
         super().data_received(cast(bytes, data))
 
@@ -237,12 +239,11 @@ class _Receiver(asyncio.BufferedProtocol):
             self._buffer = None
 
 
-def _large_body(received: bytes) -> tuple[int, int]:
-    """Where a large body starts and ends, if `received` begins with its header; otherwise two zeros."""
+def _start_of_large_body(received: bytes) -> int:
+    """Where a large body starts, if `received` begins with its header; otherwise 0."""
     end = received.find(END_OF_HEADER, 0, HEADER)
     if end < 0:
-        return 0, 0
+        return 0
     start = end + len(END_OF_HEADER)
     found = CONTENT_LENGTH.search(received, 0, start)
-    length = 0 if found is None else int(found[1])
-    return (start, start + length) if length >= LARGE else (0, 0)
+    return 0 if found is None or int(found[1]) < LARGE else start

@@ -3,7 +3,7 @@
 import ctypes
 
 import pytest
-from shared import KIB
+from shared import KIB, NO_GIL
 
 
 @pytest.fixture
@@ -76,6 +76,32 @@ def test_few_bytes_are_received_behind_a_large_message(received, sizes):
     assert len(received.room()) == sizes.FIRST
 
 
+def test_bytes_stay_where_they_are_while_there_is_room(received, sizes):
+    beginning = address(received.room())
+    received.received(100)
+    received.needed = 200
+    assert address(received.room()) == beginning + 100
+    received.received(sizes.FIRST - 100 - sizes.ROOM)
+    room = received.room()
+    assert (len(room), address(room)) == (sizes.ROOM, beginning + sizes.FIRST - sizes.ROOM)
+
+
+@pytest.mark.skipif(NO_GIL, reason="without a GIL, results are copies in pure Python")
+def test_a_result_is_where_its_bytes_were_received(received):
+    beginning = address(received.room())
+    received.received(3000)
+    assert [address(received.take(1500)) for _ in range(2)] == [beginning, beginning + 1500]
+
+
+def test_a_small_result_that_spans_two_chunks_holds_neither(received, buffers, sizes):
+    fill(received)
+    receive(received, 5)
+    received.skip(sizes.FIRST - 5)
+    result = received.take(10)
+    assert len(result) == 10
+    assert buffers.stats().bytes_in_use == 0
+
+
 @pytest.mark.parametrize("left", [1, 100])
 def test_the_end_of_a_large_message_is_received_where_the_rest_is(received, sizes, left):
     """However little room its chunk has for it."""
@@ -97,12 +123,13 @@ def test_little_room_is_not_used_for_a_message_that_has_hardly_begun(received, b
     assert buffers.stats().peak_in_use == sizes.FIRST
 
 
-def test_a_message_that_does_not_fit_is_not_begun_in_the_little_room_of_its_chunk(received, sizes):
+def test_a_message_that_does_not_fit_is_not_begun_in_the_little_room_of_its_chunk(received, buffers, sizes):
     end = sizes.FIRST - 300
     receive(received, end)
     received.skip(end - 6 * KIB)
     received.needed = 6 * KIB + 301
     assert len(received.room()) >= sizes.ROOM
+    assert buffers.stats().peak_in_use > sizes.FIRST  # copied into the other chunk at once
 
 
 @pytest.mark.parametrize(("unread", "move"), [(100, True), (4 * KIB, True), (4 * KIB + 1, False)])

@@ -96,17 +96,19 @@ def test_the_beginning_of_a_message_holds_no_large_chunk(reader, buffers, before
     assert reading.result == b"ten bytes!!"
 
 
+@pytest.mark.parametrize("read", ["readline", "read"])
 @pytest.mark.parametrize("at_once", [1, 3, 1000])
 @pytest.mark.parametrize("piece", [16_000, 100_000])
-def test_a_long_line_is_not_moved_over_and_over(aiopool, buffers, loop, piece, at_once):
+def test_a_long_result_is_not_moved_over_and_over(aiopool, buffers, loop, piece, at_once, read):
     """However much arrives before the woken reader runs. The bytes acquired bound the bytes moved."""
     reader = aiopool.streams.StreamReader(buffers, limit=16 << 20, loop=loop)
     line = b"x" * (8 << 20) + b"\n"
-    reading = Reading(reader.readline())
+    reading = Reading(getattr(reader, read)())
     for number, start in enumerate(range(0, len(line), piece)):
         feed(reader, line[start : start + piece])
         if number % at_once == 0:
             reading.advance()
+    reader.feed_eof()
     reading.advance()
     assert reading.result == line
     stats = buffers.stats()

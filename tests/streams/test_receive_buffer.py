@@ -53,6 +53,11 @@ def test_taking_bytes_ends_the_wait_for_more(received):
     assert received.needed == 0
 
 
+def test_of_separators_that_end_together_the_shortest_is_found(received):
+    receive(received, b"a-=")
+    assert received.find([b"=", b"-="], 0) == (2, 3)
+
+
 def test_few_bytes_in_a_large_chunk_and_the_next_are_set_aside_together(received, buffers):
     large = 200_000
     received.needed = large

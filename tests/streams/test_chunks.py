@@ -66,24 +66,27 @@ def test_small_results_change_no_size_and_a_large_one_starts_again(received, siz
     assert len(received.room()) == sizes.FIRST
 
 
-def test_few_bytes_are_received_behind_a_large_message(received, sizes):
+@pytest.mark.parametrize("needed", [128 * KIB, 300 * KIB])
+def test_few_bytes_are_received_behind_a_large_message(received, sizes, needed):
     """They will have to be copied when the size of the next one is known."""
     for _ in range(2):
         received.skip(fill(received))
-    received.needed = 2 * sizes.BIG
+    received.needed = needed
     while received.unread < received.needed + sizes.ROOM:
         fill(received)
     assert len(received.room()) == sizes.FIRST
 
 
-def test_bytes_stay_where_they_are_while_there_is_room(received, sizes):
+@pytest.mark.parametrize("needed", [200, 16 * KIB])
+def test_bytes_stay_where_they_are_while_there_is_room(received, buffers, sizes, needed):
     beginning = address(received.room())
     received.received(100)
-    received.needed = 200
+    received.needed = needed
     assert address(received.room()) == beginning + 100
     received.received(sizes.FIRST - 100 - sizes.ROOM)
     room = received.room()
     assert (len(room), address(room)) == (sizes.ROOM, beginning + sizes.FIRST - sizes.ROOM)
+    assert buffers.stats().served == 1  # another chunk might have the same address
 
 
 @pytest.mark.skipif(NO_GIL, reason="without a GIL, results are copies in pure Python")

@@ -76,19 +76,40 @@ class Done(NamedTuple):
 
 def work_together(loops: list[LoopThread], work: Work, n: int, most: int) -> Done:
     """Let each of `loops` do `work(n)` again and again for the time of a sample, but at most `most` times."""
-    barrier = threading.Barrier(len(loops))
-    parts = [future.result() for future in [loop.start(_work(barrier, work, n, most)) for loop in loops]]
+    start = _CommonStart(len(loops))
+    parts = [future.result() for future in [loop.start(_work(start, work, n, most)) for loop in loops]]
     return Done(*map(sum, zip(*parts, strict=True)))
 
 
-async def _work(barrier: threading.Barrier, work: Work, n: int, most: int) -> Done:
-    barrier.wait()
+class _CommonStart:
+    """Lets all loops begin together, and says when that was.
+
+    The time of a loop that has to wait for its core has begun all the same. Otherwise it would work when the others
+    have finished, and loops that share a core would seem to work at the same time.
+    """
+
+    def __init__(self, loops: int) -> None:
+        self._barrier = threading.Barrier(loops, self._begin)
+        self._time = 0.0
+
+    def _begin(self) -> None:
+        self._time = perf_counter()
+
+    def wait(self) -> float:
+        """Wait for the other loops, and return the time at which all began."""
+        self._barrier.wait()
+        return self._time
+
+
+async def _work(common: _CommonStart, work: Work, n: int, most: int) -> Done:
     before = waited()
-    now = start = perf_counter()
+    start = common.wait()
+    now = perf_counter()
     turns = 0
     while now < start + SAMPLE and turns < most:
         await work(n)
         turns += 1
         now = perf_counter()
     lost = waited() - before
-    return Done(turns, turns / (now - start), turns / (now - start - lost), lost)
+    free = now - start - lost
+    return Done(turns, turns / (now - start), turns / free if free > 0 else 0.0, lost)

@@ -105,12 +105,12 @@ def test_a_small_result_that_spans_two_chunks_holds_neither(received, buffers, s
     assert buffers.stats().bytes_in_use == 0
 
 
-@pytest.mark.parametrize("left", [1, 100])
-def test_the_end_of_a_large_message_is_received_where_the_rest_is(received, sizes, left):
+@pytest.mark.parametrize(("left", "beyond"), [(1, 0), (100, 0), (100, 50)])
+def test_the_end_of_a_large_message_is_received_where_the_rest_is(received, sizes, left, beyond):
     """However little room its chunk has for it."""
     beginning = address(received.room())
     received.received(sizes.FIRST - left)
-    received.needed = sizes.FIRST
+    received.needed = sizes.FIRST - beyond
     room = received.room()
     assert (len(room), address(room)) == (left, beginning + sizes.FIRST - left)
 

@@ -58,6 +58,11 @@ def test_of_separators_that_end_together_the_shortest_is_found(received):
     assert received.find([b"=", b"-="], 0) == (2, 3)
 
 
+def test_the_longest_of_several_separators_is_found_across_two_chunks(received, first):
+    receive(received, bytes(first - 2) + b"abc")
+    assert received.find([b"z", b"abc"], 0) == (first - 2, first + 1)
+
+
 def test_few_bytes_in_a_large_chunk_and_the_next_are_set_aside_together(received, buffers):
     large = 200_000
     received.needed = large

@@ -3,6 +3,7 @@
 import gc
 import importlib
 import os
+import signal
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -122,6 +123,14 @@ def reusing(aiopool: ModuleType) -> ModuleType:
     if aiopool.implementation == "python" and sys.version_info < (3, 12):
         pytest.skip("Python code cannot export buffers before 3.12")
     return aiopool
+
+
+@pytest.fixture
+def listening_to_ctrl_c() -> Iterator[None]:
+    """Undo that a shell makes background processes ignore Ctrl-C, which children inherit."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

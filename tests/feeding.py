@@ -4,6 +4,7 @@ No loop runs here and nothing waits: a read continues when the test says so. So 
 """
 
 import asyncio
+import ctypes
 from collections.abc import Coroutine
 from typing import Any
 
@@ -55,6 +56,11 @@ def read_now(coroutine: Coroutine[Any, Any, Any]) -> Any:
     if reading.error is not None:
         raise reading.error
     return reading.result
+
+
+def address(view: memoryview) -> int:
+    """Where the bytes of a view are."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))
 
 
 def feed(reader: Any, data: bytes) -> int:

@@ -150,7 +150,7 @@ def test_code_that_ends_the_process_is_reported(env: dict[str, str]) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to consoles, not to processes")
-def test_ctrl_c_does_not_end_the_measuring_process(env: dict[str, str]) -> None:
+def test_ctrl_c_does_not_end_the_measuring_process(env: dict[str, str], listening_to_ctrl_c: None) -> None:
     """A terminal sends it to both processes, and the command ends the other one."""
     to_itself = "os.kill(os.getpid(), signal.SIGINT) or [1]"
     verdict_of(advise(env, to_itself, "--import", "os", "--import", "signal"))

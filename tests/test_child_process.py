@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,11 @@ import pytest
 
 from aiopool._child_process import child_process
 
-WAIT = [sys.executable, "-c", "input()"]
-"""A process that ends when its stdin does."""
-
-
-@pytest.fixture
-def listening_to_ctrl_c() -> Iterator[None]:
-    """Undo that a shell makes background processes ignore Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+ENDLESS = [sys.executable, "-c", "import threading; threading.Event().wait()"]
 
 
 def test_it_has_ended_after_the_block() -> None:
-    with pytest.raises(ZeroDivisionError), child_process(WAIT, stdin=subprocess.PIPE) as process:
+    with pytest.raises(ZeroDivisionError), child_process(ENDLESS) as process:
         _ = 1 // 0
     assert process.returncode is not None
 
@@ -43,7 +33,7 @@ def test_ctrl_c_during_the_start(monkeypatch: pytest.MonkeyPatch, listening_to_c
             started.append(self)
 
     monkeypatch.setattr(subprocess, "Popen", Interrupted)
-    with pytest.raises(KeyboardInterrupt), child_process(WAIT, stdin=subprocess.PIPE):
+    with pytest.raises(KeyboardInterrupt), child_process(ENDLESS):
         raise AssertionError("unreachable")
     assert started[0].returncode is not None
 

@@ -351,13 +351,6 @@ class TestInterrupted:
         """The lines that are not asyncio's, whose debug mode reports slow callbacks on a busy machine."""
         return [line for line in error.splitlines() if not line.startswith("Executing <")]
 
-    @pytest.fixture
-    def listening_to_ctrl_c(self) -> Iterator[None]:
-        """Undo that a shell makes background processes ignore Ctrl-C, which children inherit."""
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        yield
-        signal.signal(signal.SIGINT, before)
-
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to consoles, not to processes")
     def test_by_ctrl_c(self, env: dict[str, str], listening_to_ctrl_c: None) -> None:
         assert sys.platform != "win32"

@@ -383,9 +383,7 @@ def control_group(limit: int) -> Iterator[Path]:
     pytest.skip("no control group can be created here")
 
 
-def test_in_a_real_control_group(aiopool, child_env):
-    if aiopool.implementation == "python" and sys.version_info < (3, 12):
-        pytest.skip("no buffers are kept there")
+def test_in_a_real_control_group(reusing, child_env):
     with control_group(256 * MIB) as group:
         printed = run_program("memory_pressure.py", child_env, [str(group / "cgroup.procs")])
     assert printed == "idle buffers were freed\n"

@@ -4,21 +4,16 @@ Transports are simulated here (see feeding.py); test_connections.py has real one
 reader with asyncio's.
 """
 
-import ctypes
 import random
 
 import pytest
-from feeding import Pausable, Reading, feed, read_now
+from feeding import Pausable, Reading, address, feed, read_now
 from shared import KIB
 
 
 def pattern(length, seed=0):
     """`length` random bytes."""
     return random.Random(seed).randbytes(length)
-
-
-def address(view):
-    return ctypes.addressof(ctypes.c_char.from_buffer(view))
 
 
 @pytest.mark.usefixtures("results_are_views")

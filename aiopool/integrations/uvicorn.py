@@ -37,7 +37,7 @@ check_names("uvicorn", RequestResponseCycle.receive, ["body", "message_event"])
 
 LARGE = 256 * KIB
 """Bodies of at least this size are collected in a buffer; for smaller ones that costs more than it saves, above all if
-they arrive after their header."""
+they arrive in pieces."""
 
 PART = 32 * KIB
 """The smallest part of a large body that is worth collecting. Smaller parts are left to uvicorn."""
@@ -79,7 +79,7 @@ class PooledHttpToolsProtocol(HttpToolsProtocol):
     """
 
     #: the pool that all connections of the process receive into
-    buffers: ClassVar[BufferPool] = BufferPool(min_size=KEPT, max_size=PIECE, name="uvicorn")
+    buffers: ClassVar[BufferPool] = BufferPool(min_size=64 * KIB, max_size=PIECE, name="uvicorn")
 
     _receiver: "_Receiver | None" = None
 
@@ -90,16 +90,18 @@ class PooledHttpToolsProtocol(HttpToolsProtocol):
             super().data_received(data)
         elif self._begin_body(data):
             return
-        cycle = self.cycle
-        if cycle is not None and cycle.more_body and (missing := self.missing()):
+        if missing := self.missing():
             self._receive(missing)
 
     def _begin_body(self, data: bytes) -> bool:
-        """Pass on `data`, which begins with a header. Returns whether the receiver has begun to collect the body."""
+        """Pass on `data`, which begins with a header. Returns whether nothing is left to do."""
         start = _start_of_large_body(data)
-        super().data_received(data[:start] if start else data)
-        if not start or self.transport.is_closing():  # closing: the header was invalid
-            return start > 0
+        if not start:
+            super().data_received(data)
+            return False
+        super().data_received(data[:start])
+        if self.transport.is_closing():
+            return True  # the header was invalid
         body = memoryview(data)[start:]
         if (missing := self.missing()) > len(body):
             self._receive(missing).hold(body)

@@ -89,7 +89,7 @@ class ReceiveBuffer:
         if self.unread < self.needed:
             # All needed bytes must be in one piece.
             if self._later is not None or not self._has_room(chunk):
-                del chunk  # it may be dropped to reuse its memory
+                del chunk  # so that it can be dropped before the next is acquired
                 chunk = self._grow()
             return chunk[self._end :]
         if self._later is not None:
@@ -99,7 +99,7 @@ class ReceiveBuffer:
         if len(last) - filled >= max(ROOM, known):
             return last[filled:]
         if self.unread <= ROOM and known <= ROOM:
-            del chunk, last  # it may be dropped to reuse its memory
+            del chunk, last  # so that it can be dropped before the next is acquired
             return self._grow()[self._end :]
         return self._begin_later(known)
 
